@@ -1,0 +1,191 @@
+package faas
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// An App is a namespace of functions with shared configuration.
+type App struct {
+	ID       string // sortable, never reused
+	Name     string // unique
+	Env      map[string]string
+	Revision int64 // set by the store: 1 when made, one more with each change
+	Created  time.Time
+	Updated  time.Time
+}
+
+// DefaultApp is the app of a function that names none. It exists from the start
+// of a store and cannot be removed.
+const DefaultApp = "default"
+
+// Format is how a function's process is spoken to.
+type Format string
+
+// FormatDefault is the format of a fresh container for each call: the body on
+// standard input, the answer on standard output, the rest in the environment.
+const FormatDefault Format = "default"
+
+// A Function is an image with limits that can be called. A change makes a new
+// Revision; a pool serves one revision.
+type Function struct {
+	ID   string // sortable, never reused
+	App  string // ID of the app
+	Name string // unique in its app
+
+	Image  string // reference as the user gave it
+	Digest string // "sha256:…" of the manifest for this node's platform, pinned when the function was made or its image changed
+	Format Format
+
+	Entrypoint []string // nil: the image's; empty and not nil: none
+	Command    []string // nil: the image's, unless Entrypoint is given
+	Env        map[string]string
+	Workdir    string // "": the image's
+	User       string // "uid[:gid]" or names of the image; "": the image's, else 1000:1000
+	Writable   bool   // a private writable root instead of a read-only one
+	Network    string // "" (a network of its own with only loopback) or "host"
+
+	Memory  Bytes // hard limit of the sandbox
+	CPU     CPU   // 0: no quota
+	TmpSize Bytes // of /tmp, and of the writable root; counted to Memory
+
+	Timeout      time.Duration // longest run of one call; 0: none (asynchronous calls only)
+	Wait         time.Duration // longest wait for a slot
+	StartTimeout time.Duration // longest start of a sandbox, image present
+	Idle         time.Duration // how long a slot stays hot without work
+
+	MaxConcurrency int // calls at once on a node; 0: as memory allows
+	Line           int // callers that may wait for a slot
+
+	Revision int64 // set by the store: 1 when made, one more with each change
+	Created  time.Time
+	Updated  time.Time
+}
+
+// Defaults of a function, unless an API's own specification says otherwise.
+const (
+	DefaultMemory       = 128 * MB
+	DefaultTmpSize      = 64 * MB
+	DefaultTimeout      = 30 * time.Second
+	DefaultWait         = 30 * time.Second
+	DefaultStartTimeout = 5 * time.Second
+	DefaultIdle         = 30 * time.Second
+	DefaultLine         = 1000
+)
+
+// Limits of a definition.
+const (
+	MinMemory     = 8 * MB           // below it not even a static program starts reliably
+	MaxTimeout    = 24 * time.Hour   // of any call
+	MaxEnv        = Bytes(128 << 10) // names and values together, of one call's whole environment
+	MaxNameLength = 255
+)
+
+// Clone returns a deep copy of f: what a store hands out is the caller's own.
+func (f Function) Clone() Function {
+	f.Entrypoint = slices.Clone(f.Entrypoint)
+	f.Command = slices.Clone(f.Command)
+	f.Env = maps.Clone(f.Env)
+	return f
+}
+
+// Clone returns a deep copy of a.
+func (a App) Clone() App {
+	a.Env = maps.Clone(a.Env)
+	return a
+}
+
+// WithDefaults fills in what f leaves zero.
+func (f Function) WithDefaults() Function {
+	set(&f.Format, FormatDefault)
+	set(&f.Memory, DefaultMemory)
+	set(&f.TmpSize, min(DefaultTmpSize, f.Memory/2))
+	set(&f.Timeout, DefaultTimeout)
+	set(&f.Wait, DefaultWait)
+	set(&f.StartTimeout, DefaultStartTimeout)
+	set(&f.Idle, DefaultIdle)
+	set(&f.Line, DefaultLine)
+	return f
+}
+
+func set[T comparable](v *T, to T) {
+	var zero T
+	if *v == zero {
+		*v = to
+	}
+}
+
+// Check reports the first thing about f that can never work, as Invalid. It
+// looks at f alone: whether its app and image exist is for others to know.
+func (f Function) Check() error {
+	if err := CheckName("function", f.Name); err != nil {
+		return err
+	}
+	if err := CheckEnv(f.Env); err != nil {
+		return err
+	}
+	switch {
+	case f.Image == "":
+		return Errorf(Invalid, "function %s has no image", f.Name)
+	case f.Format != FormatDefault:
+		return Errorf(Unsupported, "format %q is not one of: %s", f.Format, FormatDefault)
+	case f.Memory < MinMemory:
+		return Errorf(Invalid, "memory %v is under the least of %v", f.Memory, MinMemory)
+	case f.CPU < 0 || f.CPU > 0 && f.CPU < 10:
+		return Errorf(Invalid, "cpus %v is under the least of 0.01", f.CPU)
+	case f.TmpSize < 0 || f.TmpSize > f.Memory:
+		return Errorf(Invalid, "the size %v of /tmp is over the memory limit of %v", f.TmpSize, f.Memory)
+	case f.Timeout < 0 || f.Timeout > MaxTimeout:
+		return Errorf(Invalid, "timeout %v is not between 0 and %v", f.Timeout, MaxTimeout)
+	case f.Wait < 0 || f.StartTimeout < 0 || f.Idle < 0:
+		return Errorf(Invalid, "a time limit of function %s is negative", f.Name)
+	case f.MaxConcurrency < 0 || f.Line < 0:
+		return Errorf(Invalid, "a count of function %s is negative", f.Name)
+	case f.Network != "" && f.Network != "host":
+		return Errorf(Invalid, "network %q is not one of: host, or nothing for a network of its own", f.Network)
+	case f.Workdir != "" && !strings.HasPrefix(f.Workdir, "/"):
+		return Errorf(Invalid, "workdir %q is not an absolute path", f.Workdir)
+	}
+	for _, arg := range slices.Concat(f.Entrypoint, f.Command) {
+		if strings.ContainsRune(arg, 0) {
+			return Errorf(Invalid, "an argument of function %s holds a zero byte", f.Name)
+		}
+	}
+	return nil
+}
+
+// CheckName reports whether name can name what (an "app", a "function"): 1 to
+// 255 letters, digits, '-', '_' and '.', the first a letter or digit.
+func CheckName(what, name string) error {
+	if name == "" {
+		return Errorf(Invalid, "the %s needs a name", what)
+	}
+	if len(name) > MaxNameLength {
+		return Errorf(Invalid, "the %s name of %d characters is over the limit of %d", what, len(name), MaxNameLength)
+	}
+	for i, c := range []byte(name) {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && (i == 0 || !strings.ContainsRune("-_.", rune(c))) {
+			return Errorf(Invalid, "bad %s name %q: use letters, digits, '-', '_' and '.', beginning with a letter or digit", what, name)
+		}
+	}
+	return nil
+}
+
+// CheckEnv reports whether env can be an environment: no empty names, no '='
+// or zero byte in a name, no zero byte in a value, and within MaxEnv.
+func CheckEnv(env map[string]string) error {
+	var size Bytes
+	for k, v := range env {
+		if k == "" || strings.ContainsAny(k, "=\x00") || strings.ContainsRune(v, 0) {
+			return Errorf(Invalid, "bad environment variable %q: a name is not empty and holds no '=', and neither name nor value holds a zero byte", k)
+		}
+		size += Bytes(len(k) + len(v) + 2)
+	}
+	if size > MaxEnv {
+		return Errorf(Invalid, "the environment of %v is over the limit of %v", size, MaxEnv)
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package faas
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+	"time"
+)
+
+// ids hands out identifiers. One generator for the process keeps them strictly
+// increasing even within a millisecond.
+var ids struct {
+	mu   sync.Mutex
+	last [16]byte // guarded by mu
+}
+
+// NewID returns a new identifier of 26 characters: a ULID (48 bits of Unix
+// milliseconds, 80 random bits, Crockford's base 32, upper case). IDs of one
+// process sort in the order they were made; IDs of several, by millisecond.
+func NewID() string {
+	var id [16]byte
+	binary.BigEndian.PutUint64(id[:8], uint64(time.Now().UnixMilli())<<16)
+	rand.Read(id[6:])
+	ids.mu.Lock()
+	if string(id[:6]) <= string(ids.last[:6]) { // same millisecond, or the clock went back
+		id = ids.last
+		for i := len(id) - 1; i >= 0; i-- {
+			id[i]++
+			if id[i] != 0 {
+				break
+			}
+		}
+	}
+	ids.last = id
+	ids.mu.Unlock()
+	return encodeID(id)
+}
+
+// IDTime returns the time at which id was made, and false if id is no identifier.
+func IDTime(id string) (time.Time, bool) {
+	if len(id) != 26 {
+		return time.Time{}, false
+	}
+	var ms uint64
+	for i := range len(id) {
+		d := crockfordDigit(id[i])
+		if d < 0 {
+			return time.Time{}, false
+		}
+		if i < 10 {
+			ms = ms<<5 | uint64(d)
+		}
+	}
+	return time.UnixMilli(int64(ms)), true
+}
+
+const crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+func crockfordDigit(c byte) int {
+	for i := range len(crockford) {
+		if crockford[i] == c {
+			return i
+		}
+	}
+	return -1
+}
+
+// encodeID writes the 128 bits of id as 26 digits of five bits, two zero bits first.
+func encodeID(id [16]byte) string {
+	var out [26]byte
+	hi, lo := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
+	for i := len(out) - 1; i >= 0; i-- {
+		out[i] = crockford[lo&31]
+		lo = lo>>5 | hi<<59
+		hi >>= 5
+	}
+	return string(out[:])
+}

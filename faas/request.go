@@ -1,0 +1,48 @@
+package faas
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// A Request is what a function is given, whatever the edge it came through.
+type Request struct {
+	Method string
+	URL    string // as the caller wrote it, absolute; with its query
+	Route  string // path inside the app that was matched, if any
+	Header http.Header
+	Params map[string]string // path parameters
+	Body   io.Reader         // never nil; read once
+	Size   int64             // of Body; -1: unknown
+
+	Env []string // ready-made "NAME=value" entries from the edge; they win over configuration
+}
+
+// An Exit is how a process ended.
+type Exit struct {
+	Code   int    // exit status; meaningless if Signal is set
+	Signal string // name of the signal that ended it, as "SIGKILL"; empty: it exited
+	OOM    bool   // a process of the sandbox was killed for being over its memory limit
+}
+
+// An Outcome is how an exchange with a function ended.
+type Outcome struct {
+	Status     int   // HTTP status given to the caller; 0: none
+	In, Out    int64 // bytes of the body read from the caller and of the answer
+	Hot        bool  // the slot was ready: no sandbox was started
+	Keep       bool  // the sandbox can serve another call
+	Exit       *Exit // of the process, if it ended
+	PeakMemory Bytes
+	CPUTime    time.Duration // user and system
+
+	Image, Sandbox, Run time.Duration // as in Call
+}
+
+// A LogLine is one line that a function wrote, or that hob wrote about it.
+type LogLine struct {
+	Time   time.Time
+	Call   string // ID
+	Stream string // "stderr", "stdout" or "hob"
+	Text   string // without its line end
+}

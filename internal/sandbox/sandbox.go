@@ -1,0 +1,123 @@
+// Package sandbox is the driver contract: what a sandbox is asked to be (Spec),
+// what it can be asked for once it runs (Sandbox), and who makes one (Driver).
+// It holds types only. Package sandboxtest is the contract as tests; ns, oci
+// and fake are the drivers.
+package sandbox
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"hob/faas"
+)
+
+// A Driver makes sandboxes. Its methods may be called from many goroutines.
+type Driver interface {
+	// Probe reports what this driver can do on this machine. An error of kind
+	// Unsupported says in plain words what is missing and how to get it.
+	Probe(ctx context.Context) (Capabilities, error)
+
+	// Start makes a sandbox and starts its process. When it returns nil the
+	// program of spec.Args has been executed; when it returns an error nothing
+	// is left behind. An error of kind Invalid is the fault of the image or the
+	// function (no such program, not for this CPU); Busy is a lack of this
+	// machine that may pass (memory, disk, processes). ctx bounds the start
+	// only: the end of ctx does not end a sandbox that was returned.
+	Start(ctx context.Context, spec Spec) (Sandbox, error)
+
+	// Reap removes whatever sandboxes of dead generations left on the machine:
+	// processes, mounts, cgroups, network devices, directories. It leaves the
+	// sandboxes of living daemons alone. It is called once, before the first Start.
+	Reap(ctx context.Context) error
+
+	// Close ends every sandbox that is left and releases what the driver holds.
+	// No Start may follow.
+	Close() error
+}
+
+// Capabilities is what a driver can do on this machine.
+type Capabilities struct {
+	Driver         string   // "ns", "fake"
+	CgroupVersion  int      // 1, 2; 0: no limits are enforced
+	UserNamespaces bool     // root in an image is not root on the node
+	Notes          []string // what is weaker than it could be, in plain words, and how to change it
+}
+
+// Spec is everything a driver needs to know to make a sandbox.
+type Spec struct {
+	ID       string // unique among the sandboxes of this driver: letters, digits and '-'
+	Hostname string
+	Root     Root
+
+	Args []string // program and arguments; a program without '/' is looked up in the PATH of Env, inside the root
+	Env  []string // "NAME=value", exactly what the process gets
+	Dir  string   // working directory inside the root; "" is "/". It is made if it is missing
+	User User
+
+	Memory  faas.Bytes // limit: memory of processes, page cache, tmpfs; swap is off
+	CPU     faas.CPU   // limit; 0: none
+	PIDs    int        // most processes and threads at once; 0: the driver's default
+	Files   int        // most open files; 0: the driver's default
+	TmpSize faas.Bytes // of /tmp, of each volume, and of the private upper of a writable root
+
+	Writable    bool     // the root has a private writable upper that ends with the sandbox
+	Volumes     []string // absolute paths that are empty, writable directories of their own
+	HostNetwork bool     // share the node's network instead of having one of its own
+}
+
+// Root is the read-only part of a root filesystem.
+type Root struct {
+	// Key names the content: two Roots with the same Key have the same Layers.
+	// A driver may keep what it prepared for a Key for the next sandbox.
+	Key    string
+	Layers []string // unpacked layers as absolute directories, the topmost first; at least one
+}
+
+// User is whom the process runs as, in the numbers of the image.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32 // supplementary
+}
+
+// Sandbox is one isolated, started process tree. Its methods may be called from
+// many goroutines.
+type Sandbox interface {
+	ID() string
+
+	// Stdio returns the streams of the process. They belong to the caller, who
+	// closes each exactly when done with it; Stop closes what is left. Reads
+	// and writes honour deadlines (they are os.File or net.Conn inside).
+	Stdio() Stdio
+
+	// Wait returns when the first process has ended. Every process that it left
+	// behind is then being killed. It may be called again and answers the same.
+	// When ctx ends first, Wait returns the cause and the sandbox goes on.
+	Wait(ctx context.Context) (faas.Exit, error)
+
+	// Stop ends the sandbox: with a grace above zero the first process gets
+	// SIGTERM and that long to end by itself; then everything is killed. When
+	// Stop returns nil no process, mount, cgroup, network device or directory
+	// of the sandbox is left. Stop may be called again and then does nothing.
+	Stop(ctx context.Context, grace time.Duration) error
+
+	// Usage reports what the sandbox has used so far. It works until Stop and
+	// then keeps its last answer.
+	Usage() Usage
+}
+
+// Stdio are the streams of a sandbox's first process, seen from outside.
+type Stdio struct {
+	Stdin  io.WriteCloser
+	Stdout io.ReadCloser
+	Stderr io.ReadCloser
+}
+
+// Usage is what a sandbox has used.
+type Usage struct {
+	Memory     faas.Bytes // now
+	PeakMemory faas.Bytes
+	CPUTime    time.Duration // user and system, of all its processes
+	Processes  int           // now
+	OOMKills   int           // processes killed for being over the memory limit
+}

@@ -1,0 +1,70 @@
+// Package store says what the system asks of a database. Every engine under it
+// must pass storetest; nothing above it may know which engine runs.
+package store
+
+import (
+	"context"
+	"iter"
+
+	"hob/faas"
+)
+
+// Definitions keeps apps and functions. What a method returns nil for survives
+// a power cut. Values handed in and out are the caller's own: an engine copies.
+//
+// Put makes or replaces. Its second argument guards against lost updates: with
+// IfNew the definition must not exist, with AnyRevision whatever is there is
+// replaced, with a positive number the stored revision must be just that; else
+// the answer is a Conflict and nothing has changed. The definition is identified
+// by its ID. Put sets Revision (1 for a new one, else one more than before),
+// Created (kept from the first Put) and Updated, and returns the result.
+type Definitions interface {
+	// App returns the app with this name; NotFound if there is none.
+	App(ctx context.Context, name string) (faas.App, error)
+	// Apps returns all apps, by name.
+	Apps(ctx context.Context) ([]faas.App, error)
+	// PutApp makes or replaces an app. A name that another app has is a Conflict,
+	// and so is a changed name: names do not change.
+	PutApp(ctx context.Context, app faas.App, ifRevision int64) (faas.App, error)
+	// DeleteApp removes an app and all functions in it, in one transaction.
+	// NotFound if there is no app with this ID.
+	DeleteApp(ctx context.Context, id string) error
+
+	// Function returns the function with this name in the app with this ID.
+	Function(ctx context.Context, appID, name string) (faas.Function, error)
+	// Functions returns the functions of an app by name, or of all apps by
+	// app name and name if appID is empty.
+	Functions(ctx context.Context, appID string) ([]faas.Function, error)
+	// PutFunction makes or replaces a function. NotFound if its app does not
+	// exist; a name that another function of the app has is a Conflict, and so
+	// is a changed name or app.
+	PutFunction(ctx context.Context, fn faas.Function, ifRevision int64) (faas.Function, error)
+	// DeleteFunction removes a function. NotFound if there is none with this ID.
+	DeleteFunction(ctx context.Context, id string) error
+
+	// Watch yields a Change after each change of any definition, in the order of
+	// the changes, beginning with those made after Watch was called (the call,
+	// not the first step of the loop, decides). A consumer that is slow may get
+	// one Change with Reload set in place of those it missed. It ends with ctx.
+	Watch(ctx context.Context) iter.Seq[Change]
+}
+
+// Values of ifRevision.
+const (
+	IfNew       int64 = 0
+	AnyRevision int64 = -1
+)
+
+// Change says what a definition became.
+type Change struct {
+	Reload   bool           // read everything anew; the other fields are empty
+	App      *faas.App      // made or changed
+	Function *faas.Function // made or changed
+	Deleted  string         // ID of an app or function that is gone; those in a deleted app are named one by one
+}
+
+// Store is an open database.
+type Store interface {
+	Definitions
+	Close() error
+}
