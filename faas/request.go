@@ -46,3 +46,17 @@ type LogLine struct {
 	Stream string // "stderr", "stdout" or "hob"
 	Text   string // without its line end
 }
+
+// A Sandbox is one live sandbox as users see it.
+type Sandbox struct {
+	ID       string
+	App      string
+	Function string
+	Call     string // it serves now; empty between calls
+	State    string // "starting", "busy"
+	Started  time.Time
+
+	Memory, PeakMemory Bytes
+	CPUTime            time.Duration
+	Processes          int
+}
