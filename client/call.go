@@ -1,0 +1,154 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"hob/faas"
+)
+
+// trailerOutcome ends the answer of a call: "ok", or the kind of its failure
+// and, after a space, what the caller may read of it.
+const trailerOutcome = "Hob-Outcome"
+
+// CallRequest is one call of a function.
+type CallRequest struct {
+	App, Function string
+	Method        string // "": POST
+	Query         url.Values
+	Header        http.Header
+	Body          io.Reader // nil: none. It is read while the answer is already coming
+}
+
+// Answer is what a function answers. Reading Body ends with io.EOF only if the
+// call succeeded: when the answer was broken off, or its outcome is a failure,
+// the error is a *Failure of the kind that the daemon named, FuncFailed if it
+// could name none. The caller closes Body.
+type Answer struct {
+	Call   string // id
+	Status int
+	Header http.Header
+	Body   io.ReadCloser
+}
+
+// Call calls a function. It returns once the answer has begun, or with the
+// error that the call ended with before.
+func (c *Client) Call(ctx context.Context, r CallRequest) (*Answer, error) {
+	method := r.Method
+	if method == "" {
+		method = http.MethodPost
+	}
+	resp, err := c.roundTrip(ctx, method, path("apps", r.App, "functions", r.Function, "call"), r.Query, r.Header, r.Body)
+	if err != nil {
+		return nil, err
+	}
+	id := resp.Header.Get(headerCall)
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, c.failureOf(resp)
+	}
+	return &Answer{Call: id, Status: resp.StatusCode, Header: resp.Header,
+		Body: &answerBody{ctx: ctx, client: c, call: id, resp: resp}}, nil
+}
+
+// answerBody is a body whose end is believed only with the outcome behind it.
+type answerBody struct {
+	ctx    context.Context // of the call: the body lives no longer
+	client *Client
+	call   string
+	resp   *http.Response
+	n      int64
+	err    error // what every Read after the last one returns
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, err := b.resp.Body.Read(p)
+	b.n += int64(n)
+	switch {
+	case err == nil:
+		return n, nil
+	case err == io.EOF:
+		b.err = b.outcome()
+	case b.ctx.Err() != nil:
+		b.err = fmt.Errorf("read the answer of call %s: %w", b.call, context.Cause(b.ctx))
+	default:
+		b.err = b.brokenOff(err)
+	}
+	return n, b.err
+}
+
+func (b *answerBody) Close() error { return b.resp.Body.Close() }
+
+// outcome is what the trailer says, and io.EOF if that is success or nothing.
+func (b *answerBody) outcome() error {
+	kind, message, _ := strings.Cut(b.resp.Trailer.Get(trailerOutcome), " ")
+	if kind == "" || kind == "ok" {
+		return io.EOF
+	}
+	return b.failed(message)
+}
+
+// brokenOff is the error of an answer that did not end as it should: the
+// function failed after it had begun to answer, or the server is gone.
+func (b *answerBody) brokenOff(err error) error {
+	if _, message, _ := strings.Cut(b.resp.Trailer.Get(trailerOutcome), " "); message != "" {
+		return b.failed(message)
+	}
+	if call, asked := b.client.CallRecord(b.ctx, b.call); asked == nil && call.Error != nil {
+		return b.failed(call.Error.Message)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return b.failed("the connection was closed in the middle of it")
+	}
+	return b.failed(err.Error())
+}
+
+func (b *answerBody) failed(why string) error {
+	return &Failure{Call: b.call, Request: b.resp.Header.Get("Request-Id"),
+		err: faas.Errorf(faas.FuncFailed, "the answer was broken off after %d bytes: %s", b.n, why)}
+}
+
+// CallFilter chooses calls. What is empty does not restrict.
+type CallFilter struct {
+	App      string
+	Function string // name; with App
+	State    faas.CallState
+	After    string // cursor: what Calls returned as next
+	Limit    int    // most records to return; 0: as the server likes
+}
+
+// Calls returns the records of calls, queued and running ones too, the newest
+// first, and the cursor of the next page, empty if there is none.
+func (c *Client) Calls(ctx context.Context, f CallFilter) (calls []Call, next string, err error) {
+	query := url.Values{}
+	for name, value := range map[string]string{"app": f.App, "function": f.Function, "state": string(f.State), "after": f.After} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	if f.Limit > 0 {
+		query.Set("limit", strconv.Itoa(f.Limit))
+	}
+	var out struct {
+		Calls []Call `json:"calls"`
+		Next  string `json:"next"`
+	}
+	err = c.do(ctx, http.MethodGet, path("calls"), query, nil, &out)
+	return out.Calls, out.Next, err
+}
+
+// CallRecord returns the record of one call.
+func (c *Client) CallRecord(ctx context.Context, id string) (Call, error) {
+	var out Call
+	err := c.do(ctx, http.MethodGet, path("calls", id), nil, nil, &out)
+	return out, err
+}

@@ -1,0 +1,237 @@
+// Package client is the Go client of our own HTTP API (docs/api.md). It turns
+// the answers of a daemon back into the errors that the daemon had, so that a
+// program far away and a test inside the daemon see the same faas.Kind. It
+// knows the wire and nothing else: where a server is found and how an answer is
+// printed is for its user to say.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"hob/faas"
+)
+
+// headerCall carries the id of a call in every answer to one, errors included.
+const headerCall = "Hob-Call"
+
+// Client talks to one daemon. Its methods may be used from many goroutines.
+type Client struct {
+	address string // as the user wrote it, for messages
+	base    string // what a path is appended to, without a slash at the end
+	http    *http.Client
+}
+
+// New returns the client of the daemon at address: "http://127.0.0.1:8080",
+// "https://…", or "unix:///var/lib/hob/hob.sock" for a Unix socket. It does not
+// connect. An address in another form is Invalid.
+func New(address string) (*Client, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, faas.Errorf(faas.Invalid, "bad server address %q: write it as http://HOST:PORT or unix:///PATH", address)
+	}
+	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       90 * time.Second,
+		MaxIdleConnsPerHost:   64,
+		DisableCompression:    true, // an answer is passed on as it is
+	}
+	c := &Client{address: address, http: &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	switch {
+	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.RawQuery == "":
+		c.base = strings.TrimRight(address, "/")
+	case u.Scheme == "unix" && u.Host == "" && strings.HasPrefix(u.Path, "/"):
+		c.base = "http://localhost"
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", u.Path)
+		}
+	default:
+		return nil, faas.Errorf(faas.Invalid, "bad server address %q: write it as http://HOST:PORT or unix:///PATH", address)
+	}
+	return c, nil
+}
+
+// Address is what New was given.
+func (c *Client) Address() string { return c.address }
+
+// Base is the URL under which the server's paths stand when they are asked for
+// through Transport.
+func (c *Client) Base() string { return c.base }
+
+// Transport is how requests reach the server, for other protocols that it
+// speaks (the registry under /v2/).
+func (c *Client) Transport() http.RoundTripper { return c.http.Transport }
+
+// Close closes the connections that are idle.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// A Failure is an error that the daemon answered. It wraps the faas.Error that
+// the daemon had, and adds what to quote when asking about it.
+type Failure struct {
+	Call    string // id of the call that failed, if the request was one that got as far
+	Request string // id of the request
+	err     error
+}
+
+func (f *Failure) Error() string { return f.err.Error() }
+func (f *Failure) Unwrap() error { return f.err }
+
+// wireFault is the body of every failure.
+type wireFault struct {
+	Error *struct {
+		Kind    faas.Kind `json:"kind"`
+		Message string    `json:"message"`
+		Request string    `json:"request"`
+	} `json:"error"`
+}
+
+// failure returns the error in f, or nil if there is none. Kinds that this
+// client does not know, as a newer daemon may send, become Internal.
+func (f wireFault) failure(call string) error {
+	if f.Error == nil {
+		return nil
+	}
+	kind := f.Error.Kind
+	if !slices.Contains(faas.Kinds(), kind) {
+		kind = faas.Internal
+	}
+	return &Failure{Call: call, Request: f.Error.Request, err: faas.Errorf(kind, "%s", f.Error.Message)}
+}
+
+// maxFault is the most that is read of an answer that tells of a failure.
+const maxFault = 64 << 10
+
+// failureOf returns the error that resp tells of. An answer that is not in our
+// shape was given by something between us and the daemon, or is no daemon's.
+func (c *Client) failureOf(resp *http.Response) error {
+	var body wireFault
+	err := json.NewDecoder(io.LimitReader(resp.Body, maxFault)).Decode(&body)
+	if f := body.failure(resp.Header.Get(headerCall)); err == nil && f != nil {
+		return f
+	}
+	return faas.Errorf(faas.Internal, "%s answered %q in words that are not hob's: is this the address of a hob server?", c.address, resp.Status)
+}
+
+// send makes a request and returns its answer, whose body the caller closes.
+// An answer that tells of a failure is returned as that error.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
+	resp, err := c.roundTrip(ctx, method, path, query, header, body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, c.failureOf(resp)
+	}
+	return resp, nil
+}
+
+func (c *Client) roundTrip(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
+	address := c.base + path
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, body)
+	if err != nil {
+		return nil, faas.Errorf(faas.Invalid, "%w", err)
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host
+		req.Header.Del("Host")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	return resp, nil
+}
+
+// unreachable says in words why no answer came.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // without the whole address, whose query may hold what is not for logs
+	}
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("reach the server at %s: %w", c.address, context.Cause(ctx))
+	case errors.Is(err, syscall.EACCES):
+		return faas.Errorf(faas.Denied, "reach the server at %s: %w: only root may use this socket; run as root, or name another server with --server or HOB_SERVER", c.address, err)
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
+		return faas.Errorf(faas.Internal, `no server answers at %s: start one there with "hob serve", or name another with --server or HOB_SERVER (%w)`, c.address, err)
+	}
+	return faas.Errorf(faas.Internal, "reach the server at %s: %w", c.address, err)
+}
+
+// do sends in as JSON, unless it is nil, and decodes the answer into out, unless that is nil.
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	var body io.Reader
+	header := http.Header{}
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return faas.Errorf(faas.Invalid, "%w", err)
+		}
+		body = bytes.NewReader(b)
+		header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.send(ctx, method, path, query, header, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		return nil
+	}
+	return c.decode(resp.Body, out)
+}
+
+// sendJSON posts in and returns the answer, whose body the caller closes.
+func (c *Client) sendJSON(ctx context.Context, path string, in any) (*http.Response, error) {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return nil, faas.Errorf(faas.Invalid, "%w", err)
+	}
+	return c.send(ctx, http.MethodPost, path, nil, http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(b))
+}
+
+func (c *Client) decode(body io.Reader, out any) error {
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return faas.Errorf(faas.Internal, "read the answer of %s: %w", c.address, err)
+	}
+	return nil
+}
+
+// path joins segments that are names to a path below /api.
+func path(segments ...string) string {
+	var b strings.Builder
+	b.WriteString("/api")
+	for _, s := range segments {
+		b.WriteString("/" + url.PathEscape(s))
+	}
+	return b.String()
+}

@@ -1,0 +1,249 @@
+package client
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"hob/faas"
+)
+
+// Duration is a time.Duration that is written as "1.5s" on the wire.
+type Duration time.Duration
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText writes d as time.Duration does.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what time.ParseDuration reads.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}
+
+// CPU is a share of processors, written as the number 0.5 on the wire.
+type CPU faas.CPU
+
+func (c CPU) String() string { return faas.CPU(c).String() }
+
+// MarshalJSON writes c in processors.
+func (c CPU) MarshalJSON() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalJSON reads processors.
+func (c *CPU) UnmarshalJSON(b []byte) error {
+	var n json.Number
+	if err := json.Unmarshal(b, &n); err != nil {
+		return err
+	}
+	v, err := faas.ParseCPU(n.String())
+	*c = CPU(v)
+	return err
+}
+
+// App is a group of functions with shared environment.
+type App struct {
+	ID       string            `json:"id"`
+	Name     string            `json:"name"`
+	Env      map[string]string `json:"env"`
+	Revision int64             `json:"revision"`
+	Created  time.Time         `json:"created"`
+	Updated  time.Time         `json:"updated"`
+}
+
+// Function is an image with limits that can be called. See faas.Function for
+// what each field means.
+type Function struct {
+	ID             string            `json:"id"`
+	App            string            `json:"app"`
+	Name           string            `json:"name"`
+	Image          string            `json:"image"`
+	Digest         string            `json:"digest"`
+	Format         string            `json:"format"`
+	Entrypoint     []string          `json:"entrypoint"`
+	Command        []string          `json:"command"`
+	Env            map[string]string `json:"env"`
+	Workdir        string            `json:"workdir"`
+	User           string            `json:"user"`
+	Writable       bool              `json:"writable"`
+	Network        string            `json:"network"`
+	Memory         faas.Bytes        `json:"memory"`
+	CPUs           CPU               `json:"cpus"`
+	TmpSize        faas.Bytes        `json:"tmp_size"`
+	Timeout        Duration          `json:"timeout"`
+	Wait           Duration          `json:"wait"`
+	StartTimeout   Duration          `json:"start_timeout"`
+	Idle           Duration          `json:"idle"`
+	MaxConcurrency int               `json:"max_concurrency"`
+	Line           int               `json:"line"`
+	Revision       int64             `json:"revision"`
+	Created        time.Time         `json:"created"`
+	Updated        time.Time         `json:"updated"`
+}
+
+// Settings are what can be set of a function. When a function is made, what is
+// nil gets its default; when it is changed, what is nil stays as it is.
+type Settings struct {
+	Image          *string            `json:"image,omitempty"`
+	Format         *string            `json:"format,omitempty"`
+	Entrypoint     *[]string          `json:"entrypoint,omitempty"`
+	Command        *[]string          `json:"command,omitempty"`
+	Env            map[string]*string `json:"env,omitempty"` // a nil value removes a variable
+	Workdir        *string            `json:"workdir,omitempty"`
+	User           *string            `json:"user,omitempty"`
+	Writable       *bool              `json:"writable,omitempty"`
+	Network        *string            `json:"network,omitempty"`
+	Memory         *faas.Bytes        `json:"memory,omitempty"`
+	CPUs           *CPU               `json:"cpus,omitempty"`
+	TmpSize        *faas.Bytes        `json:"tmp_size,omitempty"`
+	Timeout        *Duration          `json:"timeout,omitempty"`
+	Wait           *Duration          `json:"wait,omitempty"`
+	StartTimeout   *Duration          `json:"start_timeout,omitempty"`
+	Idle           *Duration          `json:"idle,omitempty"`
+	MaxConcurrency *int               `json:"max_concurrency,omitempty"`
+	Line           *int               `json:"line,omitempty"`
+
+	Revision int64    `json:"revision,omitempty"` // change only if the function is still at this one; 0: whatever is there
+	Reset    []string `json:"-"`                  // fields, by their name on the wire, that go back to their default
+}
+
+// MarshalJSON writes s with null for each field of Reset.
+func (s Settings) MarshalJSON() ([]byte, error) {
+	type plain Settings
+	b, err := json.Marshal(plain(s))
+	if err != nil || len(s.Reset) == 0 {
+		return b, err
+	}
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return nil, err
+	}
+	for _, name := range s.Reset {
+		if _, both := fields[name]; both {
+			return nil, fmt.Errorf("%s is both set and reset", name)
+		}
+		fields[name] = json.RawMessage("null")
+	}
+	return json.Marshal(fields)
+}
+
+// Call is the record of one call. It holds no body, query string or credential.
+type Call struct {
+	ID         string         `json:"id"`
+	App        string         `json:"app"`
+	Function   string         `json:"function"`
+	FunctionID string         `json:"function_id"`
+	Revision   int64          `json:"revision"`
+	Kind       faas.CallKind  `json:"kind"`
+	State      faas.CallState `json:"state"`
+	Attempt    int            `json:"attempt"`
+	Queued     time.Time      `json:"queued"`
+	Started    time.Time      `json:"started,omitzero"`
+	Finished   time.Time      `json:"finished,omitzero"`
+	Times      CallTimes      `json:"times"`
+	Hot        bool           `json:"hot"`
+	Status     int            `json:"status,omitempty"`    // HTTP status given to the caller
+	In         int64          `json:"in"`                  // bytes of the body read from the caller
+	Out        int64          `json:"out"`                 // bytes of the answer
+	ExitCode   *int           `json:"exit_code,omitempty"` // of the process; nil: it did not exit by itself
+	Signal     string         `json:"signal,omitempty"`
+	OOM        bool           `json:"oom,omitempty"` // killed for being over its memory limit
+	PeakMemory faas.Bytes     `json:"peak_memory"`
+	CPUTime    Duration       `json:"cpu_time"`
+	Error      *CallError     `json:"error,omitempty"` // why it did not succeed
+}
+
+// CallTimes says how the time of a call went.
+type CallTimes struct {
+	Queue   Duration `json:"queue"`   // waiting for a slot
+	Image   Duration `json:"image"`   // getting the image's root filesystem
+	Sandbox Duration `json:"sandbox"` // starting the sandbox
+	Run     Duration `json:"run"`     // the exchange with the function
+}
+
+// CallError is why a call did not succeed, as its caller read it.
+type CallError struct {
+	Kind    faas.Kind `json:"kind"`
+	Message string    `json:"message"`
+}
+
+// Sandbox is one live sandbox.
+type Sandbox struct {
+	ID         string     `json:"id"`
+	App        string     `json:"app"`
+	Function   string     `json:"function"`
+	Call       string     `json:"call,omitempty"` // it serves now
+	State      string     `json:"state"`
+	Started    time.Time  `json:"started"`
+	Memory     faas.Bytes `json:"memory"`
+	PeakMemory faas.Bytes `json:"peak_memory"`
+	CPUTime    Duration   `json:"cpu_time"`
+	Processes  int        `json:"processes"`
+}
+
+// Image is an image on the node.
+type Image struct {
+	Refs     []string    `json:"refs"`
+	Digest   string      `json:"digest"`
+	Index    string      `json:"index,omitempty"` // digest of the list it was chosen from
+	Platform string      `json:"platform"`
+	Size     faas.Bytes  `json:"size"` // on disk: compressed and unpacked
+	Created  time.Time   `json:"created,omitzero"`
+	Pulled   time.Time   `json:"pulled,omitzero"`
+	Used     time.Time   `json:"used,omitzero"`
+	Config   ImageConfig `json:"config"`
+	Layers   []Layer     `json:"layers"`
+}
+
+// ImageConfig is what an image says about how it is run.
+type ImageConfig struct {
+	Entrypoint   []string          `json:"entrypoint"`
+	Command      []string          `json:"command"`
+	Env          []string          `json:"env"`
+	Workdir      string            `json:"workdir"`
+	User         string            `json:"user"`
+	Volumes      []string          `json:"volumes"`
+	Labels       map[string]string `json:"labels"`
+	ExposedPorts []string          `json:"exposed_ports"`
+	StopSignal   string            `json:"stop_signal"`
+}
+
+// Layer is one layer of an image, the lowest first.
+type Layer struct {
+	Digest string     `json:"digest"`
+	Size   faas.Bytes `json:"size"` // compressed
+}
+
+// Progress is a step of a pull: of one layer, or of the whole when Layer is empty.
+type Progress struct {
+	Layer   string     `json:"layer,omitempty"` // digest
+	State   string     `json:"state"`
+	Current faas.Bytes `json:"current"`
+	Total   faas.Bytes `json:"total"` // 0: unknown
+}
+
+// Pruned is what a prune removed.
+type Pruned struct {
+	Removed []Image    `json:"removed"`
+	Freed   faas.Bytes `json:"freed"`
+}
+
+// Node is what a daemon says of itself and its machine.
+type Node struct {
+	Version        string     `json:"version"`
+	Go             string     `json:"go"`
+	Platform       string     `json:"platform"` // "linux/amd64"
+	Driver         string     `json:"driver"`
+	CgroupVersion  int        `json:"cgroup_version"`
+	UserNamespaces bool       `json:"user_namespaces"`
+	Notes          []string   `json:"notes"`
+	CPUs           CPU        `json:"cpus"`
+	Memory         faas.Bytes `json:"memory"`   // that sandboxes may use
+	Reserved       faas.Bytes `json:"reserved"` // of Memory, now
+	Sandboxes      int        `json:"sandboxes"`
+	Running        int        `json:"running"` // calls
+	Waiting        int        `json:"waiting"` // calls
+	Started        time.Time  `json:"started"`
+	Insecure       bool       `json:"insecure"`
+}
