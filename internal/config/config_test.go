@@ -1,0 +1,244 @@
+package config_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"hob/faas"
+	"hob/internal/config"
+)
+
+var update = flag.Bool("update", false, "rewrite docs/configuration.md with what the code says now")
+
+// load puts a configuration together from a file, an environment and a command
+// line; each may be empty.
+func load(t *testing.T, file string, env map[string]string, args ...string) (config.Config, string, error) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "hob.conf")
+	if err := os.WriteFile(name, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	config.Flags(flags)
+	if err := flags.Parse(append([]string{"--config", name}, args...)); err != nil {
+		return config.Config{}, name, err
+	}
+	c, err := config.Load(flags, func(key string) string { return env[key] })
+	return c, name, err
+}
+
+func TestLaterPlaceWinsAndIsNamed(t *testing.T) {
+	c, name, err := load(t, "# ours\nmemory = 1g\ngrace = 5s\nlisten = 127.0.0.1:1\n",
+		map[string]string{"HOB_GRACE": "6s", "HOB_LISTEN": "127.0.0.1:2"},
+		"--listen=127.0.0.1:3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Memory != faas.GB || c.Grace != 6*time.Second || c.Listen != "127.0.0.1:3" || c.Driver != "ns" {
+		t.Errorf("got memory %v, grace %v, listen %s, driver %s", c.Memory, c.Grace, c.Listen, c.Driver)
+	}
+	for setting, want := range map[string]string{
+		"memory": "file " + name + ":2",
+		"grace":  "environment HOB_GRACE",
+		"listen": "flag --listen",
+		"driver": "default",
+	} {
+		if got := c.Origin(setting); got != want {
+			t.Errorf("%s came from %q, want %q", setting, got, want)
+		}
+	}
+}
+
+func TestFlagOfAListAddsUpAndReplacesTheFile(t *testing.T) {
+	c, _, err := load(t, "load = a.tar, b.tar\nhosts=one,two", nil, "--load=c.tar", "--load", "d.tar,e.tar", "--insecure")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"c.tar", "d.tar", "e.tar"}; !slices.Equal(c.Load, want) {
+		t.Errorf("load is %q, want %q", c.Load, want)
+	}
+	if want := []string{"one", "two"}; !slices.Equal(c.Hosts, want) {
+		t.Errorf("hosts is %q, want %q", c.Hosts, want)
+	}
+	if !c.Insecure {
+		t.Error("--insecure without a value is not true")
+	}
+}
+
+func TestWhatIsPrintedReadsBack(t *testing.T) {
+	c, _, err := load(t, "memory = 1234567\ndata = \"/srv/a #1\"\nhosts = a,b\ngrace = 90m # long\njournal-age=0s", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Data != "/srv/a #1" || c.Grace != 90*time.Minute {
+		t.Errorf("got data %q, grace %v", c.Data, c.Grace)
+	}
+	var printed strings.Builder
+	if _, err := c.WriteTo(&printed); err != nil {
+		t.Fatal(err)
+	}
+	again, _, err := load(t, printed.String(), nil)
+	if err != nil {
+		t.Fatalf("%v in:\n%s", err, printed.String())
+	}
+	for i, e := range again.Entries() {
+		if want := c.Entries()[i]; e.Value != want.Value {
+			t.Errorf("%s reads back as %q, was %q", e.Name, e.Value, want.Value)
+		}
+	}
+}
+
+func TestBrokenConfigurationNamesThePlace(t *testing.T) {
+	for _, c := range []struct {
+		name, file string
+		env        map[string]string
+		args       []string
+		want       []string
+	}{
+		{"unknown setting", "\nmemroy = 1g", nil, nil, []string{"hob.conf:2:", `"memroy"`, "memory"}},
+		{"bad size", "memory = lots", nil, nil, []string{"hob.conf:1:", "memory", `"lots"`, "64m"}},
+		{"bad duration", "grace = soon", nil, nil, []string{"hob.conf:1:", "grace", `"soon"`}},
+		{"negative duration", "grace = -1s", nil, nil, []string{"grace", `"-1s"`}},
+		{"bad boolean", "insecure = maybe", nil, nil, []string{"insecure", `"maybe"`}},
+		{"given twice", "grace = 1s\ngrace = 2s", nil, nil, []string{"hob.conf:2:", "line 1"}},
+		{"no equals sign", "grace 1s", nil, nil, []string{"hob.conf:1:", "name = value"}},
+		{"open quotation", `data = "/srv`, nil, nil, []string{"hob.conf:1:", "no end"}},
+		{"something behind", `data = "/srv" x`, nil, nil, []string{"hob.conf:1:", `"x"`}},
+		{"too large", strings.Repeat("# comment\n", 200_000), nil, nil, []string{"over the limit of 1 MB"}},
+		{"bad variable", "", map[string]string{"HOB_MEMORY": "x"}, nil, []string{"HOB_MEMORY", `"x"`}},
+		{"bad flag", "", nil, []string{"--memory=x"}, []string{"--memory", `"x"`}},
+		{"no such file", "", nil, []string{"--config=/does/not/exist"}, []string{"/does/not/exist"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, _, err := load(t, c.file, c.env, c.args...)
+			if err == nil {
+				t.Fatal("it was taken")
+			}
+			if len(c.args) == 0 && faas.KindOf(err) != faas.Invalid {
+				t.Errorf("kind %q, want %q: %v", faas.KindOf(err), faas.Invalid, err)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not say %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestCheckRefusesWhatCannotWork(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		set  func(*config.Config)
+		kind faas.Kind
+		want string
+	}{
+		{"defaults", func(c *config.Config) {}, faas.OK, ""},
+		{"free port", func(c *config.Config) { c.Listen = "[::1]:0" }, faas.OK, ""},
+		{"localhost", func(c *config.Config) { c.Listen = "localhost:80" }, faas.OK, ""},
+		{"every address", func(c *config.Config) { c.Listen = ":8080" }, faas.Denied, "--insecure"},
+		{"other address", func(c *config.Config) { c.Listen = "192.0.2.1:8080" }, faas.Denied, "--insecure"},
+		{"every address, insecure", func(c *config.Config) { c.Listen, c.Insecure = ":8080", true }, faas.OK, ""},
+		{"no port", func(c *config.Config) { c.Listen = "localhost" }, faas.Invalid, "127.0.0.1:8080"},
+		{"port too high", func(c *config.Config) { c.Listen = "localhost:70000" }, faas.Invalid, "65535"},
+		{"relative data", func(c *config.Config) { c.Data = "here" }, faas.Invalid, "absolute"},
+		{"data overlay cannot take", func(c *config.Config) { c.Data = "/a:b" }, faas.Invalid, "overlay"},
+		{"driver", func(c *config.Config) { c.Driver = "docker" }, faas.Invalid, "ns, fake"},
+		{"level", func(c *config.Config) { c.LogLevel = "loud" }, faas.Invalid, "debug, info, warn, error"},
+		{"format", func(c *config.Config) { c.LogFormat = "xml" }, faas.Invalid, "text, json"},
+		{"memory", func(c *config.Config) { c.Memory = 1 }, faas.Invalid, "8 MB"},
+		{"journal", func(c *config.Config) { c.JournalBytes = 0 }, faas.Invalid, "1 MB"},
+		{"pull time", func(c *config.Config) { c.PullTimeout = 0 }, faas.Invalid, "no time"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := config.Default()
+			c.set(&cfg)
+			err := cfg.Check()
+			if faas.KindOf(err) != c.kind || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v (kind %q), want kind %q saying %q", err, faas.KindOf(err), c.kind, c.want)
+			}
+		})
+	}
+}
+
+func TestEveryFieldIsASetting(t *testing.T) {
+	fields := 0
+	for f := range reflect.TypeFor[config.Config]().Fields() {
+		if f.IsExported() {
+			fields++
+		}
+	}
+	entries := config.Default().Entries()
+	if len(entries) != fields {
+		t.Errorf("%d settings for %d fields", len(entries), fields)
+	}
+	for _, e := range entries {
+		if e.Help == "" || strings.HasSuffix(e.Help, ".") || len(e.Help) > 120 {
+			t.Errorf("%s: help %q is not a line", e.Name, e.Help)
+		}
+	}
+}
+
+func TestReferencePageIsTrue(t *testing.T) {
+	const page = "../../docs/configuration.md"
+	const begin, end = "<!-- settings: made by go test ./internal/config -update -->\n", "<!-- end of settings -->\n"
+	data, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(data), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has not the two marks %q and %q", page, begin, end)
+	}
+	var b strings.Builder
+	b.WriteString(before + begin + "\n| setting | variable | default | meaning |\n|---|---|---|---|\n")
+	for _, e := range config.Default().Entries() {
+		def := "`" + e.Value + "`"
+		if e.Value == "" {
+			def = "none"
+		}
+		text := strings.ToUpper(e.Help[:1]) + e.Help[1:] + "."
+		if e.Note != "" {
+			text += " " + e.Note
+		}
+		b.WriteString("| `" + e.Name + "` | `" + e.Env + "` | " + def + " | " + text + " |\n")
+	}
+	b.WriteString("\n" + end + after)
+	if *update {
+		if err := os.WriteFile(page, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if b.String() != string(data) {
+		t.Errorf("%s is not what the code says: run go test ./internal/config -update", page)
+	}
+}
+
+func FuzzFile(f *testing.F) {
+	for _, seed := range []string{
+		"", "memory = 1g", "data = \"/a # b\" # c", "=", "\"", "load = a,,b", "a = b\x00", "grace=1h\r\nlisten = :1\r\n", "hosts = #", "max-image = 1e400g",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, file string) {
+		c, _, err := load(t, file, nil)
+		if err != nil {
+			if faas.KindOf(err) != faas.Invalid {
+				t.Errorf("kind %q: %v", faas.KindOf(err), err)
+			}
+			return
+		}
+		c.Check()
+		c.Entries()
+	})
+}
