@@ -1,0 +1,235 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Program is a list of system calls that a new process makes between its birth
+// and the execution of the program it was born for: enter namespaces, mount,
+// pivot, drop rights, execute. The process runs no Go code at all: a few lines of
+// assembly make one call after the other and stop at the first that fails. So it
+// shares the daemon's memory without copying a page table, needs no stack, and
+// costs what a C program would.
+//
+// The idea of a child that makes only prepared raw system calls is that of Go's
+// own package syscall; that the calls are data is ours.
+//
+// A Program is built by one goroutine and may be spawned once.
+type Program struct {
+	ops   []op
+	steps []string // what each op is, for errors
+	keep  []any    // memory that ops point to
+	st    status
+	pidfd int32
+	clone cloneArgs
+}
+
+// NewProgram returns an empty program. It must be on the heap, where memory does
+// not move: the kernel and the new process know its addresses as plain numbers.
+//
+//go:noinline
+func NewProgram() *Program {
+	return &Program{ops: make([]op, 0, 128), steps: make([]string, 0, 128)}
+}
+
+// op is one system call as the assembly reads it. Its layout is known there.
+type op struct {
+	nr    uintptr
+	args  [6]uintptr
+	flags uintptr
+}
+
+// Flags of an op, known to the assembly.
+const (
+	opSave     = 1 << iota // keep the result in the register
+	opUse                  // the first argument is the register
+	opIgnore               // go on if it fails
+	opNote                 // go on if it fails, but remember the errno: unless it is ENOENT, over what is remembered
+	opMustZero             // any result but zero is a failure
+	opEnd                  // not a call: fail with the errno remembered
+)
+
+// status is what the new process leaves for its parent. Its layout is known to
+// the assembly.
+type status struct {
+	register uintptr
+	noted    uintptr // -errno remembered by opNote
+	failed   uintptr // -errno, or the result that had to be zero; zero: it did not fail
+	at       *op     // that failed
+}
+
+// Option changes how a step is taken.
+type Option uintptr
+
+// Options of a step.
+const (
+	SaveResult   Option = opSave     // later steps can have the result as their first argument
+	UseResult    Option = opUse      // the first argument is the saved result
+	IgnoreError  Option = opIgnore   // go on if it fails
+	MustBeZero   Option = opMustZero // fail on every result but zero
+	noteAndGoOn  Option = opNote
+	endOfProgram Option = opEnd
+)
+
+// Do adds the system call nr with args. step names it in errors, as in "mount /proc".
+func (p *Program) Do(step string, opts Option, nr uintptr, args ...uintptr) {
+	o := op{nr: nr, flags: uintptr(opts)}
+	copy(o.args[:], args)
+	p.ops = append(p.ops, o)
+	p.steps = append(p.steps, step)
+}
+
+// String returns the address of s as a C string. It lives as long as p. A zero
+// byte ends it early.
+func (p *Program) String(s string) uintptr {
+	b := make([]byte, len(s)+1)
+	copy(b, s)
+	p.keep = append(p.keep, b)
+	return uintptr(unsafe.Pointer(&b[0]))
+}
+
+// Strings returns the address of list as C wants argv and envp.
+func (p *Program) Strings(list []string) uintptr {
+	ptrs := make([]uintptr, len(list)+1)
+	for i, s := range list {
+		ptrs[i] = p.String(s)
+	}
+	p.keep = append(p.keep, ptrs)
+	return uintptr(unsafe.Pointer(&ptrs[0]))
+}
+
+// Pointer returns the address of *v, which must be a struct or array of plain
+// numbers, and keeps it alive as long as p.
+func Pointer[T any](p *Program, v *T) uintptr {
+	p.keep = append(p.keep, v)
+	return uintptr(unsafe.Pointer(v))
+}
+
+// Exec ends the program: it executes the first of paths that can be executed.
+// If none can, the error tells of the last that exists.
+func (p *Program) Exec(paths, argv, env []string) {
+	a, e := p.Strings(argv), p.Strings(env)
+	for _, path := range paths {
+		p.Do(stepExec, noteAndGoOn, unix.SYS_EXECVE, p.String(path), a, e)
+	}
+	p.Do(stepExec, endOfProgram, 0)
+}
+
+// Exit ends the program of a process that executes nothing.
+func (p *Program) Exit() {
+	p.Do("exit", 0, unix.SYS_EXIT_GROUP, 0)
+}
+
+const stepExec = "execute"
+
+// StepError says which step of a Program failed and why.
+type StepError struct {
+	Step  string
+	Errno unix.Errno
+}
+
+func (e *StepError) Error() string { return e.Step + ": " + e.Errno.Error() }
+func (e *StepError) Unwrap() error { return e.Errno }
+
+// ExecFailed reports whether err says that no path of Exec could be executed, and why.
+func ExecFailed(err error) (unix.Errno, bool) {
+	e, ok := errors.AsType[*StepError](err)
+	if !ok || e.Step != stepExec {
+		return 0, false
+	}
+	return e.Errno, true
+}
+
+// CloneFlags are the namespaces a new process begins in, as CLONE_NEW… of clone(2).
+type CloneFlags uint64
+
+// cloneArgs is struct clone_args of clone3(2).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// rawSpawn makes a process by clone3 that carries out the ops from first on. It
+// returns its pid or -errno.
+//
+//go:noescape
+func rawSpawn(clone *cloneArgs, size uintptr, first *op, st *status) int
+
+//go:linkname entersyscall runtime.entersyscall
+func entersyscall()
+
+//go:linkname exitsyscall runtime.exitsyscall
+func exitsyscall()
+
+// blockingSpawn is rawSpawn for a process that suspends this thread until it has
+// executed its program or ended: the scheduler may use the processor meanwhile.
+// Nothing that the compiler may instrument stands between the two runtime calls.
+//
+//go:nosplit
+//go:norace
+func blockingSpawn(clone *cloneArgs, first *op, st *status) int {
+	entersyscall()
+	r := rawSpawn(clone, unsafe.Sizeof(*clone), first, st)
+	exitsyscall()
+	return r
+}
+
+// Spawn makes a process in new namespaces, in the cgroup (of version 2) open as
+// cgroup unless that is negative, and waits until it has executed its program.
+// The process is a child of this process, the calling thread counts as its
+// parent for the parent-death signal. When a step fails, Spawn has reaped the
+// process and returns a *StepError. The caller owns the pidfd, which does not
+// block.
+//
+// The thread is suspended as by vfork until the program is executed. This is not
+// only how Spawn learns of it: the kernel's out-of-memory killer spares a process
+// in this state, and with it the daemon, whose memory it still shares.
+func (p *Program) Spawn(flags CloneFlags, cgroup int) (pid, pidfd int, err error) {
+	return p.spawn(uint64(flags)|unix.CLONE_VFORK, cgroup)
+}
+
+func (p *Program) spawn(flags uint64, cgroup int) (pid, pidfd int, err error) {
+	p.clone = cloneArgs{
+		flags:      flags | unix.CLONE_VM | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
+		pidfd:      uint64(uintptr(unsafe.Pointer(&p.pidfd))),
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	if cgroup >= 0 {
+		p.clone.flags |= unix.CLONE_INTO_CGROUP
+		p.clone.cgroup = uint64(cgroup)
+	}
+	r := blockingSpawn(&p.clone, &p.ops[0], &p.st)
+	if r < 0 {
+		return 0, -1, &StepError{"clone", unix.Errno(-r)}
+	}
+	if flags&unix.CLONE_VFORK != 0 {
+		err = p.failure()
+		runtime.KeepAlive(p)
+	}
+	pidfd = int(p.pidfd)
+	if err != nil {
+		if _, _, werr := waitPidfd(pidfd, 0); werr != nil {
+			err = fmt.Errorf("%w, and its process was not reaped: %v", err, werr)
+		}
+		unix.Close(pidfd)
+		return 0, -1, err
+	}
+	return r, pidfd, nil
+}
+
+// failure returns the step that the process left in its status.
+func (p *Program) failure() error {
+	if p.st.at == nil {
+		return nil
+	}
+	i := (uintptr(unsafe.Pointer(p.st.at)) - uintptr(unsafe.Pointer(&p.ops[0]))) / unsafe.Sizeof(op{})
+	errno := unix.Errno(-p.st.failed)
+	if errno > 4095 { // a result that should have been zero
+		errno = unix.ECANCELED
+	}
+	return &StepError{p.steps[i], errno}
+}

@@ -1,0 +1,93 @@
+package linux
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// NewUserNamespace makes a user namespace whose IDs 0 to count-1 are the machine's
+// from base on, and returns it open. It lives as long as somebody holds it.
+//
+// The namespace is made by a process of its own that shares our memory: Go would
+// copy the page tables of the whole heap for one that needs a user namespace.
+func NewUserNamespace(base, count uint32) (int, error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return -1, fmt.Errorf("make a user namespace: %w", err)
+	}
+	defer unix.Close(pipe[0])
+	release := func() { unix.Close(pipe[1]) }
+
+	p := NewProgram()
+	buf := new([8]byte)
+	p.Do("close the writing end", 0, unix.SYS_CLOSE, uintptr(pipe[1]))
+	p.Do("wait", 0, unix.SYS_READ, uintptr(pipe[0]), Pointer(p, buf), uintptr(len(buf)))
+	p.Exit()
+	pid, pidfd, err := p.spawn(unix.CLONE_NEWUSER, -1)
+	if err != nil {
+		release()
+		return -1, fmt.Errorf("make a user namespace: %w", err)
+	}
+	defer func() {
+		release()
+		waitPidfd(pidfd, 0)
+		unix.Close(pidfd)
+		runtime.KeepAlive(p) // the process read it until now
+	}()
+
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	for _, file := range []string{"uid_map", "gid_map"} {
+		if err := writeFile(proc+file, fmt.Sprintf("0 %d %d", base, count)); err != nil {
+			return -1, fmt.Errorf("map the IDs of a user namespace: %w", err)
+		}
+	}
+	fd, err := unix.Open(proc+"ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open a user namespace: %w", err)
+	}
+	return fd, nil
+}
+
+// NewNetwork makes a network namespace whose only device is the loopback, up,
+// and returns it open. It must be called on a Thread of its own, which is in
+// that namespace afterwards.
+func NewNetwork() (int, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return -1, fmt.Errorf("make a network namespace: %w", err)
+	}
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("bring the loopback up: %w", err)
+	}
+	defer unix.Close(s)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return -1, err
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return -1, fmt.Errorf("bring the loopback up: %w", err)
+	}
+	return OpenNamespace(unix.Gettid(), "net")
+}
+
+// KeepStandardDescriptors opens /dev/null for each of the descriptors 0 to 2 that
+// is closed: a pipe must never get one of their numbers.
+func KeepStandardDescriptors() error {
+	for fd := range 3 {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+			continue
+		}
+		got, err := unix.Open(os.DevNull, unix.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		if got != fd {
+			unix.Close(got)
+		}
+	}
+	return nil
+}

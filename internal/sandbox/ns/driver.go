@@ -1,0 +1,303 @@
+// Package ns is the sandbox driver made of our own Linux code: namespaces, an
+// overlay, a cgroup, a user namespace, a seccomp filter, and a process that
+// carries out a prepared list of system calls until it executes the function's
+// program. No program of ours and no Go runtime runs inside the sandbox.
+//
+// It owns the threads that make processes, what is made ahead of need (berths,
+// prepared roots, networks), and every cgroup below its generation's. It leaves
+// to others what an image is, when to start and when to stop. README.md tells
+// how a start goes and what must stay true.
+package ns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"hob/faas"
+	"hob/internal/linux"
+	"hob/internal/network"
+	"hob/internal/sandbox"
+)
+
+// Config is what a Driver is made from.
+type Config struct {
+	Generation   string       // names this run of the daemon on the machine: letters and digits, unique
+	LockDir      string       // holds a lock file for each generation; "": /run/hob
+	CgroupParent string       // cgroup that holds the generations' cgroups; "": hob
+	Log          *slog.Logger // nil: discard
+}
+
+// idBase is the first of the machine's user and group IDs that stand for the IDs
+// 0 to idCount-1 of sandboxes. It lies above what systemd gives to containers and
+// below 2^31, where some programs stop.
+const (
+	idBase  = 1_900_000_000
+	idCount = 1 << 16
+)
+
+// Driver implements sandbox.Driver.
+type Driver struct {
+	cfg     Config
+	lock    *os.File
+	cgroups *linux.Cgroups
+	caps    sandbox.Capabilities
+
+	vault    *linux.Thread // in a mount namespace of its own, where roots are prepared
+	mountNS  int           // that namespace
+	userns   int           // the user namespace of all sandboxes; -1: none
+	ids      int           // machine ID of a sandbox's ID 0: idBase, or 0 without user namespace
+	self     int           // pidfd of this process
+	filter   *linux.Filter
+	masks    []mask
+	lastCap  int // highest capability of this kernel
+	networks *network.Stock
+	roots    *roots
+	ready    chan *berth   // berths that may take a sandbox
+	closing  chan struct{} // closed by Close
+	cgroupN  atomic.Int64  // last number given to a cgroup
+	work     sync.WaitGroup
+
+	mu     sync.Mutex
+	boxes  map[*box]struct{} // live ones; guarded by mu, as all below
+	closed bool
+}
+
+var _ sandbox.Driver = (*Driver)(nil)
+
+// New takes the lock of a generation and makes what its sandboxes will need. An
+// error of kind Unsupported says what this machine lacks.
+func New(cfg Config) (*Driver, error) {
+	if cfg.LockDir == "" {
+		cfg.LockDir = "/run/hob"
+	}
+	if cfg.CgroupParent == "" {
+		cfg.CgroupParent = "hob"
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &Driver{
+		cfg: cfg, mountNS: -1, userns: -1, self: -1,
+		closing: make(chan struct{}), boxes: make(map[*box]struct{}),
+	}
+	d.roots = &roots{d: d, byKey: make(map[string]*root)}
+	if err := d.open(); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Driver) open() error {
+	if os.Geteuid() != 0 {
+		return faas.Errorf(faas.Unsupported, "the ns driver needs root: it makes namespaces, mounts and cgroups")
+	}
+	if err := linux.KeepStandardDescriptors(); err != nil {
+		return fmt.Errorf("open the standard descriptors: %w", err)
+	}
+	var err error
+	if d.lock, err = lockGeneration(d.cfg.LockDir, d.cfg.Generation); err != nil {
+		return err
+	}
+	if d.cgroups, err = linux.FindCgroups(); err != nil {
+		return faas.Errorf(faas.Unsupported, "%w: limits cannot be enforced without it", err)
+	}
+	if err := d.cgroups.Prepare(d.cgroup()); err != nil {
+		return faas.Errorf(faas.Unsupported, "%w", err)
+	}
+	if d.filter, err = linux.DefaultFilter(); err != nil {
+		return err
+	}
+	if d.self, err = linux.OpenPidfdSelf(); err != nil {
+		return faas.Errorf(faas.Unsupported, "%w: Linux 5.12 or newer is needed", err)
+	}
+	if d.vault, err = linux.NewThread(d.openVault); err != nil {
+		return faas.Errorf(faas.Unsupported, "%w", err)
+	}
+	if d.mountNS, err = linux.OpenNamespace(d.vault.TID(), "mnt"); err != nil {
+		return err
+	}
+	d.caps = sandbox.Capabilities{Driver: "ns", CgroupVersion: d.cgroups.Version}
+	if d.userns, err = linux.NewUserNamespace(idBase, idCount); err == nil {
+		d.ids = idBase
+		err = d.tryMappedRoot()
+	}
+	if err != nil {
+		d.closeUserNamespace()
+		d.caps.Notes = append(d.caps.Notes, fmt.Sprintf("sandboxes have no user namespace (%v): a function cannot run as root; "+
+			"Linux 5.19 or newer and a data directory on ext4, xfs or btrfs give it", err))
+	}
+	d.caps.UserNamespaces = d.userns >= 0
+	if err := d.vaultFiles(); err != nil {
+		return err
+	}
+	d.masks, d.lastCap = findMasks(), linux.LastCapability()
+	d.networks = network.NewStock(2 * runtime.GOMAXPROCS(0))
+
+	n := 4 * runtime.GOMAXPROCS(0)
+	d.ready = make(chan *berth, n)
+	for range n {
+		t, err := linux.NewThread(d.enterBerth)
+		if err != nil {
+			return faas.Errorf(faas.Unsupported, "%w", err)
+		}
+		b := &berth{thread: t}
+		d.work.Go(func() { d.seat(b) })
+	}
+	return nil
+}
+
+// cgroup returns the name of this generation's cgroup.
+func (d *Driver) cgroup() string { return path.Join(d.cfg.CgroupParent, d.cfg.Generation) }
+
+// Probe implements sandbox.Driver.
+func (d *Driver) Probe(context.Context) (sandbox.Capabilities, error) { return d.caps, nil }
+
+// Reap implements sandbox.Driver. A generation leaves cgroups and a lock file and
+// nothing else: its mounts and networks live in namespaces that ended with it.
+func (d *Driver) Reap(ctx context.Context) error {
+	names, err := d.cgroups.Children(d.cfg.CgroupParent)
+	if err != nil {
+		return fmt.Errorf("look for dead generations: %w", err)
+	}
+	locks, _ := filepath.Glob(filepath.Join(d.cfg.LockDir, "*"+lockSuffix))
+	for _, file := range locks {
+		names = append(names, generationOf(file))
+	}
+	seen := map[string]bool{d.cfg.Generation: true}
+	for _, name := range names {
+		if seen[name] || ctx.Err() != nil {
+			continue
+		}
+		seen[name] = true
+		lock, err := lockGeneration(d.cfg.LockDir, name)
+		if err != nil {
+			continue // it lives
+		}
+		err = d.cgroups.Open(path.Join(d.cfg.CgroupParent, name)).RemoveTree()
+		unlockGeneration(lock)
+		if err != nil {
+			return fmt.Errorf("reap generation %s: %w", name, err)
+		}
+		d.cfg.Log.Info("reaped what a dead daemon left", "generation", name)
+	}
+	return ctx.Err()
+}
+
+// Close implements sandbox.Driver.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	close(d.closing)
+	d.mu.Unlock()
+
+	var errs []error
+	for _, b := range d.live() {
+		errs = append(errs, b.Stop(context.Background(), 0))
+	}
+	d.work.Wait()                // starts that were let in, berths being seated, watchers
+	for _, b := range d.live() { // made by a start that was let in just before
+		errs = append(errs, b.Stop(context.Background(), 0))
+	}
+	d.work.Wait()
+	if d.ready != nil {
+		close(d.ready)
+		for b := range d.ready {
+			b.thread.Close()
+			errs = append(errs, b.cgroup.Remove())
+		}
+	}
+	if d.networks != nil {
+		d.networks.Close()
+	}
+	if d.vault != nil {
+		d.roots.close()
+		d.vault.Close()
+	}
+	d.closeUserNamespace()
+	for _, fd := range []int{d.mountNS, d.self} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	if d.cgroups != nil {
+		errs = append(errs, d.cgroups.Open(d.cgroup()).Remove())
+	}
+	if d.lock != nil {
+		unlockGeneration(d.lock)
+	}
+	return errors.Join(errs...)
+}
+
+// live returns the sandboxes that are not stopped.
+func (d *Driver) live() []*box {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.boxes))
+}
+
+func (d *Driver) closeUserNamespace() {
+	if d.userns >= 0 {
+		unix.Close(d.userns)
+	}
+	d.userns, d.ids = -1, 0
+}
+
+// A berth is a place where a sandbox can be made: a thread that is already in a
+// new, empty cgroup. In version 1 of cgroups a process can only begin where the
+// thread is that makes it, and moving a thread costs milliseconds of waiting; so
+// it is done ahead of need. In version 2 the process is born in the cgroup and
+// the thread stays where it is.
+type berth struct {
+	thread *linux.Thread
+	cgroup *linux.Cgroup
+}
+
+// enterBerth is the setup of a berth's thread.
+func (d *Driver) enterBerth() error {
+	if err := linux.JoinMounts(d.mountNS); err != nil {
+		return err
+	}
+	return linux.DropBoundingSet() // of the sandboxes: an execution can give no capability
+}
+
+// seat gives b a new cgroup and makes it ready. It is tried until it works or the
+// driver closes: a machine that has no room for a cgroup now may have it later.
+func (d *Driver) seat(b *berth) {
+	b.cgroup = nil
+	for try := 0; ; try++ {
+		cg, err := d.cgroups.Make(path.Join(d.cgroup(), strconv.FormatInt(d.cgroupN.Add(1), 10)))
+		if err == nil {
+			if err = cg.Seat(b.thread.TID()); err == nil {
+				b.cgroup = cg
+				d.ready <- b
+				return
+			}
+			cg.Remove()
+		}
+		if try == 0 {
+			d.cfg.Log.Error("no cgroup for the next sandbox, trying again", "err", err)
+		}
+		if !d.pause() {
+			b.thread.Close()
+			return
+		}
+	}
+}

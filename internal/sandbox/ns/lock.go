@@ -1,0 +1,41 @@
+package ns
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"hob/faas"
+)
+
+const lockSuffix = ".lock"
+
+// lockGeneration takes the lock that says that a generation lives. It is free
+// again when its daemon has ended, however it ended.
+func lockGeneration(dir, generation string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("lock generation %s: %w", generation, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, generation+lockSuffix), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock generation %s: %w", generation, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, faas.Errorf(faas.Conflict, "generation %s is alive: %w", generation, err)
+	}
+	return f, nil
+}
+
+// unlockGeneration removes and releases a lock.
+func unlockGeneration(f *os.File) {
+	os.Remove(f.Name())
+	f.Close()
+}
+
+func generationOf(lockFile string) string {
+	return strings.TrimSuffix(filepath.Base(lockFile), lockSuffix)
+}

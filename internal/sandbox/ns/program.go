@@ -1,0 +1,197 @@
+package ns
+
+import (
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"hob/faas"
+	"hob/internal/linux"
+	"hob/internal/sandbox"
+)
+
+// mounts of a sandbox that depend on nothing but the machine.
+const (
+	safe       = unix.MS_NOSUID | unix.MS_NODEV
+	safeNoExec = safe | unix.MS_NOEXEC
+)
+
+// A mask hides a path below /proc or /sys, or makes it read-only.
+type mask struct {
+	path     string
+	dir      bool
+	readOnly bool
+}
+
+// findMasks returns what of the usual masks this machine has. They are those of
+// Docker: what tells of the machine, and what would change it.
+func findMasks() []mask {
+	var masks []mask
+	add := func(readOnly bool, paths ...string) {
+		for _, p := range paths {
+			if st, err := os.Stat(p); err == nil {
+				masks = append(masks, mask{p, st.IsDir(), readOnly})
+			}
+		}
+	}
+	add(true, "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+	add(false, "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/sys/firmware", "/sys/devices/virtual/powercap")
+	return masks
+}
+
+// stdio is the sandbox's side of its streams.
+type stdio struct{ in, out, err int }
+
+// cwd is AT_FDCWD as an argument.
+var cwd = ^uintptr(99) // -100
+
+// program returns everything that the process of a sandbox does before it is the
+// function's program. root and dev are detached mounts, net is a network
+// namespace or negative; the descriptors are the daemon's and are copied when the
+// process begins.
+func (d *Driver) program(spec sandbox.Spec, root, dev, net int, std stdio) *linux.Program {
+	p := linux.NewProgram()
+	str, fd := p.String, func(n int) uintptr { return uintptr(n) }
+	empty := str("")
+	mount := func(fstype, at string, flags uintptr, data string) {
+		p.Do("mount "+fstype+" at "+at, 0, unix.SYS_MOUNT, str(fstype), str(at), str(fstype), flags, str(data))
+	}
+
+	d.dieWithDaemon(p)
+	p.Do("begin a session", 0, unix.SYS_SETSID)
+	if net >= 0 {
+		p.Do("enter the network", 0, unix.SYS_SETNS, fd(net), unix.CLONE_NEWNET)
+	}
+
+	// The root. From umount on nothing of the machine's files can be named.
+	p.Do("mount the root", 0, unix.SYS_MOVE_MOUNT, fd(root), empty, cwd, str(vaultRoot), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	p.Do("enter the root", 0, unix.SYS_CHDIR, str(vaultRoot))
+	dot := str(".")
+	p.Do("change roots", 0, unix.SYS_PIVOT_ROOT, dot, dot)
+	p.Do("leave the old root", 0, unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
+	slash := str("/")
+	p.Do("enter the new root", 0, unix.SYS_CHDIR, slash)
+
+	mount("proc", "/proc", safeNoExec, "")
+	mount("sysfs", "/sys", safeNoExec|unix.MS_RDONLY, "")
+	p.Do("mount /dev", 0, unix.SYS_MOVE_MOUNT, fd(dev), empty, cwd, str("/dev"), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	owner := ",uid=" + strconv.Itoa(d.ids) + ",gid=" + strconv.Itoa(d.ids)
+	mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"+owner)
+	mount("mqueue", "/dev/mqueue", safeNoExec, "")
+	scratch := func(at string, size faas.Bytes) {
+		mount("tmpfs", at, safe, "mode=1777,size="+strconv.FormatInt(int64(size), 10)+",nr_inodes="+inodes(size)+owner)
+	}
+	scratch("/dev/shm", spec.TmpSize)
+	if !spec.Writable {
+		scratch("/tmp", spec.TmpSize)
+	}
+	for _, v := range spec.Volumes {
+		scratch(v, spec.TmpSize)
+	}
+	d.mask(p)
+
+	p.Do("set the host name", 0, unix.SYS_SETHOSTNAME, str(spec.Hostname), uintptr(len(spec.Hostname)))
+	p.Do("set the file mode mask", 0, unix.SYS_UMASK, 0o022)
+	p.Do("enter the working directory "+spec.Dir, 0, unix.SYS_CHDIR, str(spec.Dir))
+
+	limit := func(what string, resource int, most uint64) {
+		var own unix.Rlimit
+		unix.Getrlimit(resource, &own)
+		most = min(most, own.Max) // more than the daemon's own needs a capability that it may lack
+		p.Do("limit "+what, 0, unix.SYS_PRLIMIT64, 0, uintptr(resource), linux.Pointer(p, &unix.Rlimit{Cur: most, Max: most}), 0)
+	}
+	limit("core files", unix.RLIMIT_CORE, 0)
+	limit("open files", unix.RLIMIT_NOFILE, uint64(spec.Files))
+	limit("locked memory", unix.RLIMIT_MEMLOCK, 1<<20)
+	limit("pending signals", unix.RLIMIT_SIGPENDING, 4096)
+	limit("message queues", unix.RLIMIT_MSGQUEUE, 800<<10)
+
+	d.dropRights(p, spec.User)
+	d.dieWithDaemon(p) // a change of IDs has cleared it
+
+	p.Do("connect standard input", 0, unix.SYS_DUP3, fd(std.in), 0, 0)
+	p.Do("connect standard output", 0, unix.SYS_DUP3, fd(std.out), 1, 0)
+	p.Do("connect standard error", 0, unix.SYS_DUP3, fd(std.err), 2, 0)
+	p.Do("close the other descriptors", 0, unix.SYS_CLOSE_RANGE, 3, 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
+	d.filter.Install(p)
+	p.Do("let signals in", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, linux.Pointer(p, new(uint64)), 0, 8)
+	p.Exec(candidates(spec), spec.Args, spec.Env)
+	return p
+}
+
+// dieWithDaemon asks the kernel to kill the process when the daemon's thread
+// ends, then ends it if the daemon ended before.
+func (d *Driver) dieWithDaemon(p *linux.Program) {
+	p.Do("die with the daemon", 0, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
+	poll := linux.Pointer(p, &unix.PollFd{Fd: int32(d.self), Events: unix.POLLIN})
+	p.Do("find the daemon alive", linux.MustBeZero, unix.SYS_PPOLL, poll, 1, linux.Pointer(p, &unix.Timespec{}), 0, 0)
+}
+
+// mask hides and protects what findMasks found.
+func (d *Driver) mask(p *linux.Program) {
+	null, tmpfs, none := p.String("/dev/null"), p.String("tmpfs"), p.String("")
+	nothing := p.String("size=4k,nr_inodes=2,mode=555")
+	for _, m := range d.masks {
+		at := p.String(m.path)
+		switch {
+		case m.readOnly:
+			p.Do("bind "+m.path, 0, unix.SYS_MOUNT, at, at, 0, unix.MS_BIND|unix.MS_REC, 0)
+			p.Do("protect "+m.path, 0, unix.SYS_MOUNT, none, at, 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|safeNoExec, 0)
+		case m.dir:
+			p.Do("hide "+m.path, 0, unix.SYS_MOUNT, tmpfs, at, tmpfs, unix.MS_RDONLY|safeNoExec, nothing)
+		default:
+			p.Do("hide "+m.path, 0, unix.SYS_MOUNT, null, at, 0, unix.MS_BIND, 0)
+		}
+	}
+}
+
+// dropRights makes the process the user, without capabilities now and for ever.
+func (d *Driver) dropRights(p *linux.Program, user sandbox.User) {
+	if d.userns >= 0 {
+		// All namespaces belong to the machine's root. In this user namespace, not
+		// even root has a right over any of them.
+		p.Do("enter the user namespace", 0, unix.SYS_SETNS, uintptr(d.userns), unix.CLONE_NEWUSER)
+		for c := range d.lastCap + 1 { // entering filled the bounding set again
+			p.Do("drop a capability", 0, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c))
+		}
+	}
+	groups := append([]uint32{}, user.Groups...)
+	var list uintptr
+	if len(groups) > 0 {
+		list = linux.Pointer(p, &groups[0])
+	}
+	p.Do("set the groups", 0, unix.SYS_SETGROUPS, uintptr(len(groups)), list)
+	p.Do("set the group", 0, unix.SYS_SETRESGID, uintptr(user.GID), uintptr(user.GID), uintptr(user.GID))
+	p.Do("set the user", 0, unix.SYS_SETRESUID, uintptr(user.UID), uintptr(user.UID), uintptr(user.UID))
+	p.Do("get no new rights", 0, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	p.Do("drop all capabilities", 0, unix.SYS_CAPSET, linux.Pointer(p, header), linux.Pointer(p, new([2]unix.CapUserData)))
+}
+
+// defaultPath is where programs are looked for if the environment has no PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// candidates returns the files that the program of spec may be, in order.
+func candidates(spec sandbox.Spec) []string {
+	program := spec.Args[0]
+	if strings.Contains(program, "/") {
+		return []string{program}
+	}
+	dirs := defaultPath
+	for _, e := range spec.Env {
+		if value, ok := strings.CutPrefix(e, "PATH="); ok {
+			dirs = value
+		}
+	}
+	var files []string
+	for dir := range strings.SplitSeq(dirs, ":") {
+		if dir != "" { // which would mean the working directory
+			files = append(files, path.Join(dir, program))
+		}
+	}
+	return files
+}

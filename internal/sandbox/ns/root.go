@@ -1,0 +1,334 @@
+package ns
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hob/faas"
+	"hob/internal/linux"
+	"hob/internal/sandbox"
+)
+
+// Where things are in the vault, the private mount namespace of the driver's
+// threads. Names are short because a sandbox can read them in its mountinfo.
+const (
+	vaultDev   = "/dev"  // what every sandbox gets as /dev, read-only
+	vaultRoots = "/r"    // prepared roots
+	vaultLayer = "/l"    // layers, while a root is made of them
+	vaultSkel  = "/s"    // lowest layers: the directories that every root needs
+	vaultUpper = "/u"    // uppers, while a writable root is made
+	vaultRoot  = "/root" // where a sandbox mounts its root in its own copy of the vault
+)
+
+// openVault is the setup of the vault's thread.
+func (d *Driver) openVault() error {
+	if err := linux.PrivateRoot(d.cfg.LockDir); err != nil {
+		return err
+	}
+	for _, dir := range []string{vaultDev, vaultRoots, vaultLayer, vaultSkel, vaultUpper, vaultRoot} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// vaultFiles makes the /dev of all sandboxes. It is done when it is known who
+// owns it.
+func (d *Driver) vaultFiles() (err error) {
+	d.vault.Do(func() { err = d.makeDev() })
+	if err != nil {
+		return fmt.Errorf("make the devices of sandboxes: %w", err)
+	}
+	return nil
+}
+
+func (d *Driver) makeDev() error {
+	fd, err := linux.Tmpfs(map[string]string{"mode": "755", "size": "64k", "uid": strconv.Itoa(d.ids), "gid": strconv.Itoa(d.ids)})
+	if err != nil {
+		return err
+	}
+	// The mount must let devices be opened, or /dev/null would be of no use; it
+	// holds no others than these.
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_NODEV, Attr_set: unix.MOUNT_ATTR_NOEXEC}); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	if err := linux.Attach(fd, vaultDev); err != nil {
+		return err
+	}
+	for _, dev := range []struct {
+		name  string
+		minor uint32
+	}{{"null", 3}, {"zero", 5}, {"full", 7}, {"random", 8}, {"urandom", 9}} {
+		if err := linux.MakeDevice(path.Join(vaultDev, dev.name), 1, dev.minor, d.ids, d.ids); err != nil {
+			return err
+		}
+	}
+	if err := linux.MakeDevice(path.Join(vaultDev, "tty"), 5, 0, d.ids, d.ids); err != nil {
+		return err
+	}
+	for _, dir := range []string{"pts", "shm", "mqueue"} {
+		if err := makeDir(path.Join(vaultDev, dir), d.ids); err != nil {
+			return err
+		}
+	}
+	for name, target := range map[string]string{
+		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
+	} {
+		if err := os.Symlink(target, path.Join(vaultDev, name)); err != nil {
+			return err
+		}
+	}
+	return unix.Mount("", vaultDev, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC, "")
+}
+
+// tryMappedRoot finds out whether this kernel can show files under other owners
+// in an overlay, which a user namespace needs.
+func (d *Driver) tryMappedRoot() error {
+	dir, err := os.MkdirTemp("", "hob")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	r := &root{path: path.Join(vaultRoots, "try")}
+	if err := d.mountRoot(r, sandbox.Root{Layers: []string{dir}}, nil); err != nil {
+		return err
+	}
+	d.vault.Do(func() { err = d.unmountRoot(r) })
+	return err
+}
+
+// roots are the prepared roots: read-only overlays in the vault, one for all
+// sandboxes of an image. A root that no sandbox uses is kept for idleRoot.
+type roots struct {
+	d *Driver
+
+	mu    sync.Mutex
+	byKey map[string]*root // guarded by mu, as all below
+	last  int              // last number given to a root
+}
+
+// idleRoot is how long a root is kept ready without use. While it is, the disk
+// space of an image that was removed is not free.
+const idleRoot = time.Minute
+
+type root struct {
+	key  string
+	path string        // in the vault
+	made chan struct{} // closed when err is set and, without one, the root is mounted
+	err  error
+
+	users int         // guarded by roots.mu
+	timer *time.Timer // ends the idle time; guarded by roots.mu
+}
+
+// get returns a mounted root and counts a user.
+func (rs *roots) get(of sandbox.Root, dirs []string) (*root, error) {
+	key := of.Key + "\x00" + strings.Join(dirs, "\x00")
+	rs.mu.Lock()
+	r := rs.byKey[key]
+	maker := r == nil
+	if maker {
+		rs.last++
+		r = &root{key: key, path: path.Join(vaultRoots, strconv.Itoa(rs.last)), made: make(chan struct{})}
+		rs.byKey[key] = r
+	}
+	r.users++
+	if r.timer != nil {
+		r.timer.Stop()
+		r.timer = nil
+	}
+	rs.mu.Unlock()
+
+	if maker {
+		r.err = rs.d.mountRoot(r, of, dirs)
+		close(r.made)
+	}
+	<-r.made
+	if r.err != nil {
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		if rs.byKey[key] == r {
+			delete(rs.byKey, key)
+		}
+		return nil, r.err
+	}
+	return r, nil
+}
+
+// put ends one use of r.
+func (rs *roots) put(r *root) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if r.users--; r.users == 0 {
+		r.timer = time.AfterFunc(idleRoot, func() { rs.expire(r) })
+	}
+}
+
+// expire unmounts r unless somebody uses it again.
+func (rs *roots) expire(r *root) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if r.users > 0 || rs.byKey[r.key] != r {
+		return
+	}
+	delete(rs.byKey, r.key)
+	var err error
+	rs.d.vault.Do(func() { err = rs.d.unmountRoot(r) })
+	if err != nil {
+		rs.d.cfg.Log.Error("a root stays mounted", "err", err)
+	}
+}
+
+// close forgets all roots; the vault's namespace ends with its threads.
+func (rs *roots) close() {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, r := range rs.byKey {
+		if r.timer != nil {
+			r.timer.Stop()
+		}
+	}
+	clear(rs.byKey)
+}
+
+// mountRoot mounts the layers of a root at r.path. dirs are directories that must
+// exist in it.
+func (d *Driver) mountRoot(r *root, of sandbox.Root, dirs []string) error {
+	// The layers are seen in the machine's mount namespace, on any thread but the vault's.
+	var layers []int
+	defer func() {
+		for _, fd := range layers {
+			unix.Close(fd)
+		}
+	}()
+	for _, dir := range of.Layers {
+		fd, err := linux.CloneTree(dir)
+		if err != nil {
+			return fmt.Errorf("root filesystem: %w", err)
+		}
+		layers = append(layers, fd)
+		if err := linux.SetReadOnly(fd, d.userns); err != nil {
+			return fmt.Errorf("root filesystem: layer %s: %w", dir, err)
+		}
+	}
+	var err error
+	d.vault.Do(func() {
+		err = d.overlay(r, layers, dirs)
+		if err != nil {
+			d.unmountRoot(r)
+		}
+		layers = nil // overlay has closed them
+	})
+	if err != nil {
+		return fmt.Errorf("root filesystem: %w", err)
+	}
+	return nil
+}
+
+// overlay is mountRoot on the vault's thread. It closes layers.
+func (d *Driver) overlay(r *root, layers []int, dirs []string) error {
+	name := path.Base(r.path)
+	var lower []string
+	defer func() {
+		for _, dir := range lower {
+			linux.Unmount(dir)
+			os.Remove(dir)
+		}
+	}()
+	for i, fd := range layers {
+		dir := path.Join(vaultLayer, name+"."+strconv.Itoa(i))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		lower = append(lower, dir)
+		if err := linux.Attach(fd, dir); err != nil {
+			return err
+		}
+	}
+	skel := path.Join(vaultSkel, name)
+	if err := d.makeSkeleton(skel, dirs); err != nil {
+		return err
+	}
+	fd, err := linux.Overlay(append(lower[:len(lower):len(lower)], skel), "", "")
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(r.path, 0o700); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	return linux.Attach(fd, r.path)
+}
+
+// unmountRoot undoes overlay, on the vault's thread.
+func (d *Driver) unmountRoot(r *root) error {
+	err := linux.Unmount(r.path)
+	os.Remove(r.path)
+	os.RemoveAll(path.Join(vaultSkel, path.Base(r.path)))
+	return err
+}
+
+// makeSkeleton makes the lowest layer of a root: the directories that a sandbox
+// mounts on and that the function asks for, in case the image lacks them.
+func (d *Driver) makeSkeleton(dir string, dirs []string) error {
+	if err := makeDir(dir, d.ids); err != nil {
+		return err
+	}
+	for _, sub := range append([]string{"/proc", "/sys", "/dev", "/tmp", "/etc"}, dirs...) {
+		at := dir
+		for part := range strings.SplitSeq(strings.Trim(sub, "/"), "/") {
+			at = path.Join(at, part)
+			if err := makeDir(at, d.ids); err != nil && !os.IsExist(err) {
+				return err
+			}
+		}
+	}
+	return os.Chmod(path.Join(dir, "tmp"), 0o777|os.ModeSticky)
+}
+
+func makeDir(dir string, owner int) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chown(dir, owner, owner)
+}
+
+// writableRoot returns a detached overlay of r with an upper on a tmpfs of its
+// own, which ends with it. It is called on a berth's thread.
+func (d *Driver) writableRoot(r *root, id string, size faas.Bytes) (int, error) {
+	at := path.Join(vaultUpper, id)
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return -1, err
+	}
+	defer os.Remove(at)
+	fd, err := linux.Tmpfs(map[string]string{"mode": "700", "size": strconv.FormatInt(int64(size), 10), "nr_inodes": inodes(size)})
+	if err != nil {
+		return -1, err
+	}
+	if err := linux.Attach(fd, at); err != nil {
+		return -1, err
+	}
+	defer linux.Unmount(at)
+	upper, work := path.Join(at, "u"), path.Join(at, "w")
+	if err := makeDir(upper, d.ids); err != nil {
+		return -1, err
+	}
+	if err := makeDir(work, d.ids); err != nil {
+		return -1, err
+	}
+	return linux.Overlay([]string{r.path}, upper, work)
+}
+
+// inodes is the limit of files of a tmpfs of this size: one for each kilobyte.
+func inodes(size faas.Bytes) string {
+	return strconv.FormatInt(max(1024, int64(size/faas.KB)), 10)
+}

@@ -1,0 +1,378 @@
+package ns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hob/faas"
+	"hob/internal/linux"
+	"hob/internal/sandbox"
+)
+
+// Defaults of a Spec.
+const (
+	defaultPIDs  = 1024
+	defaultFiles = 65536
+	defaultTmp   = 64 * faas.MB
+)
+
+// box implements sandbox.Sandbox.
+type box struct {
+	d       *Driver
+	id      string
+	process *linux.Process
+	cgroup  *linux.Cgroup
+	root    *root
+	std     sandbox.Stdio
+	vacated <-chan struct{} // closed when the thread that made the process has left the cgroup
+
+	ended   chan struct{} // closed when the process is reaped and exit, failed are set
+	exit    faas.Exit
+	failed  error
+	stop    sync.Once
+	stopped chan struct{} // closed when nothing is left
+	stopErr error
+
+	mu    sync.Mutex
+	gone  bool          // the cgroup is removed; guarded by mu, as usage
+	usage sandbox.Usage // last known
+}
+
+// Start implements sandbox.Driver.
+func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	spec, err := d.complete(spec)
+	if err != nil {
+		return nil, err
+	}
+	if !d.enter() {
+		return nil, errClosing
+	}
+	defer d.work.Done()
+	root, err := d.roots.get(spec.Root, append([]string{spec.Dir}, spec.Volumes...))
+	if err != nil {
+		return nil, classify(spec, err)
+	}
+	b, err := d.start(ctx, spec, root)
+	if err != nil {
+		d.roots.put(root)
+		return nil, classify(spec, err)
+	}
+	return b, nil
+}
+
+// errClosing is what callers get from a driver that is closing.
+var errClosing = faas.Errorf(faas.Busy, "this node is shutting down")
+
+// enter lets a Start in, which must end with d.work.Done. It reports false if the
+// driver is closing: Close waits for all that were let in.
+func (d *Driver) enter() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.work.Add(1)
+	return true
+}
+
+// complete checks spec and fills in what it leaves to the driver.
+func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
+	if len(spec.Args) == 0 || spec.Args[0] == "" {
+		return spec, faas.Errorf(faas.Invalid, "there is no command to run: neither the function nor its image has one")
+	}
+	if len(spec.Root.Layers) == 0 {
+		return spec, faas.Errorf(faas.Invalid, "the root filesystem has no layers")
+	}
+	for _, id := range append([]uint32{spec.User.UID, spec.User.GID}, spec.User.Groups...) {
+		if id >= idCount {
+			return spec, faas.Errorf(faas.Invalid, "user or group %d is over the highest of %d", id, idCount-1)
+		}
+	}
+	if spec.User.UID == 0 && d.userns < 0 {
+		return spec, faas.Errorf(faas.Unsupported, "this node cannot run a function as root: %s", strings.Join(d.caps.Notes, "; "))
+	}
+	if spec.Memory < faas.MinMemory {
+		return spec, faas.Errorf(faas.Invalid, "memory %v is under the least of %v", spec.Memory, faas.MinMemory)
+	}
+	if spec.PIDs == 0 {
+		spec.PIDs = defaultPIDs
+	}
+	if spec.Files == 0 {
+		spec.Files = defaultFiles
+	}
+	if spec.TmpSize == 0 {
+		spec.TmpSize = min(defaultTmp, spec.Memory/2)
+	}
+	spec.Dir = path.Join("/", spec.Dir)
+	spec.Volumes = slices.Clone(spec.Volumes)
+	for i, v := range spec.Volumes {
+		spec.Volumes[i] = path.Join("/", v)
+	}
+	slices.Sort(spec.Volumes) // a volume in a volume is mounted after it
+	return spec, nil
+}
+
+// start makes the sandbox in the next ready berth.
+func (d *Driver) start(ctx context.Context, spec sandbox.Spec, root *root) (*box, error) {
+	b := &box{d: d, id: spec.ID, root: root, ended: make(chan struct{}), stopped: make(chan struct{})}
+	inner, outer, err := pipes()
+	if err != nil {
+		return nil, err
+	}
+	b.std = sandbox.Stdio{Stdin: outer[0], Stdout: outer[1], Stderr: outer[2]}
+	std := stdio{int(inner[0].Fd()), int(inner[1].Fd()), int(inner[2].Fd())}
+	defer func() {
+		for _, f := range inner {
+			f.Close()
+		}
+		if err != nil {
+			b.closeStdio()
+		}
+	}()
+
+	flags := linux.CloneFlags(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
+	net := -1
+	if !spec.HostNetwork {
+		n, nerr := d.networks.Take()
+		if nerr != nil {
+			err = nerr
+			return nil, err
+		}
+		defer n.Close()
+		net = n.FD()
+	}
+
+	var at *berth
+	select {
+	case at = <-d.ready:
+	case <-ctx.Done():
+		err = faas.Errorf(faas.Busy, "no place for a sandbox became free in time: %w", context.Cause(ctx))
+		return nil, err
+	case <-d.closing:
+		err = errClosing
+		return nil, err
+	}
+	b.cgroup = at.cgroup
+	if err = b.cgroup.Limit(linux.Limits{Memory: int64(spec.Memory), CPU: int64(spec.CPU), PIDs: spec.PIDs}); err == nil {
+		at.thread.Do(func() { err = d.spawn(b, at, spec, net, flags, std) })
+	}
+	vacated, made := make(chan struct{}), err == nil
+	b.vacated = vacated
+	d.work.Go(func() {
+		d.seat(at)
+		close(vacated)
+		if !made {
+			b.cgroup.Remove()
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.boxes[b] = struct{}{}
+	d.mu.Unlock()
+	d.work.Go(b.watch)
+	return b, nil
+}
+
+// spawn makes the process, on the thread of the berth.
+func (d *Driver) spawn(b *box, at *berth, spec sandbox.Spec, net int, flags linux.CloneFlags, std stdio) error {
+	var root int
+	var err error
+	if spec.Writable {
+		root, err = d.writableRoot(b.root, path.Base(b.cgroup.Name), spec.TmpSize)
+	} else {
+		root, err = linux.CloneTree(b.root.path)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	dev, err := linux.CloneTree(vaultDev)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dev)
+	program := d.program(spec, root, dev, net, std)
+	pid, pidfd, err := program.Spawn(flags, at.cgroup.FD())
+	if err != nil {
+		return err
+	}
+	b.process, err = linux.NewProcess(pid, pidfd)
+	return err
+}
+
+// watch waits for the end of the first process. With it the kernel has ended all
+// others of the PID namespace before it lets us know.
+func (b *box) watch() {
+	e, err := b.process.Wait()
+	usage := b.Usage()
+	b.failed = err
+	b.exit = faas.Exit{Code: e.Code, OOM: usage.OOMKills > 0}
+	if e.Signal != 0 {
+		b.exit.Code, b.exit.Signal = 128+int(e.Signal), unix.SignalName(e.Signal)
+	}
+	close(b.ended)
+}
+
+func (b *box) ID() string           { return b.id }
+func (b *box) Stdio() sandbox.Stdio { return b.std }
+
+func (b *box) Wait(ctx context.Context) (faas.Exit, error) {
+	select {
+	case <-b.ended:
+		return b.exit, b.failed
+	case <-ctx.Done():
+		return faas.Exit{}, context.Cause(ctx)
+	}
+}
+
+func (b *box) Stop(ctx context.Context, grace time.Duration) error {
+	b.stop.Do(func() { b.d.work.Go(func() { b.end(grace) }) })
+	select {
+	case <-b.stopped:
+		return b.stopErr
+	case <-ctx.Done():
+		return fmt.Errorf("stop sandbox %s: %w", b.id, context.Cause(ctx))
+	}
+}
+
+// end stops the sandbox and removes what is left of it.
+func (b *box) end(grace time.Duration) {
+	defer close(b.stopped)
+	if grace > 0 {
+		b.process.Signal(unix.SIGTERM)
+		timer := time.NewTimer(grace)
+		select {
+		case <-b.ended:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	killed := b.process.Signal(unix.SIGKILL) // of the first process: the kernel ends the rest with it
+	<-b.ended
+	b.closeStdio()
+	b.d.roots.put(b.root)
+	<-b.vacated
+	b.Usage()
+	b.mu.Lock()
+	b.gone = true
+	b.mu.Unlock()
+	b.stopErr = errors.Join(killed, b.cgroup.Remove())
+	b.d.mu.Lock()
+	delete(b.d.boxes, b)
+	b.d.mu.Unlock()
+}
+
+func (b *box) Usage() sandbox.Usage {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.gone {
+		u := b.cgroup.Usage()
+		b.usage = sandbox.Usage{
+			Memory: faas.Bytes(u.Memory), PeakMemory: faas.Bytes(u.PeakMemory),
+			CPUTime: u.CPUTime, Processes: u.Processes, OOMKills: u.OOMKills,
+		}
+	}
+	return b.usage
+}
+
+func (b *box) closeStdio() {
+	b.std.Stdin.Close()
+	b.std.Stdout.Close()
+	b.std.Stderr.Close()
+}
+
+// pipes makes the three streams: the sandbox's ends and ours. Ours do not block a
+// thread; the sandbox's do block, as programs expect.
+func pipes() (inner, outer [3]*os.File, err error) {
+	for i := range inner {
+		var fds [2]int
+		if err = unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+			break
+		}
+		in, out := fds[0], fds[1]
+		if i > 0 {
+			in, out = out, in
+		}
+		unix.SetNonblock(out, true)
+		inner[i], outer[i] = os.NewFile(uintptr(in), "pipe"), os.NewFile(uintptr(out), "pipe")
+	}
+	if err != nil {
+		for _, f := range slices.Concat(inner[:], outer[:]) {
+			if f != nil {
+				f.Close()
+			}
+		}
+		return inner, outer, fmt.Errorf("make the streams of a sandbox: %w", err)
+	}
+	return inner, outer, nil
+}
+
+// classify decides the Kind of a failed start and says what the user of the
+// function can do about it.
+func classify(spec sandbox.Spec, err error) error {
+	if errno, ok := linux.ExecFailed(err); ok {
+		program := spec.Args[0]
+		switch errno {
+		case unix.ENOENT, 0:
+			where := ""
+			if !strings.Contains(program, "/") {
+				where = " (looked in " + lookedIn(spec) + ")"
+			}
+			return faas.Errorf(faas.Invalid, "the image has no program %q%s, or the interpreter or loader it names is missing", program, where)
+		case unix.EACCES:
+			return faas.Errorf(faas.Invalid, "the program %q is not executable for user %d", program, spec.User.UID)
+		case unix.ENOEXEC, unix.ELIBBAD:
+			return faas.Errorf(faas.Invalid, "the program %q is not for this CPU (%s), or a script without #! in its first line", program, runtime.GOARCH)
+		case unix.E2BIG:
+			return faas.Errorf(faas.Invalid, "the arguments and environment of %q are too large for the kernel", program)
+		case unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EISDIR:
+			return faas.Errorf(faas.Invalid, "the program %q cannot be found in the image: %w", program, errno)
+		}
+	}
+	if e, ok := errors.AsType[*linux.StepError](err); ok {
+		if strings.HasPrefix(e.Step, "enter the working directory") || strings.HasPrefix(e.Step, "mount tmpfs at ") || e.Step == "mount /dev" ||
+			strings.HasPrefix(e.Step, "mount proc") || strings.HasPrefix(e.Step, "mount sysfs") {
+			if errors.Is(e.Errno, unix.ENOENT) || errors.Is(e.Errno, unix.ENOTDIR) || errors.Is(e.Errno, unix.ELOOP) {
+				return faas.Errorf(faas.Invalid, "the image cannot be used: %w", err)
+			}
+		}
+	}
+	for _, lack := range []unix.Errno{unix.EAGAIN, unix.ENOMEM, unix.ENOSPC, unix.EMFILE, unix.ENFILE} {
+		if errors.Is(err, lack) {
+			return faas.Errorf(faas.Busy, "this node cannot make another sandbox now: %w", err)
+		}
+	}
+	return err
+}
+
+// lookedIn returns the directories of candidates.
+func lookedIn(spec sandbox.Spec) string {
+	var dirs []string
+	for _, file := range candidates(spec) {
+		dirs = append(dirs, path.Dir(file))
+	}
+	return strings.Join(dirs, ", ")
+}
+
+// pause waits a moment before something is tried again. It reports false if the
+// driver is closing.
+func (d *Driver) pause() bool {
+	select {
+	case <-time.After(100 * time.Millisecond):
+		return true
+	case <-d.closing:
+		return false
+	}
+}
