@@ -152,3 +152,11 @@ func (c *Client) CallRecord(ctx context.Context, id string) (Call, error) {
 	err := c.do(ctx, http.MethodGet, path("calls", id), nil, nil, &out)
 	return out, err
 }
+
+// Sized is r with a length that the server is told before it begins: n bytes.
+func Sized(r io.Reader, n int64) io.Reader { return sized{r, n} }
+
+type sized struct {
+	io.Reader
+	n int64
+}

@@ -157,6 +157,12 @@ func (c *Client) roundTrip(ctx context.Context, method, path string, query url.V
 	if err != nil {
 		return nil, faas.Errorf(faas.Invalid, "%w", err)
 	}
+	if body, ok := body.(sized); ok {
+		req.ContentLength = body.n
+		if body.n == 0 {
+			req.Body = http.NoBody
+		}
+	}
 	for k, v := range header {
 		req.Header[k] = v
 	}

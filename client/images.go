@@ -12,10 +12,9 @@ import (
 
 // PullRequest says what to pull, and how.
 type PullRequest struct {
-	Image    string    `json:"image"`
-	Policy   string    `json:"policy,omitempty"`   // "missing", "always" (also if empty) or "never"
-	Platform string    `json:"platform,omitempty"` // "": the node's own
-	Auth     *PullAuth `json:"auth,omitempty"`     // nil: what the daemon's Docker config says
+	Image  string    `json:"image"`
+	Policy string    `json:"policy,omitempty"` // "missing", "always" (also if empty) or "never"
+	Auth   *PullAuth `json:"auth,omitempty"`   // nil: what the daemon's Docker config says
 }
 
 // PullAuth are credentials for the registry, for this pull only.

@@ -211,16 +211,26 @@ type ImageConfig struct {
 
 // Layer is one layer of an image, the lowest first.
 type Layer struct {
-	Digest string     `json:"digest"`
-	Size   faas.Bytes `json:"size"` // compressed
+	Digest    string     `json:"digest"`
+	DiffID    string     `json:"diff_id"` // of the uncompressed tar
+	MediaType string     `json:"media_type"`
+	Size      faas.Bytes `json:"size"` // compressed
+	Unpacked  faas.Bytes `json:"unpacked"`
 }
 
-// Progress is a step of a pull: of one layer, or of the whole when Layer is empty.
+// Progress is how far a pull is.
 type Progress struct {
-	Layer   string     `json:"layer,omitempty"` // digest
-	State   string     `json:"state"`
-	Current faas.Bytes `json:"current"`
-	Total   faas.Bytes `json:"total"` // 0: unknown
+	Done   faas.Bytes      `json:"done"`
+	Total  faas.Bytes      `json:"total"` // compressed; 0: not known yet
+	Layers []LayerProgress `json:"layers"`
+}
+
+// LayerProgress is how far one layer is.
+type LayerProgress struct {
+	Digest string     `json:"digest"`
+	State  string     `json:"state"` // "waiting", "fetching", "unpacking" or "done"
+	Done   faas.Bytes `json:"done"`
+	Total  faas.Bytes `json:"total"`
 }
 
 // Pruned is what a prune removed.
@@ -245,5 +255,6 @@ type Node struct {
 	Running        int        `json:"running"` // calls
 	Waiting        int        `json:"waiting"` // calls
 	Started        time.Time  `json:"started"`
+	Listen         string     `json:"listen"` // "host:port" of the server's TCP address
 	Insecure       bool       `json:"insecure"`
 }

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hob/client"
+	"hob/faas"
+)
+
+// callFlags say how a function is called.
+type callFlags struct {
+	app     string
+	headers []string
+	method  string
+	timeout time.Duration
+	timing  bool
+}
+
+func newCall(c *cli) *cobra.Command {
+	var flags callFlags
+	cmd := &cobra.Command{
+		Use:   "call NAME [-]",
+		Short: "call a function with standard input and print its result",
+		Long: `Call a function: standard input is the payload, the result is written to standard
+output as it comes. Input is not read from a terminal unless "-" asks for it.
+
+The exit code says how the call ended ("hob help exit"): 8 if the function ran
+and failed, also when a part of the result has been written already. The reason
+and the id of the call are told on standard error; "hob logs NAME --call ID" has
+what the function wrote on its own.`,
+		Example: `  hob call hello
+  hob call resizer <photo.jpg >small.jpg
+  hob call photos/tag -H 'Content-Type: image/jpeg' --timing <photo.jpg`,
+		Args:              between(1, 2),
+		ValidArgsFunction: completeFunctions(c),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := parseName(args[0], flags.app)
+			if err != nil {
+				return err
+			}
+			if len(args) == 2 && args[1] != "-" {
+				return faas.Errorf(faas.Invalid, `what is %q? The payload comes on standard input; "-" reads it from a terminal too`, args[1])
+			}
+			return runCall(cmd.Context(), c, name, flags, len(args) == 2)
+		},
+	}
+	appFlag(cmd, &flags.app)
+	cmd.Flags().StringArrayVarP(&flags.headers, "header", "H", nil, "send a header, as `'Name: value'`")
+	cmd.Flags().StringVarP(&flags.method, "method", "X", http.MethodPost, "HTTP `method`: GET, POST, PUT, PATCH or DELETE")
+	cmd.Flags().DurationVar(&flags.timeout, "timeout", 0, "give up after this long (default: the function's own limits decide)")
+	cmd.Flags().BoolVar(&flags.timing, "timing", false, "print on standard error where the time went")
+	return cmd
+}
+
+func runCall(ctx context.Context, c *cli, name name, flags callFlags, input bool) error {
+	header, err := parseHeaders(flags.headers)
+	if err != nil {
+		return err
+	}
+	if flags.timeout < 0 {
+		return faas.Errorf(faas.Invalid, "bad --timeout %v: it is negative", flags.timeout)
+	}
+	if flags.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, flags.timeout, faas.Errorf(faas.TimedOut, "no whole answer in %v", flags.timeout))
+		defer cancel()
+	}
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	req := client.CallRequest{App: name.app, Function: name.function, Method: flags.method, Header: header}
+	if input || !c.Terminal(c.Stdin) {
+		req.Body = payload(c.Stdin)
+	}
+	answer, err := cl.Call(ctx, req)
+	if err != nil {
+		return fmt.Errorf("call %s: %w", name.function, err)
+	}
+	defer answer.Body.Close()
+	first := time.Since(began)
+	n, err := io.Copy(c.Stdout, answer.Body)
+	if flags.timing {
+		c.printTiming(ctx, cl, answer.Call, first, time.Since(began), n)
+	}
+	if err != nil {
+		return fmt.Errorf("call %s: %w", name.function, err)
+	}
+	return nil
+}
+
+// payload lets the client see the size of a file that is the whole of standard
+// input, and never close it.
+func payload(stdin io.Reader) io.Reader {
+	if f, ok := stdin.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			if at, err := f.Seek(0, io.SeekCurrent); err == nil && info.Size() >= at {
+				return client.Sized(io.LimitReader(f, info.Size()-at), info.Size()-at)
+			}
+		}
+	}
+	return io.NopCloser(stdin)
+}
+
+func parseHeaders(lines []string) (http.Header, error) {
+	header := http.Header{}
+	for _, line := range lines {
+		name, value, ok := strings.Cut(line, ":")
+		name = strings.TrimSpace(name)
+		if !ok || name == "" || strings.ContainsAny(name, " \t\r\n") || strings.ContainsAny(value, "\r\n") {
+			return nil, faas.Errorf(faas.Invalid, "bad header %q: write it as 'Name: value'", line)
+		}
+		header.Add(name, strings.TrimSpace(value))
+	}
+	return header, nil
+}
+
+// printTiming prints what this side measured, and the phases of the server's
+// record if it is there already.
+func (c *cli) printTiming(ctx context.Context, cl *client.Client, id string, first, all time.Duration, n int64) {
+	fmt.Fprintf(c.Stderr, "call     %s\nfirst    %s\ntotal    %s  (%v)\n", id, took(first), took(all), faas.Bytes(n))
+	record, err := cl.CallRecord(ctx, id)
+	if err != nil {
+		return
+	}
+	for _, phase := range []struct {
+		name string
+		took client.Duration
+	}{{"queue", record.Times.Queue}, {"image", record.Times.Image}, {"sandbox", record.Times.Sandbox}, {"run", record.Times.Run}} {
+		fmt.Fprintf(c.Stderr, "%-8s %s\n", phase.name, took(time.Duration(phase.took)))
+	}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"hob/client"
+	"hob/faas"
+)
+
+func newCreate(c *cli) *cobra.Command {
+	var flags settingFlags
+	var called, app string
+	cmd := &cobra.Command{
+		Use:   "create --name NAME [flags] IMAGE [COMMAND] [ARG...]",
+		Short: "make a function out of an image",
+		Long: `Make a function out of an image. The image is pulled if the server does not have
+it, and the digest that its name stands for now is what the function runs until
+it is updated. What stands behind IMAGE is the command in place of the image's.
+
+The function is called with "hob call NAME": the payload on standard input, the
+result on standard output, its log on standard error.`,
+		Example: `  hob create --name hello busybox echo hello
+  hob create --name resizer --memory 256m --timeout 1m photos/imagemagick convert - -resize 50% fd:1
+  hob create --name photos/tag -e LEVEL=2 --env-file tag.env hob.local/tag:7`,
+		Args: between(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if called == "" {
+				return faas.Errorf(faas.Invalid, "the function needs a name: give it with --name")
+			}
+			name, err := parseName(called, app)
+			if err != nil {
+				return err
+			}
+			settings, err := flags.settings(c, cmd)
+			if err != nil {
+				return err
+			}
+			settings.Image = &args[0]
+			if len(args) > 1 {
+				command := args[1:]
+				settings.Command = &command
+			}
+			return runCreate(cmd.Context(), c, name, settings, flags.pull)
+		},
+	}
+	cmd.Flags().SetInterspersed(false) // what follows IMAGE belongs to the command
+	cmd.Flags().StringVar(&called, "name", "", "`NAME` of the function, or APP/NAME")
+	appFlag(cmd, &app)
+	flags.add(cmd)
+	return cmd
+}
+
+func runCreate(ctx context.Context, c *cli, name name, s client.Settings, pull string) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	var fn client.Function
+	err = withImage(ctx, c, cl, name.app, *s.Image, pull, func(pull string) error {
+		var err error
+		fn, err = cl.CreateFunction(ctx, name.app, name.function, s, pull)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("create %s: %w", name.function, err)
+	}
+	if c.json {
+		return c.printJSON(fn)
+	}
+	_, err = fmt.Fprintln(c.Stdout, name)
+	return printed(err)
+}
+
+// withImage does what needs an image on the server, and pulls it before if it
+// has to, so that the progress of the pull can be shown. Everything else that
+// can be wrong is found first: a pull may take minutes.
+func withImage(ctx context.Context, c *cli, cl *client.Client, app, ref, pull string, do func(pull string) error) error {
+	if pull == "never" {
+		return do(pull)
+	}
+	if pull != "always" {
+		err := do("never")
+		if faas.KindOf(err) != faas.NotFound {
+			return err
+		}
+		if _, missing := cl.Image(ctx, ref); faas.KindOf(missing) != faas.NotFound {
+			return err // it was something else that is not there
+		}
+	}
+	if _, err := cl.App(ctx, app); err != nil {
+		return err
+	}
+	progress := newProgress(c, ref)
+	_, err := cl.Pull(ctx, client.PullRequest{Image: ref, Policy: pull}, progress.step)
+	progress.end()
+	if err != nil {
+		return err
+	}
+	return do("missing")
+}

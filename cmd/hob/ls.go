@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hob/faas"
+)
+
+func newLs(c *cli) *cobra.Command {
+	var app string
+	cmd := &cobra.Command{
+		Use:     "ls",
+		Short:   "list functions",
+		Example: "  hob ls\n  hob ls --app photos --json",
+		Args:    exactly(0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runLs(cmd.Context(), c, app) },
+	}
+	cmd.Flags().StringVar(&app, "app", "", "only the functions of this `app`")
+	return cmd
+}
+
+func runLs(ctx context.Context, c *cli, app string) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	functions, err := cl.Functions(ctx, app)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(functions)
+	}
+	t := c.table("APP", "NAME", "IMAGE", "DIGEST", "MEMORY", "TIMEOUT", "UPDATED")
+	for _, f := range functions {
+		t.row(f.App, f.Name, f.Image, short(f.Digest), f.Memory.String(), f.Timeout.String(), age(f.Updated))
+	}
+	return t.flush()
+}
+
+func newPs(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ps",
+		Short: "list live sandboxes",
+		Long:  `List the sandboxes that are alive on the server now, and the calls that they serve.`,
+		Args:  exactly(0),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runPs(cmd.Context(), c) },
+	}
+}
+
+func runPs(ctx context.Context, c *cli) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	sandboxes, err := cl.Sandboxes(ctx)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(sandboxes)
+	}
+	t := c.table("SANDBOX", "FUNCTION", "STATE", "CALL", "AGE", "MEMORY", "PEAK", "CPU", "PROCESSES")
+	for _, s := range sandboxes {
+		t.row(s.ID, s.App+"/"+s.Function, s.State, orDash(s.Call), age(s.Started),
+			s.Memory.String(), s.PeakMemory.String(), took(time.Duration(s.CPUTime)), count(s.Processes))
+	}
+	return t.flush()
+}
+
+func newRm(c *cli) *cobra.Command {
+	var app string
+	cmd := &cobra.Command{
+		Use:   "rm NAME...",
+		Short: "remove functions",
+		Long: `Remove functions and their logs. Calls that run come to their end. The image
+stays until it is removed or pruned.`,
+		Example:           "  hob rm hello photos/resize",
+		Args:              between(1, -1),
+		ValidArgsFunction: completeFunctions(c),
+		RunE:              func(cmd *cobra.Command, args []string) error { return runRm(cmd.Context(), c, app, args) },
+	}
+	appFlag(cmd, &app)
+	return cmd
+}
+
+func runRm(ctx context.Context, c *cli, app string, args []string) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	return each(c, args, func(arg string) (string, error) {
+		name, err := parseName(arg, app)
+		if err != nil {
+			return "", err
+		}
+		return name.String(), cl.DeleteFunction(ctx, name.app, name.function)
+	})
+}
+
+// each does something to every name, prints what it is done to, and ends with
+// the first error, which says what was done before it.
+func each(c *cli, args []string, do func(string) (string, error)) error {
+	done := []string{}
+	for _, arg := range args {
+		name, err := do(arg)
+		if err != nil {
+			if len(done) > 0 && !c.json {
+				return faas.Errorf(faas.KindOf(err), "%w (done before: %d of %d)", err, len(done), len(args))
+			}
+			return err
+		}
+		done = append(done, name)
+		if !c.json {
+			if err := c.printName(name); err != nil {
+				return err
+			}
+		}
+	}
+	if c.json {
+		return c.printJSON(done)
+	}
+	return nil
+}

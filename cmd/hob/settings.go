@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hob/client"
+	"hob/faas"
+)
+
+// settingFlags are the flags that create and update share: what can be set of a
+// function but its image and command.
+type settingFlags struct {
+	env        []string
+	envFiles   []string
+	memory     bytesFlag
+	cpus       cpuFlag
+	tmpSize    bytesFlag
+	timeout    time.Duration
+	wait       time.Duration
+	start      time.Duration
+	idle       time.Duration
+	entrypoint string
+	workdir    string
+	user       string
+	writable   bool
+	network    string
+	concurrent int
+	line       int
+	pull       string
+}
+
+func (f *settingFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "set a variable, as `NAME=value`; NAME alone takes the value from here")
+	flags.StringArrayVar(&f.envFiles, "env-file", nil, "read variables from a `file`, one NAME=value a line")
+	flags.Var(&f.memory, "memory", "most memory of the sandbox, as 64m or 1g (default 128 MB)")
+	flags.Var(&f.cpus, "cpus", "most processors, as 0.5 or 500m (default: no limit)")
+	flags.Var(&f.tmpSize, "tmp-size", "size of /tmp, and of a writable root; counts to the memory (default 64 MB, at most half the memory)")
+	flags.DurationVar(&f.timeout, "timeout", 0, "longest run of a call (default 30s)")
+	flags.DurationVar(&f.wait, "wait", 0, "longest wait of a call for a sandbox (default 30s)")
+	flags.DurationVar(&f.start, "start-timeout", 0, "longest start of a sandbox (default 5s)")
+	flags.DurationVar(&f.idle, "idle", 0, "how long a sandbox that can serve another call is kept (default 30s)")
+	flags.StringVar(&f.entrypoint, "entrypoint", "", "`program` in place of the image's entrypoint; \"\" for none; a JSON list for one with arguments")
+	flags.StringVar(&f.workdir, "workdir", "", "working `directory` in place of the image's")
+	flags.StringVar(&f.user, "user", "", "run as `user[:group]`, numbers or names of the image (default: the image's, else 1000:1000)")
+	flags.BoolVar(&f.writable, "writable", false, "give each call a writable root of its own")
+	flags.StringVar(&f.network, "network", "", "`network`: \"none\" for loopback only, or \"host\" where the server allows it (default none)")
+	flags.IntVar(&f.concurrent, "max-concurrency", 0, "most calls at once (default 0: as memory allows)")
+	flags.IntVar(&f.line, "line", 0, "most calls that may wait for a sandbox (default 1000)")
+	flags.StringVar(&f.pull, "pull", "", "fetch the image: \"missing\", \"always\" or \"never\" (default missing)")
+}
+
+// settings are those that were given on the command line.
+func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, error) {
+	var s client.Settings
+	given := cmd.Flags().Changed
+	if given("memory") {
+		s.Memory = (*faas.Bytes)(&f.memory)
+	}
+	if given("cpus") {
+		s.CPUs = (*client.CPU)(&f.cpus)
+	}
+	if given("tmp-size") {
+		s.TmpSize = (*faas.Bytes)(&f.tmpSize)
+	}
+	for name, d := range map[string]struct {
+		flag *time.Duration
+		to   **client.Duration
+	}{
+		"timeout": {&f.timeout, &s.Timeout}, "wait": {&f.wait, &s.Wait},
+		"start-timeout": {&f.start, &s.StartTimeout}, "idle": {&f.idle, &s.Idle},
+	} {
+		if given(name) {
+			*d.to = (*client.Duration)(d.flag)
+		}
+	}
+	if given("entrypoint") {
+		entrypoint, err := words(f.entrypoint)
+		if err != nil {
+			return s, err
+		}
+		s.Entrypoint = &entrypoint
+	}
+	if given("workdir") {
+		s.Workdir = &f.workdir
+	}
+	if given("user") {
+		s.User = &f.user
+	}
+	if given("writable") {
+		s.Writable = &f.writable
+	}
+	if given("network") {
+		network := f.network
+		if network == "none" {
+			network = ""
+		}
+		s.Network = &network
+	}
+	if given("max-concurrency") {
+		s.MaxConcurrency = &f.concurrent
+	}
+	if given("line") {
+		s.Line = &f.line
+	}
+	if err := checkPull(f.pull); err != nil {
+		return s, err
+	}
+	var err error
+	s.Env, err = readEnv(c, f.envFiles, f.env)
+	return s, err
+}
+
+// words is an entrypoint as a list: nothing, one program, or what a JSON list holds.
+func words(s string) ([]string, error) {
+	switch {
+	case s == "":
+		return []string{}, nil
+	case strings.HasPrefix(s, "["):
+		list := []string{}
+		if err := json.Unmarshal([]byte(s), &list); err != nil {
+			return nil, faas.Errorf(faas.Invalid, "%q is no JSON list of strings: %w", s, err)
+		}
+		return list, nil
+	}
+	return []string{s}, nil
+}
+
+// readEnv gathers variables: those of the files in their order, then those of
+// the command line. A name without "=" stands for the variable of this process,
+// and for nothing if there is none.
+func readEnv(c *cli, files, entries []string) (map[string]*string, error) {
+	env := map[string]*string{}
+	set := func(entry, where string) error {
+		name, value, given := strings.Cut(entry, "=")
+		if name == "" {
+			return faas.Errorf(faas.Invalid, "%s: %q is no NAME=value", where, entry)
+		}
+		if !given {
+			for _, own := range c.Environ() {
+				if v, ok := strings.CutPrefix(own, name+"="); ok {
+					value, given = v, true
+				}
+			}
+		}
+		if given {
+			env[name] = &value
+		}
+		return nil
+	}
+	for _, file := range files {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, faas.Errorf(faas.NotFound, "read variables: %w", err)
+		}
+		defer f.Close()
+		lines := bufio.NewScanner(f)
+		lines.Buffer(nil, int(faas.MaxEnv)*2)
+		for n := 1; lines.Scan(); n++ {
+			line := strings.TrimLeft(lines.Text(), " \t")
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			if err := set(strings.TrimSuffix(line, "\r"), fmt.Sprintf("%s, line %d", file, n)); err != nil {
+				return nil, err
+			}
+		}
+		if err := lines.Err(); err != nil {
+			return nil, faas.Errorf(faas.Invalid, "read variables in %s: %w", file, err)
+		}
+	}
+	for _, entry := range entries {
+		if err := set(entry, "--env"); err != nil {
+			return nil, err
+		}
+	}
+	if len(env) == 0 {
+		return nil, nil
+	}
+	return env, nil
+}
+
+// bytesFlag is a flag that reads "64m".
+type bytesFlag faas.Bytes
+
+func (f *bytesFlag) Type() string { return "size" }
+func (f *bytesFlag) String() string {
+	if *f == 0 {
+		return ""
+	}
+	return faas.Bytes(*f).String()
+}
+func (f *bytesFlag) Set(s string) error {
+	v, err := faas.ParseBytes(s)
+	*f = bytesFlag(v)
+	return err
+}
+
+// cpuFlag is a flag that reads "0.5".
+type cpuFlag faas.CPU
+
+func (f *cpuFlag) Type() string { return "number" }
+func (f *cpuFlag) String() string {
+	if *f == 0 {
+		return ""
+	}
+	return faas.CPU(*f).String()
+}
+func (f *cpuFlag) Set(s string) error {
+	v, err := faas.ParseCPU(s)
+	*f = cpuFlag(v)
+	return err
+}

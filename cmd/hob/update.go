@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"hob/client"
+	"hob/faas"
+)
+
+func newUpdate(c *cli) *cobra.Command {
+	var flags settingFlags
+	var app, image string
+	var unset, reset []string
+	cmd := &cobra.Command{
+		Use:   "update NAME [flags] [-- COMMAND [ARG...]]",
+		Short: "change a function",
+		Long: `Change a function: what is not named stays as it is. Calls that run go on with
+what they began with. A variable given with -e is added or replaced, the others
+stay.
+
+The image's digest is looked up anew when --image or --pull is given: a tag that
+has moved on changes nothing by itself.`,
+		Example: `  hob update hello --memory 256m -e LEVEL=3
+  hob update hello --pull always
+  hob update hello --unset-env LEVEL --reset timeout,command
+  hob update hello -- echo good morning`,
+		Args:              between(1, -1),
+		ValidArgsFunction: completeFunctions(c),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := parseName(args[0], app)
+			if err != nil {
+				return err
+			}
+			if len(args) > 1 && cmd.ArgsLenAtDash() != 1 {
+				return faas.Errorf(faas.Invalid, `what is %q? A new command stands behind "--"`, args[1])
+			}
+			settings, err := flags.settings(c, cmd)
+			if err != nil {
+				return err
+			}
+			if image != "" {
+				settings.Image = &image
+			}
+			if len(args) > 1 {
+				command := args[1:]
+				settings.Command = &command
+			}
+			for _, name := range unset {
+				if settings.Env == nil {
+					settings.Env = map[string]*string{}
+				}
+				if settings.Env[name] != nil {
+					return faas.Errorf(faas.Invalid, "variable %s is both set and removed", name)
+				}
+				settings.Env[name] = nil
+			}
+			for _, field := range reset {
+				field = strings.ReplaceAll(field, "-", "_")
+				if !slices.Contains(resettable(), field) {
+					return faas.Errorf(faas.Invalid, "bad --reset %q: it is one of %s", field, strings.Join(resettable(), ", "))
+				}
+				settings.Reset = append(settings.Reset, field)
+			}
+			return runUpdate(cmd.Context(), c, name, settings, flags.pull)
+		},
+	}
+	appFlag(cmd, &app)
+	cmd.Flags().StringVar(&image, "image", "", "another `image`")
+	flags.add(cmd)
+	cmd.Flags().StringArrayVar(&unset, "unset-env", nil, "remove a `variable`")
+	cmd.Flags().StringSliceVar(&reset, "reset", nil, "set `fields` back to their default: "+strings.Join(resettable(), ", "))
+	return cmd
+}
+
+// resettable are the fields that have a default to go back to.
+func resettable() []string {
+	return []string{"entrypoint", "command", "env", "workdir", "user", "writable", "network", "memory", "cpus", "tmp_size",
+		"timeout", "wait", "start_timeout", "idle", "max_concurrency", "line"}
+}
+
+func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, pull string) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	var fn client.Function
+	update := func(pull string) error {
+		var err error
+		fn, err = cl.UpdateFunction(ctx, name.app, name.function, s, pull)
+		return err
+	}
+	switch {
+	case s.Image != nil:
+		err = withImage(ctx, c, cl, name.app, *s.Image, pull, update)
+	case pull == "":
+		err = update("")
+	default: // the digest of the image that it has is looked up anew
+		var old client.Function
+		if old, err = cl.Function(ctx, name.app, name.function); err == nil {
+			err = withImage(ctx, c, cl, name.app, old.Image, pull, update)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("update %s: %w", name.function, err)
+	}
+	if c.json {
+		return c.printJSON(fn)
+	}
+	_, err = fmt.Fprintln(c.Stdout, name)
+	return printed(err)
+}
