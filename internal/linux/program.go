@@ -57,10 +57,10 @@ const (
 // status is what the new process leaves for its parent. Its layout is known to
 // the assembly.
 type status struct {
-	register uintptr
-	noted    uintptr // -errno remembered by opNote
-	failed   uintptr // -errno, or the result that had to be zero; zero: it did not fail
-	at       *op     // that failed
+	_      uintptr // the register
+	_      uintptr // -errno remembered by opNote
+	failed uintptr // -errno, or the result that had to be zero
+	at     *op     // that failed; nil: none
 }
 
 // Option changes how a step is taken.
@@ -148,9 +148,9 @@ func ExecFailed(err error) (unix.Errno, bool) {
 // CloneFlags are the namespaces a new process begins in, as CLONE_NEW… of clone(2).
 type CloneFlags uint64
 
-// cloneArgs is struct clone_args of clone3(2).
+// cloneArgs is struct clone_args of clone3(2). What is not used has no name.
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidfd, _, _, exitSignal, _, _, _, _, _, cgroup uint64
 }
 
 // rawSpawn makes a process by clone3 that carries out the ops from first on. It

@@ -124,6 +124,19 @@ func TestChildrenDieWithTheirThread(t *testing.T) {
 	}
 }
 
+func TestThreadsAreNeverTheFirstThread(t *testing.T) {
+	for range 50 {
+		th, err := NewThread(func() error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if th.TID() == os.Getpid() {
+			t.Error("a Thread is the first thread of the process")
+		}
+		th.Close()
+	}
+}
+
 func BenchmarkSpawnTrue(b *testing.B) {
 	th, err := NewThread(func() error { return nil })
 	if err != nil {

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -24,9 +25,8 @@ type Thread struct {
 func NewThread(setup func() error) (*Thread, error) {
 	t := &Thread{work: make(chan func()), done: make(chan struct{})}
 	ready := make(chan error)
-	go func() {
+	offMainThread(func() {
 		defer close(t.done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 		t.tid = unix.Gettid()
 		err := setup()
 		ready <- err
@@ -36,12 +36,34 @@ func NewThread(setup func() error) (*Thread, error) {
 		for f := range t.work {
 			f()
 		}
-	}()
+	})
 	if err := <-ready; err != nil {
 		<-t.done
 		return nil, err
 	}
 	return t, nil
+}
+
+// offMainThread runs f in a goroutine that is locked to a thread and never unlocked,
+// so that the thread ends with it. It is never the process's first thread: that
+// one cannot end, and the kernel takes its namespaces for those of the process.
+func offMainThread(f func()) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != os.Getpid() {
+			f()
+			return
+		}
+		// While this goroutine keeps the first thread, the next one must get another.
+		locked := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(locked)
+			f()
+		}()
+		<-locked
+		runtime.UnlockOSThread()
+	}()
 }
 
 // Do carries out f on the thread and returns when it has ended. Calls from many

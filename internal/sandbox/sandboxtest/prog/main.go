@@ -1,0 +1,96 @@
+// Command prog is package program as a program: sandboxtest builds it for drivers
+// that execute real programs. The verbs that only such a driver needs are here:
+// those that use memory, processes and files for real.
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"hob/internal/sandbox/sandboxtest/program"
+)
+
+func main() {
+	os.Exit(run(os.Args))
+}
+
+func run(args []string) int {
+	verb := ""
+	if len(args) > 1 {
+		verb = args[1]
+	}
+	switch verb {
+	case "hog": // memory, megabyte by megabyte, until killed or the number is reached
+		n, _ := strconv.Atoi(args[2])
+		var held [][]byte
+		for range n {
+			block := make([]byte, 1<<20)
+			for i := range block {
+				block[i] = 1
+			}
+			held = append(held, block)
+		}
+		fmt.Printf("held %d MB", len(held))
+	case "fork": // processes until the kernel refuses
+		for n := 0; ; n++ {
+			if err := exec.Command(args[0], "hang").Start(); err != nil {
+				fmt.Printf("%d: %v", n, err)
+				return 0
+			}
+		}
+	case "orphan": // leave a child that holds the streams, and end
+		c := exec.Command(args[0], "hang")
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		if err := c.Start(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		fmt.Print("left")
+	case "die": // by a signal
+		n, _ := strconv.Atoi(args[2])
+		signal.Reset(syscall.Signal(n))
+		syscall.Kill(os.Getpid(), syscall.Signal(n))
+		return 70 // the kernel keeps a signal from the first process of a PID namespace
+	case "crash": // as a child's parent: the first process cannot kill itself by a signal
+		var p *int
+		fmt.Println(*p)
+	case "spin": // use a processor
+		d, _ := time.ParseDuration(args[2])
+		for begin := time.Now(); time.Since(begin) < d; {
+		}
+	case "dial": // the network
+		c, err := net.DialTimeout("tcp", args[2], 200*time.Millisecond)
+		if err == nil {
+			c.Close()
+			fmt.Print("connected")
+			return 0
+		}
+		fmt.Print(err)
+	case "write": // bytes into a file
+		n, _ := strconv.Atoi(args[3])
+		if err := os.WriteFile(args[2], make([]byte, n), 0o600); err != nil {
+			fmt.Print(err)
+			return 1
+		}
+		fmt.Print("written")
+	default:
+		term := make(chan os.Signal, 1)
+		asked := make(chan struct{})
+		if verb == "term" {
+			signal.Notify(term, syscall.SIGTERM)
+			go func() { <-term; close(asked) }()
+		} else {
+			signal.Ignore(syscall.SIGTERM)
+		}
+		return program.Main(program.Proc{
+			Args: args, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Term: asked,
+		})
+	}
+	return 0
+}
