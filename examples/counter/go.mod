@@ -1,0 +1,3 @@
+module example/counter
+
+go 1.24

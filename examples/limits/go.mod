@@ -1,0 +1,3 @@
+module example/limits
+
+go 1.24
