@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"net"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"hob/client"
+	"hob/faas"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata and docs/cli with what the code does now")
+
+// TestMain lets the scripts run this test binary under the name hob.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"hob": main})
+}
+
+// exits CODE COMMAND... runs a command that must end with this exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits code command...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = e.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got := strconv.Itoa(code); got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// testEnv is an environment in which nothing of this machine is seen.
+func testEnv(vars map[string]string, stdin string) (env *environ, stdout, stderr *bytes.Buffer) {
+	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
+	return &environ{
+		Stdin: strings.NewReader(stdin), Stdout: stdout, Stderr: stderr,
+		Getenv:   func(name string) string { return vars[name] },
+		Environ:  func() []string { return nil },
+		Terminal: func(any) bool { return false },
+	}, stdout, stderr
+}
+
+func TestEveryKindHasAnExitCodeOfItsOwn(t *testing.T) {
+	seen := map[int]faas.Kind{}
+	for _, kind := range faas.Kinds() {
+		code := exitOf(faas.Errorf(kind, "why"))
+		if other, twice := seen[code]; twice || code == 0 {
+			t.Errorf("kind %s ends with %d, and so does %q", kind, code, other)
+		}
+		seen[code] = kind
+	}
+	if exitOf(faas.Errorf("teapot", "why")) == 0 {
+		t.Error("a kind that the table does not know ends with success")
+	}
+}
+
+func TestServerIsFoundInThisOrder(t *testing.T) {
+	dir := t.TempDir()
+	vars := map[string]string{"HOB_CONFIG_DIR": dir, "HOB_DATA": t.TempDir()}
+	env, _, _ := testEnv(vars, "")
+	env.Root = true
+	check := func(flag, want string) {
+		t.Helper()
+		c := &cli{environ: env, server: flag}
+		if got, _, err := c.address(); got != want || err != nil {
+			t.Errorf("address %q, %v; want %q", got, err, want)
+		}
+	}
+	check("", defaultServer)
+	socket := listenUnix(t, vars["HOB_DATA"]+"/"+socketName)
+	check("", "unix://"+socket)
+	env.Root = false
+	check("", defaultServer)
+	env.Root = true
+	if code := run(t.Context(), env, []string{"context", "create", "lab", "--server", "http://lab:1"}); code != 0 {
+		t.Fatalf("context create ends with %d", code)
+	}
+	check("", "unix://"+socket)
+	if code := run(t.Context(), env, []string{"context", "use", "lab"}); code != 0 {
+		t.Fatalf("context use ends with %d", code)
+	}
+	check("", "http://lab:1")
+	vars["HOB_SERVER"] = "http://env:2"
+	check("", "http://env:2")
+	check("http://flag:3", "http://flag:3")
+}
+
+func listenUnix(t *testing.T, path string) string {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return path
+}
+
+func TestNames(t *testing.T) {
+	for _, c := range []struct{ arg, app, want string }{
+		{"f", "", "default/f"},
+		{"f", "photos", "photos/f"},
+		{"photos/f", "", "photos/f"},
+		{"photos/f", "photos", "photos/f"},
+		{"photos/f", "other", `invalid: photos/f names the app "photos", and --app the app "other"`},
+		{"", "", "invalid: the function needs a name"},
+		{"/f", "", "invalid: the app needs a name"},
+		{"a/b/c", "", `invalid: bad function name "b/c": use letters, digits, '-', '_' and '.', beginning with a letter or digit`},
+		{"-f", "", `invalid: bad function name "-f": use letters, digits, '-', '_' and '.', beginning with a letter or digit`},
+	} {
+		n, err := parseName(c.arg, c.app)
+		got := n.String()
+		if err != nil {
+			got = string(faas.KindOf(err)) + ": " + err.Error()
+		}
+		if got != c.want {
+			t.Errorf("parseName(%q, %q) = %s, want %s", c.arg, c.app, got, c.want)
+		}
+	}
+}
+
+func TestProgressIsALineOnATerminalAndALinePerLayerElsewhere(t *testing.T) {
+	steps := []client.Progress{
+		{Done: 0, Total: 0},
+		{Done: 5 << 20, Total: 10 << 20, Layers: []client.LayerProgress{{Digest: "sha256:0123456789abcdef", State: "fetching", Total: 5 << 20}, {Digest: "sha256:1", State: "waiting"}}},
+		{Done: 10 << 20, Total: 10 << 20, Layers: []client.LayerProgress{{Digest: "sha256:0123456789abcdef", State: "done", Total: 5 << 20}, {Digest: "sha256:1", State: "unpacking"}}},
+	}
+	for _, terminal := range []bool{false, true} {
+		env, _, stderr := testEnv(nil, "")
+		env.Terminal = func(any) bool { return terminal }
+		p := newProgress(&cli{environ: env}, "busybox")
+		for _, s := range steps {
+			p.step(s)
+		}
+		p.end()
+		want := "busybox: layer 0123456789ab done, 5 MB\n"
+		if terminal {
+			want = "\rbusybox [                        ] 0 bytes of 0 bytes, 0 of 0 layers" +
+				"\rbusybox [============            ] 5 MB of 10 MB, 0 of 2 layers     " +
+				"\rbusybox [========================] 10 MB of 10 MB, 1 of 2 layers, unpacking"
+		}
+		if got := stderr.String(); !strings.HasPrefix(got, want) || terminal && !strings.HasSuffix(got, " \r") {
+			t.Errorf("terminal %t:\n got %q\nwant %q", terminal, got, want)
+		}
+	}
+}
