@@ -33,10 +33,11 @@ type Store struct {
 	dir  string
 	disk disk
 
-	mu      sync.Mutex         // guards what follows; held while a blob is removed, so that a lease and a removal cannot cross
+	mu      sync.Mutex         // guards leases and writers; held while a blob is removed, so that a lease and a removal cannot cross
 	leases  map[string]int     // digest → number of leases
 	writers map[string]*Writer // open writers by ID
-	busy    map[string]chan struct{}
+
+	turns Turns // one ingest of a digest at a time
 }
 
 // PartialAge is how long the beginning of a blob is kept to be continued.
@@ -53,7 +54,6 @@ func OpenHooked(dir string, hook Hook) (*Store, error) {
 		disk:    disk{hook: hook, dir: dir},
 		leases:  make(map[string]int),
 		writers: make(map[string]*Writer),
-		busy:    make(map[string]chan struct{}),
 	}
 	for _, d := range []string{s.dir, s.blobs(), s.tmp()} {
 		if err := s.disk.mkdirAll(d); err != nil {
@@ -278,7 +278,7 @@ func (s *Store) sweepPartials() (int64, error) {
 		if !ok || err != nil || time.Since(info.ModTime()) < PartialAge {
 			continue
 		}
-		if unlock, ok := s.tryLock("sha256:" + hex); ok {
+		if unlock, ok := s.turns.Try("sha256:" + hex); ok {
 			err := s.disk.remove(filepath.Join(s.tmp(), e.Name()))
 			unlock()
 			if err != nil {
@@ -288,40 +288,4 @@ func (s *Store) sweepPartials() (int64, error) {
 		}
 	}
 	return freed, nil
-}
-
-// lock waits until nobody else ingests the blob, and returns what ends the turn.
-func (s *Store) lock(ctx context.Context, digest string) (unlock func(), err error) {
-	for {
-		if unlock, ok := s.tryLock(digest); ok {
-			return unlock, nil
-		}
-		s.mu.Lock()
-		turn := s.busy[digest]
-		s.mu.Unlock()
-		if turn == nil {
-			continue
-		}
-		select {
-		case <-turn:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-func (s *Store) tryLock(digest string) (unlock func(), ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.busy[digest] != nil {
-		return nil, false
-	}
-	turn := make(chan struct{})
-	s.busy[digest] = turn
-	return func() {
-		s.mu.Lock()
-		delete(s.busy, digest)
-		s.mu.Unlock()
-		close(turn)
-	}, true
 }

@@ -46,6 +46,7 @@ type Ingest struct {
 	file   *file // nil once committed or closed
 	hash   hash.Hash
 	offset int64
+	full   bool // the disk was, and what was written is only in the way
 	unlock func()
 }
 
@@ -57,7 +58,7 @@ func (s *Store) Resume(ctx context.Context, digest string, size int64) (*Ingest,
 	if err := CheckDigest(digest); err != nil {
 		return nil, err
 	}
-	unlock, err := s.lock(ctx, digest)
+	unlock, err := s.turns.Take(ctx, digest)
 	if err != nil {
 		return nil, fmt.Errorf("ingest %s: %w", digest, err)
 	}
@@ -106,7 +107,9 @@ func (in *Ingest) Write(p []byte) (int, error) {
 		if in.want >= 0 {
 			need = in.want - in.offset
 		}
-		return n, NoSpace(err, in.store.dir, need)
+		err = NoSpace(err, in.store.dir, need)
+		_, in.full = errors.AsType[*SpaceError](err)
+		return n, err
 	}
 	return n, nil
 }
@@ -129,14 +132,14 @@ func (in *Ingest) Commit() error {
 }
 
 // Close ends the ingest. What was written without being committed stays for the
-// next Resume. It may be called again.
+// next Resume, unless the disk is full. It may be called again.
 func (in *Ingest) Close() error {
 	if in.file == nil {
 		return nil
 	}
 	err := in.file.Close()
 	in.file = nil
-	if in.offset == 0 {
+	if in.offset == 0 || in.full {
 		os.Remove(filepath.Join(in.store.tmp(), partialPrefix+strings.TrimPrefix(in.digest, "sha256:")))
 	}
 	in.unlock()

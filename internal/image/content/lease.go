@@ -1,6 +1,10 @@
 package content
 
-import "sync"
+import (
+	"maps"
+	"slices"
+	"sync"
+)
 
 // Lease keeps blobs from being removed while somebody works with them: first
 // Add, then look whether the blob is there. It lives in memory only: after a
@@ -28,6 +32,13 @@ func (l *Lease) Add(digest string) {
 	l.store.mu.Lock()
 	l.store.leases[digest]++
 	l.store.mu.Unlock()
+}
+
+// Digests returns what is under the lease.
+func (l *Lease) Digests() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(maps.Keys(l.held))
 }
 
 // Release ends the lease. It may be called again and then does nothing; so does
