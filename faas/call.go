@@ -19,6 +19,8 @@ type Call struct {
 	State    CallState
 	Attempt  int // 1 for the first
 
+	Waiting string // while it is queued: its place in line and what it waits for, in words
+
 	Queued   time.Time
 	Started  time.Time // zero until it has a slot
 	Finished time.Time // zero until State.Final

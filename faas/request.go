@@ -8,6 +8,7 @@ import (
 
 // A Request is what a function is given, whatever the edge it came through.
 type Request struct {
+	Call   string // ID; set by whoever runs the call
 	Method string
 	URL    string // as the caller wrote it, absolute; with its query
 	Route  string // path inside the app that was matched, if any
@@ -16,14 +17,28 @@ type Request struct {
 	Body   io.Reader         // never nil; read once
 	Size   int64             // of Body; -1: unknown
 
-	Env []string // ready-made "NAME=value" entries from the edge; they win over configuration
+	Convention Convention // how the environment names what is above; "": ours
+	Env        []string   // ready-made "NAME=value" entries from the edge; they win over configuration
 }
+
+// A Convention is a set of names under which a process finds method, URL,
+// headers and limits of its call in the environment. The tables are in package
+// invoke; docs/contract.md has them for users.
+type Convention string
+
+// Conventions.
+const (
+	ConventionHob   Convention = ""      // HOB_CALL_ID, HTTP_ACCEPT, …
+	ConventionIron  Convention = "iron"  // IronFunctions: METHOD, HEADER_ACCEPT, …
+	ConventionFn    Convention = "fn"    // Fn v1: FN_METHOD, FN_HEADER_ACCEPT, …, and those of IronFunctions
+	ConventionHyper Convention = "hyper" // Hyper Func: HTTP_ACCEPT, …
+)
 
 // An Exit is how a process ended.
 type Exit struct {
 	Code   int    // exit status; meaningless if Signal is set
 	Signal string // name of the signal that ended it, as "SIGKILL"; empty: it exited
-	OOM    bool   // a process of the sandbox was killed for being over its memory limit
+	OOM    bool   // it failed, and a process of the sandbox was killed for being over its memory limit
 }
 
 // An Outcome is how an exchange with a function ended.

@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -254,16 +253,23 @@ func (g *Cgroup) Usage() CgroupUsage {
 		u.Memory = g.number("memory", "memory.current")
 		u.PeakMemory = g.number("memory", "memory.peak") // Linux 5.19
 		u.CPUTime = time.Duration(g.field("cpu", "cpu.stat", "usage_usec")) * time.Microsecond
-		u.OOMKills = int(g.field("memory", "memory.events", "oom_kill"))
 	} else {
 		u.Memory = g.number("memory", "memory.usage_in_bytes")
 		u.PeakMemory = g.number("memory", "memory.max_usage_in_bytes")
 		u.CPUTime = time.Duration(g.number("cpuacct", "cpuacct.usage"))
-		u.OOMKills = int(g.field("memory", "memory.oom_control", "oom_kill"))
 	}
+	u.OOMKills = g.OOMKills()
 	u.PeakMemory = max(u.PeakMemory, u.Memory)
 	u.Processes = int(g.number("pids", "pids.current"))
 	return u
+}
+
+// OOMKills returns how many processes were killed for being over the memory limit.
+func (g *Cgroup) OOMKills() int {
+	if g.fs.Version == 2 {
+		return int(g.field("memory", "memory.events", "oom_kill"))
+	}
+	return int(g.field("memory", "memory.oom_control", "oom_kill"))
 }
 
 // Processes returns the PIDs of the processes in the cgroup and those below it.
@@ -347,21 +353,35 @@ func (g *Cgroup) write(controller, file, value string) error {
 
 // number reads a file that holds one number; 0 if it cannot.
 func (g *Cgroup) number(controller, file string) int64 {
-	text, _ := os.ReadFile(g.path(controller, file))
-	n, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	n, _ := strconv.ParseInt(strings.TrimSpace(readFile(g.path(controller, file))), 10, 64)
 	return n
 }
 
 // field reads the number behind name in a file of lines "name number".
 func (g *Cgroup) field(controller, file, name string) int64 {
-	text, _ := os.ReadFile(g.path(controller, file))
-	for s := bufio.NewScanner(strings.NewReader(string(text))); s.Scan(); {
-		if value, ok := strings.CutPrefix(s.Text(), name+" "); ok {
-			n, _ := strconv.ParseInt(value, 10, 64)
+	for line := range strings.Lines(readFile(g.path(controller, file))) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
 			return n
 		}
 	}
 	return 0
+}
+
+// readFile reads a control file of at most a few lines, in three system calls:
+// this is done for each call of a function. It is empty if that fails.
+func readFile(path string) string {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	var buf [2048]byte
+	n, err := unix.Read(fd, buf[:])
+	if err != nil {
+		return ""
+	}
+	return string(buf[:n])
 }
 
 // writeFile writes value in one system call, as the kernel's control files want

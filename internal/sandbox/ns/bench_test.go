@@ -35,3 +35,28 @@ func BenchmarkStart(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkUsage(b *testing.B) {
+	d := open(b)
+	s, err := d.Start(b.Context(), spec(b, "prog", "hang"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Stop(context.Background(), 0)
+	b.Run("hot", func(b *testing.B) {
+		for b.Loop() {
+			s.Usage()
+		}
+	})
+	b.Run("after a rest", func(b *testing.B) {
+		var all []time.Duration
+		for range b.N {
+			time.Sleep(30 * time.Millisecond)
+			begin := time.Now()
+			s.Usage()
+			all = append(all, time.Since(begin))
+		}
+		slices.Sort(all)
+		b.ReportMetric(float64(all[len(all)/2].Microseconds()), "us-p50")
+	})
+}

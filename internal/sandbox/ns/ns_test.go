@@ -345,6 +345,42 @@ func TestMissingDirectoriesAreMade(t *testing.T) {
 	}
 }
 
+// TestLinksOfAnImageLeadOnlyIntoIt mounts over places that an image has made into
+// links: they may lead astray inside the sandbox and nowhere else.
+func TestLinksOfAnImageLeadOnlyIntoIt(t *testing.T) {
+	d := open(t)
+	before, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, place := range []string{"proc", "sys", "dev", "tmp", "data"} {
+		for _, target := range []string{"/etc", "../../../../etc", "/proc/self/root/etc", "/nowhere", "file"} {
+			t.Run(place+" to "+strings.ReplaceAll(target, "/", "_"), func(t *testing.T) {
+				dir := t.TempDir()
+				os.Chmod(dir, 0o755)
+				os.Symlink(target, filepath.Join(dir, place))
+				os.WriteFile(filepath.Join(dir, "file"), nil, 0o644)
+				s := spec(t, "true")
+				s.Root = sandbox.Root{Key: dir, Layers: []string{dir, layer(t)}}
+				s.Volumes = []string{"/data"}
+				b, err := d.Start(t.Context(), s)
+				if err != nil {
+					if kind := faas.KindOf(err); kind != faas.Invalid {
+						t.Errorf("Start = %v (%s), want a start or Invalid", err, kind)
+					}
+					return
+				}
+				if err := b.Stop(t.Context(), 0); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	if after, _ := os.ReadFile("/proc/self/mountinfo"); string(after) != string(before) {
+		t.Errorf("the machine's mounts are\n%s\nand were\n%s", after, before)
+	}
+}
+
 func TestLayersAreStacked(t *testing.T) {
 	d := open(t)
 	low, top := t.TempDir(), t.TempDir()

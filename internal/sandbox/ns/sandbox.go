@@ -216,9 +216,11 @@ func (d *Driver) spawn(b *box, at *berth, spec sandbox.Spec, net int, flags linu
 // others of the PID namespace before it lets us know.
 func (b *box) watch() {
 	e, err := b.process.Wait()
-	usage := b.Usage()
 	b.failed = err
-	b.exit = faas.Exit{Code: e.Code, OOM: usage.OOMKills > 0}
+	b.exit = faas.Exit{Code: e.Code}
+	if e.Code != 0 { // whoever succeeds is not asked what it cost
+		b.exit.OOM = b.cgroup.OOMKills() > 0
+	}
 	if e.Signal != 0 {
 		b.exit.Code, b.exit.Signal = 128+int(e.Signal), unix.SignalName(e.Signal)
 	}
@@ -341,12 +343,10 @@ func classify(spec sandbox.Spec, err error) error {
 			return faas.Errorf(faas.Invalid, "the program %q cannot be found in the image: %w", program, errno)
 		}
 	}
-	if e, ok := errors.AsType[*linux.StepError](err); ok {
-		if strings.HasPrefix(e.Step, "enter the working directory") || strings.HasPrefix(e.Step, "mount tmpfs at ") || e.Step == "mount /dev" ||
-			strings.HasPrefix(e.Step, "mount proc") || strings.HasPrefix(e.Step, "mount sysfs") {
-			if errors.Is(e.Errno, unix.ENOENT) || errors.Is(e.Errno, unix.ENOTDIR) || errors.Is(e.Errno, unix.ELOOP) {
-				return faas.Errorf(faas.Invalid, "the image cannot be used: %w", err)
-			}
+	if e, ok := errors.AsType[*linux.StepError](err); ok && onImage(e.Step) {
+		switch e.Errno {
+		case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EINVAL, unix.EACCES, unix.ENAMETOOLONG:
+			return faas.Errorf(faas.Invalid, "the image cannot be used: %w (is there something else than a directory in its place?)", err)
 		}
 	}
 	for _, lack := range []unix.Errno{unix.EAGAIN, unix.ENOMEM, unix.ENOSPC, unix.EMFILE, unix.ENFILE} {
@@ -355,6 +355,12 @@ func classify(spec sandbox.Spec, err error) error {
 		}
 	}
 	return err
+}
+
+// onImage reports whether a step depends on what the image has at a path.
+func onImage(step string) bool {
+	return strings.HasPrefix(step, "mount ") || strings.HasPrefix(step, "enter the working directory") || strings.HasPrefix(step, "bind ") ||
+		strings.HasPrefix(step, "protect ") || strings.HasPrefix(step, "hide ")
 }
 
 // lookedIn returns the directories of candidates.

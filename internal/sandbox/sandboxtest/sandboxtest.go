@@ -192,6 +192,9 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 	})
 	t.Run("StopKillsWhatDoesNotEnd", func(t *testing.T) {
 		b := s.start(t, "hang")
+		if line, _ := bufio.NewReader(b.Stdio().Stdout).ReadString('\n'); line != "ready\n" {
+			t.Fatalf("first line %q", line)
+		}
 		if err := b.Stop(t.Context(), 20*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
