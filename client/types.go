@@ -138,6 +138,7 @@ type Call struct {
 	Kind       faas.CallKind  `json:"kind"`
 	State      faas.CallState `json:"state"`
 	Attempt    int            `json:"attempt"`
+	Waiting    string         `json:"waiting,omitempty"` // while it is queued: its place in line and what it waits for
 	Queued     time.Time      `json:"queued"`
 	Started    time.Time      `json:"started,omitzero"`
 	Finished   time.Time      `json:"finished,omitzero"`

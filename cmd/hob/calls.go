@@ -81,6 +81,8 @@ func runCalls(ctx context.Context, c *cli, filter client.CallFilter) error {
 // ended says how the process of a call ended, or why there was none.
 func ended(call client.Call) string {
 	switch {
+	case call.Waiting != "":
+		return call.Waiting
 	case call.OOM:
 		return "out of memory"
 	case call.Signal != "":

@@ -12,6 +12,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/mattn/go-isatty"
@@ -60,6 +62,7 @@ func run(ctx context.Context, env *environ, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
+		c.json = c.json || slices.Contains(args, "--json") // it may stand behind the flag that was wrong
 		c.printFailure(err)
 	}
 	return exitOf(err)
@@ -142,7 +145,7 @@ func newHelp() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return faas.Errorf(faas.Invalid, "no command or topic %q: %q lists them", rest, "hob help")
+				return faas.Errorf(faas.Invalid, "no command or topic %q: %q lists them", strings.Join(args, " "), "hob help")
 			}
 			about.InitDefaultHelpFlag()
 			return about.Help()

@@ -154,3 +154,20 @@ func TestProgressIsALineOnATerminalAndALinePerLayerElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// TestScript replays the transcripts in testdata/script. A bug that was fixed is
+// a few lines there, under its number.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOB_CONFIG_DIR", env.WorkDir+"/.hob")
+			env.Setenv("HOB_DATA", env.WorkDir+"/data")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // under -race each process else sleeps a second as it ends
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+	})
+}
