@@ -36,7 +36,7 @@ endif
 	CGO_ENABLED=$(if $(RACE),1,0) GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -timeout 15m ./...
 
 bench: build
-	HOB=$(CURDIR)/build/hob scripts/bench.sh
+	build/hob bench
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
