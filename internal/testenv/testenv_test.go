@@ -125,6 +125,13 @@ func TestTestThatCleansUpLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestDockerAnswersOnceATestHasAskedForIt(t *testing.T) {
+	testenv.NeedFeature(t, testenv.Docker)
+	if out, err := exec.Command("docker", "version", "--format", "{{.Server.Version}}").CombinedOutput(); err != nil {
+		t.Errorf("docker version: %v\n%s", err, out)
+	}
+}
+
 func TestDescriptorsNamesOpenFiles(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "open")
 	f, err := os.Create(name)
