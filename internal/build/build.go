@@ -290,7 +290,7 @@ func assemble(ctx context.Context, own *tree, opt Options) (v1.Image, error) {
 		return nil, faas.Errorf(faas.Invalid, "read the base image: %w", err)
 	}
 	cfg := opt.config(cf.Config)
-	if err := all.checkStart(cfg, *want, scratch); err != nil {
+	if err := all.checkStart(cfg, opt.Entrypoint != nil || opt.Cmd != nil && len(cfg.Entrypoint) == 0, *want, scratch); err != nil {
 		return nil, err
 	}
 	layer, err := writeLayer(ctx, entries, layerType, opt.MaxBytes)

@@ -141,8 +141,9 @@ func inspectELF(from string, all io.ReaderAt) (p program, err error) {
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // checkStart reports why what cfg starts cannot start in t. What the base
-// brings is only looked for by name.
-func (t *tree) checkStart(cfg v1.Config, want v1.Platform, scratch bool) error {
+// brings is only looked for by name. What is not there is an error only if the
+// caller asked for it: a base may be wrong about itself.
+func (t *tree) checkStart(cfg v1.Config, asked bool, want v1.Platform, scratch bool) error {
 	words := cfg.Entrypoint
 	if len(words) == 0 {
 		words = cfg.Cmd
@@ -151,6 +152,9 @@ func (t *tree) checkStart(cfg v1.Config, want v1.Platform, scratch bool) error {
 		return nil // Warnings tells
 	}
 	n, at := t.find(words[0], cfg)
+	if n == nil && !asked {
+		return nil
+	}
 	if n == nil {
 		return faas.Errorf(faas.Invalid, "the image would start %s, and there is no such file in it", words[0])
 	}

@@ -91,6 +91,9 @@ func faultOf(err error, r *http.Request, log *slog.Logger) *fault {
 	}
 	id := r.Header.Get("Request-Id")
 	log.ErrorContext(r.Context(), "request failed", "request", id, "method", r.Method, "path", r.URL.Path, "err", err)
+	if id == "" {
+		return refuse(http.StatusInternalServerError, unknown, "internal error")
+	}
 	return refuse(http.StatusInternalServerError, unknown, "internal error; quote request %s", id)
 }
 

@@ -128,12 +128,9 @@ func (d document) runs() bool {
 
 // manifest is what the list of pushes remembers of d, but for what it refers to.
 func (d document) manifest(size int) *manifest {
-	m := &manifest{
-		MediaType: string(d.MediaType), Size: int64(size), ArtifactType: d.ArtifactType,
-		Annotations: d.Annotations, Wanted: time.Now(),
-	}
+	m := &manifest{MediaType: string(d.MediaType), Size: int64(size), ArtifactType: d.ArtifactType, Wanted: time.Now()}
 	if d.Subject != nil {
-		m.Subject = d.Subject.Digest
+		m.Subject, m.Annotations = d.Subject.Digest, d.Annotations // nobody asks for those of others
 	}
 	if m.ArtifactType == "" && d.Config != nil {
 		m.ArtifactType = string(d.Config.MediaType)

@@ -958,3 +958,64 @@ func TestPushedBlobWaitsForItsManifest(t *testing.T) {
 		t.Error("a blob between its upload and its manifest was collected")
 	}
 }
+
+func TestUploadOfADeadDaemonIsSweptAtStart(t *testing.T) {
+	n := newNode(t)
+	resp, _ := n.do(t, "POST", "/v2/x/blobs/uploads/", "")
+	place := resp.Header.Get("Location")
+	if resp, _ := n.do(t, "PATCH", place, "half"); resp.StatusCode != 202 {
+		t.Fatalf("got %d", resp.StatusCode)
+	}
+	n.start(t) // the first one did not stop in order
+	if files, _ := filepath.Glob(filepath.Join(n.images.Content().Dir(), "tmp", "upload-*")); len(files) != 0 {
+		t.Errorf("uploads stayed: %v", files)
+	}
+	if resp, _ := n.do(t, "GET", place, ""); resp.StatusCode != 404 {
+		t.Errorf("got %d", resp.StatusCode)
+	}
+}
+
+// TestIndexWithAnAttestationIsAnImage pushes what docker buildx makes.
+func TestIndexWithAnAttestationIsAnImage(t *testing.T) {
+	n := newNode(t)
+	img := imageFor(t, runtime.GOARCH)
+	proof, err := mutate.Append(empty.Image, mutate.Addendum{Layer: static.NewLayer([]byte(`{"predicate":1}`), "application/vnd.in-toto+json")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: proof, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"}}},
+		mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}})
+	if err := remote.WriteIndex(n.ref(t, "x:1"), list); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := n.images.Get("hob.local/x:1"); err != nil || got.Digest != digest(t, img) {
+		t.Errorf("got %s, %v", got.Digest, err)
+	}
+	back, err := remote.Image(n.ref(t, "x@"+digest(t, proof)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if digest(t, back) != digest(t, proof) {
+		t.Errorf("the attestation came back as %s", digest(t, back))
+	}
+}
+
+// TestIndexesMayNotBeNestedWithoutEnd pushes indexes of indexes under one name
+// and the outermost under another.
+func TestIndexesMayNotBeNestedWithoutEnd(t *testing.T) {
+	n := newNode(t)
+	body := n.thing(t, "deep", "data", "")
+	mt, last := ociManifest, ""
+	for range 8 {
+		d := content.Digest([]byte(body))
+		n.put(t, "deep", d, mt, body)
+		part := desc(mt, d, len(body), "")
+		last = body
+		body, mt = `{"schemaVersion":2,"mediaType":"`+ociIndex+`","manifests":[`+part+`,`+part+`]}`, ociIndex
+	}
+	resp, answer := n.do(t, "PUT", "/v2/other/manifests/1", last, "Content-Type", ociIndex)
+	if resp.StatusCode != 400 || codeOf(t, answer) != "MANIFEST_INVALID" || !strings.Contains(answer, "more than 4 deep") {
+		t.Errorf("got %d %s", resp.StatusCode, answer)
+	}
+}

@@ -33,8 +33,8 @@ type manifest struct {
 	Image        bool              `json:"image,omitempty"`     // it is one, or has one as a part
 	Subject      string            `json:"subject,omitempty"`
 	ArtifactType string            `json:"artifactType,omitempty"`
-	Annotations  map[string]string `json:"annotations,omitempty"`
-	Wanted       time.Time         `json:"wanted"` // when it was pushed, or lost a tag
+	Annotations  map[string]string `json:"annotations,omitempty"` // if it has a subject
+	Wanted       time.Time         `json:"wanted"`                // when it was pushed, or lost a tag
 
 	lease *content.Lease // nil: the image store keeps it
 }
