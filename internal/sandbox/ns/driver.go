@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -270,6 +271,9 @@ type berth struct {
 	cgroup *linux.Cgroup
 }
 
+// manners is how long a berth that is not needed yet waits for its next cgroup.
+const manners = 5 * time.Millisecond
+
 // enterBerth is the setup of a berth's thread.
 func (d *Driver) enterBerth() error {
 	if err := linux.JoinMounts(d.mountNS); err != nil {
@@ -280,7 +284,16 @@ func (d *Driver) enterBerth() error {
 
 // seat gives b a new cgroup and makes it ready. It is tried until it works or the
 // driver closes: a machine that has no room for a cgroup now may have it later.
+//
+// While there are enough others it waits a moment, so as not to take the processor
+// from the sandbox that has just been made.
 func (d *Driver) seat(b *berth) {
+	if b.cgroup != nil && len(d.ready) > cap(d.ready)/2 {
+		select {
+		case <-time.After(manners):
+		case <-d.closing:
+		}
+	}
 	b.cgroup = nil
 	for try := 0; ; try++ {
 		cg, err := d.cgroups.Make(path.Join(d.cgroup(), strconv.FormatInt(d.cgroupN.Add(1), 10)))
