@@ -1,0 +1,89 @@
+// Package api is what the HTTP APIs share: handlers that may fail, the one table
+// of Kinds and statuses, request identifiers, limits of bodies, and the guard of
+// what manages the node. It knows no wire format; each API below it has its own.
+package api
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+
+	"hob/faas"
+)
+
+// status is the only place that knows both Kinds and HTTP statuses.
+var status = map[faas.Kind]int{
+	faas.Internal:    http.StatusInternalServerError,
+	faas.Invalid:     http.StatusBadRequest,
+	faas.NotFound:    http.StatusNotFound,
+	faas.Conflict:    http.StatusConflict,
+	faas.Denied:      http.StatusForbidden,
+	faas.TooLarge:    http.StatusRequestEntityTooLarge,
+	faas.Busy:        http.StatusServiceUnavailable,
+	faas.TimedOut:    http.StatusGatewayTimeout,
+	faas.FuncFailed:  http.StatusBadGateway,
+	faas.Canceled:    499,
+	faas.Unsupported: http.StatusNotImplemented,
+}
+
+// Status returns the HTTP status of an error. One that wraps ErrEnvironment has a
+// status of its own: the headers are what is too large.
+func Status(err error) int {
+	if errors.Is(err, faas.ErrEnvironment) {
+		return http.StatusRequestHeaderFieldsTooLarge
+	}
+	return status[faas.KindOf(err)]
+}
+
+// A Handler is an http.Handler that may fail. Its error is answered once, by
+// Serve, in the shape of the API it belongs to. A Handler that has begun its
+// answer can only break it off, with panic(http.ErrAbortHandler): the client
+// must not take half an answer for a whole one.
+type Handler func(w http.ResponseWriter, r *http.Request) error
+
+// A Fault is an error as the client may see it.
+type Fault struct {
+	Status  int
+	Kind    faas.Kind
+	Message string
+	Request string // ID to quote to the operator
+}
+
+// FaultBody writes a Fault in the shape that one API promises its clients.
+type FaultBody func(w http.ResponseWriter, f Fault)
+
+// Serve adapts h. An Internal error, and a panic, is told to the operator in full
+// and to the caller only as a request ID to quote.
+func Serve(h Handler, body FaultBody, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := recovered(h, w, r)
+		if err == nil {
+			return
+		}
+		kind := faas.KindOf(err)
+		f := Fault{Status: Status(err), Kind: kind, Message: err.Error(), Request: r.Header.Get(RequestID)}
+		if kind == faas.Internal {
+			log.ErrorContext(r.Context(), "request failed",
+				"request", f.Request, "method", r.Method, "path", r.URL.Path, "err", err)
+			f.Message = "internal error; quote request " + f.Request
+		}
+		body(w, f)
+	})
+}
+
+// recovered carries h out and turns a panic into an error, except the one that
+// breaks an answer off.
+func recovered(h Handler, w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(p)
+		default:
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return h(w, r)
+}

@@ -1,0 +1,99 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"hob/faas"
+)
+
+// RequestID is the header that names a request, on requests inside the daemon and
+// on answers. The listener sets it over whatever the client sent.
+const RequestID = "Request-Id"
+
+// Identify gives every request an ID that clients cannot choose.
+func Identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := faas.NewID()
+		r.Header.Set(RequestID, id)
+		w.Header().Set(RequestID, id)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Limit bounds the body of a request. Reading more than limit bytes fails as
+// TooLarge with the number; zero is no limit. A length that the client announces
+// and that is over the limit fails at once.
+func Limit(w http.ResponseWriter, r *http.Request, limit faas.Bytes) (io.Reader, error) {
+	if limit <= 0 {
+		return r.Body, nil
+	}
+	if r.ContentLength > int64(limit) {
+		return nil, tooLarge(limit)
+	}
+	return &limited{http.MaxBytesReader(w, r.Body, int64(limit)), limit}, nil
+}
+
+type limited struct {
+	r     io.Reader
+	limit faas.Bytes
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if _, over := errors.AsType[*http.MaxBytesError](err); over {
+		err = tooLarge(l.limit)
+	}
+	return n, err
+}
+
+func tooLarge(limit faas.Bytes) error {
+	return faas.Errorf(faas.TooLarge, "the payload is over the limit of %v", limit)
+}
+
+// Guard keeps web pages away from what manages the node. A browser can be made to
+// send requests to any address its user can reach; Guard refuses those that name a
+// host that is not this node (so that no page can point its own name here), and
+// those that a page of another origin sends.
+type Guard struct {
+	Hosts []string // names, without port, that a Host header may have besides loopback
+}
+
+// Wrap refuses with body what Guard does not let through, and passes the rest on.
+func (g Guard) Wrap(next http.Handler, body FaultBody) http.Handler {
+	origin := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := g.checkHost(r.Host)
+		if err == nil && origin.Check(r) != nil {
+			err = faas.Errorf(faas.Denied, "a web page of another origin may not manage this node")
+		}
+		if err != nil {
+			body(w, Fault{Status: Status(err), Kind: faas.KindOf(err), Message: err.Error(), Request: r.Header.Get(RequestID)})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (g Guard) checkHost(hostport string) error {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if strings.EqualFold(host, "localhost") {
+		return nil
+	}
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Unmap().IsLoopback() {
+		return nil
+	}
+	if slices.ContainsFunc(g.Hosts, func(h string) bool { return strings.EqualFold(h, host) }) {
+		return nil
+	}
+	return faas.Errorf(faas.Denied, "the host %q does not name this node: use its loopback address, or add the name to the setting hosts", hostport)
+}
