@@ -1,0 +1,17 @@
+package memory_test
+
+import (
+	"testing"
+
+	"hob/internal/store"
+	"hob/internal/store/memory"
+	"hob/internal/store/storetest"
+)
+
+func TestContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store {
+		s := memory.New()
+		t.Cleanup(func() { s.Close() })
+		return s
+	})
+}

@@ -1,0 +1,193 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"hob/faas"
+)
+
+// applicationID marks the file as ours: "hobd".
+const applicationID = 0x686f6264
+
+// migrations are the steps from an empty file to the present schema: step n
+// makes version n+1 of version n. A step that has been released is never
+// changed; a change of the schema is a new step at the end.
+func migrations() []string {
+	return []string{
+		// 1: apps and functions. A column is what is asked for; the rest of a
+		// definition is JSON, so that a new setting needs no step.
+		`CREATE TABLE app (
+			id         TEXT PRIMARY KEY,
+			name       TEXT NOT NULL UNIQUE,
+			revision   INTEGER NOT NULL,
+			created    INTEGER NOT NULL, -- microseconds since 1970, as all times
+			updated    INTEGER NOT NULL,
+			definition TEXT NOT NULL
+		) STRICT;
+		CREATE TABLE function (
+			id         TEXT PRIMARY KEY,
+			app        TEXT NOT NULL REFERENCES app (id),
+			name       TEXT NOT NULL,
+			revision   INTEGER NOT NULL,
+			created    INTEGER NOT NULL,
+			updated    INTEGER NOT NULL,
+			definition TEXT NOT NULL,
+			UNIQUE (app, name)
+		) STRICT;`,
+	}
+}
+
+// migrate brings the database to the present version, each step in a
+// transaction of its own. It refuses a file that is not ours and one whose
+// version it does not know.
+func migrate(ctx context.Context, conn *sql.Conn, path string) error {
+	var id, version, tables int
+	if err := conn.QueryRowContext(ctx, "SELECT (SELECT * FROM pragma_application_id), (SELECT * FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)").Scan(&id, &version, &tables); err != nil {
+		return err
+	}
+	steps := migrations()
+	switch {
+	case tables > 0 && id != applicationID:
+		return faas.Errorf(faas.Invalid, "%s is an SQLite database, but not one of hob: choose another data directory, or move the file away", path)
+	case version > len(steps):
+		return faas.Errorf(faas.Unsupported, "the database %s has schema version %d, and this hob knows versions up to %d: run the newer hob again, or restore a backup made before it", path, version, len(steps))
+	}
+	for ; version < len(steps); version++ {
+		step := fmt.Sprintf("BEGIN IMMEDIATE; %s\nPRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", steps[version], applicationID, version+1)
+		if _, err := conn.ExecContext(ctx, step); err != nil {
+			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // nothing to roll back is no harm
+			return fmt.Errorf("schema step %d: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+// appJSON is the column definition of an app.
+type appJSON struct {
+	Env map[string]string `json:"env"`
+}
+
+// functionJSON is the column definition of a function. No field is left out
+// when it is zero: what is absent was written before the field existed and
+// reads as the default, which zero may not be.
+type functionJSON struct {
+	Image          string            `json:"image"`
+	Digest         string            `json:"digest"`
+	Format         faas.Format       `json:"format"`
+	Entrypoint     []string          `json:"entrypoint"`
+	Command        []string          `json:"command"`
+	Env            map[string]string `json:"env"`
+	Workdir        string            `json:"workdir"`
+	User           string            `json:"user"`
+	Writable       bool              `json:"writable"`
+	Network        string            `json:"network"`
+	Memory         faas.Bytes        `json:"memory"`
+	CPU            faas.CPU          `json:"cpu"`
+	TmpSize        faas.Bytes        `json:"tmp_size"`
+	Timeout        time.Duration     `json:"timeout"` // nanoseconds, as all durations
+	Wait           time.Duration     `json:"wait"`
+	StartTimeout   time.Duration     `json:"start_timeout"`
+	Idle           time.Duration     `json:"idle"`
+	MaxConcurrency int               `json:"max_concurrency"`
+	Line           int               `json:"line"`
+}
+
+func functionToJSON(fn faas.Function) functionJSON {
+	return functionJSON{
+		Image: fn.Image, Digest: fn.Digest, Format: fn.Format,
+		Entrypoint: fn.Entrypoint, Command: fn.Command, Env: fn.Env,
+		Workdir: fn.Workdir, User: fn.User, Writable: fn.Writable, Network: fn.Network,
+		Memory: fn.Memory, CPU: fn.CPU, TmpSize: fn.TmpSize,
+		Timeout: fn.Timeout, Wait: fn.Wait, StartTimeout: fn.StartTimeout, Idle: fn.Idle,
+		MaxConcurrency: fn.MaxConcurrency, Line: fn.Line,
+	}
+}
+
+func (j functionJSON) function() faas.Function {
+	return faas.Function{
+		Image: j.Image, Digest: j.Digest, Format: j.Format,
+		Entrypoint: j.Entrypoint, Command: j.Command, Env: j.Env,
+		Workdir: j.Workdir, User: j.User, Writable: j.Writable, Network: j.Network,
+		Memory: j.Memory, CPU: j.CPU, TmpSize: j.TmpSize,
+		Timeout: j.Timeout, Wait: j.Wait, StartTimeout: j.StartTimeout, Idle: j.Idle,
+		MaxConcurrency: j.MaxConcurrency, Line: j.Line,
+	}
+}
+
+// merged is the JSON of v with those fields of old that v does not know: they
+// were written by a newer hob, to which the database may return.
+func merged(v any, old string) (string, error) {
+	b, err := json.Marshal(v)
+	if err != nil || old == "" {
+		return string(b), err
+	}
+	var kept, fields map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(old), &kept); err != nil {
+		return "", err
+	}
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return "", err
+	}
+	known := len(fields)
+	for name, value := range kept {
+		if _, ok := fields[name]; !ok {
+			fields[name] = value
+		}
+	}
+	if len(fields) > known {
+		b, err = json.Marshal(fields)
+	}
+	return string(b), err
+}
+
+// columns of app and function, in the order in which scanApp and scanFunction
+// take them.
+const (
+	appColumns      = "app.id, app.name, app.revision, app.created, app.updated, app.definition"
+	functionColumns = "function.id, function.app, function.name, function.revision, function.created, function.updated, function.definition"
+)
+
+// scanApp reads one row; definition is its JSON as it is stored.
+func scanApp(scan func(...any) error) (app faas.App, definition string, err error) {
+	var created, updated int64
+	if err := scan(&app.ID, &app.Name, &app.Revision, &created, &updated, &definition); err != nil {
+		return faas.App{}, "", err
+	}
+	var j appJSON
+	if err := json.Unmarshal([]byte(definition), &j); err != nil {
+		return faas.App{}, "", damagedRow("app", app.Name, err)
+	}
+	app.Env, app.Created, app.Updated = j.Env, time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
+	return app, definition, nil
+}
+
+// scanFunction reads one row; definition is its JSON as it is stored.
+func scanFunction(scan func(...any) error, defaults functionJSON) (fn faas.Function, definition string, err error) {
+	var (
+		id, app, name              string
+		revision, created, updated int64
+	)
+	if err := scan(&id, &app, &name, &revision, &created, &updated, &definition); err != nil {
+		return faas.Function{}, "", err
+	}
+	j := defaults
+	if err := json.Unmarshal([]byte(definition), &j); err != nil {
+		return faas.Function{}, "", damagedRow("function", name, err)
+	}
+	fn = j.function()
+	fn.ID, fn.App, fn.Name, fn.Revision = id, app, name, revision
+	fn.Created, fn.Updated = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
+	return fn, definition, nil
+}
+
+// defaultJSON is what a function reads as where its JSON says nothing.
+func defaultJSON() functionJSON { return functionToJSON(faas.Function{}.WithDefaults()) }
+
+// damagedRow says that the JSON of a row cannot be read.
+func damagedRow(what, name string, err error) error {
+	return fmt.Errorf("%w: the definition of %s %q cannot be read: %w", errDamaged, what, name, err)
+}

@@ -1,0 +1,416 @@
+// Package sqlite is the store of one node: a single SQLite file beside its
+// write-ahead log, in pure Go. It owns the schema, its migrations, and the way
+// a change becomes durable; what a definition means is decided above it.
+//
+// README.md in this directory states the schema and its invariants.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	sqlite3 "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+
+	"hob/faas"
+	"hob/internal/store"
+)
+
+var _ store.Store = (*Store)(nil)
+
+// readers is the most connections that read at once.
+const readers = 4
+
+// Store implements store.Store. Make one with Open.
+type Store struct {
+	path    string
+	writers *sql.DB   // of one connection
+	conn    *sql.Conn // the writer's; used by whoever has the turn
+	readers *sql.DB
+	stmt    statements
+	closers []io.Closer // the statements of stmt
+	feed    store.Feed
+
+	turn chan struct{} // capacity 1; who put something in has the turn to write
+
+	mu      sync.Mutex
+	waiting []*write // guarded by mu, as all below; for the next turn, oldest first
+	closed  bool
+}
+
+// statements are prepared once. Those that end in W belong to conn, as do all
+// that change something; the others to readers.
+type statements struct {
+	app, apps, function, functions, functionsOf    *sql.Stmt
+	appByIDW, appByNameW, functionIDsW             *sql.Stmt
+	functionByIDW, functionByNameW                 *sql.Stmt
+	putApp, deleteApp, putFunction, deleteFunction *sql.Stmt
+	deleteFunctionsOf                              *sql.Stmt
+}
+
+// Open opens the database at path and brings its schema to the present version;
+// it makes the file (mode 0600) if there is none, in a directory that exists. A
+// file that is no database, is damaged, belongs to a newer hob or cannot be
+// written is an error that names it and says what to do.
+func Open(ctx context.Context, path string) (*Store, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := create(path); err != nil {
+		return nil, err
+	}
+	s := &Store{path: path, turn: make(chan struct{}, 1)}
+	if err := s.open(ctx); err != nil {
+		s.Close()
+		return nil, s.explain(err)
+	}
+	return s, nil
+}
+
+// create makes an empty file if there is none, and sees to it that the file can
+// be read and written by its owner alone.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	made := err == nil
+	if errors.Is(err, fs.ErrExist) {
+		f, err = os.OpenFile(path, os.O_RDWR, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return faas.Errorf(faas.Invalid, "open the database: %s is not a regular file", path)
+	}
+	if info.Mode().Perm() != 0o600 {
+		if err := f.Chmod(0o600); err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
+	}
+	if !made {
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(path)) // the name of a new file is durable with its directory
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	return nil
+}
+
+// open opens the connections of s.
+func (s *Store) open(ctx context.Context) (err error) {
+	source := func(pragmas ...string) string {
+		u := url.URL{Scheme: "file", Path: s.path}
+		u.RawQuery = url.Values{"_pragma": append([]string{"busy_timeout(5000)", "synchronous(FULL)", "foreign_keys(ON)"}, pragmas...)}.Encode()
+		return u.String()
+	}
+	if s.writers, err = sql.Open("sqlite", source("journal_mode(WAL)")); err != nil {
+		return err
+	}
+	s.writers.SetMaxOpenConns(1)
+	if s.conn, err = s.writers.Conn(ctx); err != nil {
+		return err
+	}
+	if err := migrate(ctx, s.conn, s.path); err != nil {
+		return err
+	}
+	if s.readers, err = sql.Open("sqlite", source("query_only(ON)")); err != nil {
+		return err
+	}
+	s.readers.SetMaxOpenConns(readers)
+	s.readers.SetMaxIdleConns(readers)
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	return s.makeDefaultApp(ctx)
+}
+
+func (s *Store) prepare(ctx context.Context) error {
+	const function = "SELECT " + functionColumns + " FROM function "
+	for _, p := range []struct {
+		stmt **sql.Stmt
+		on   interface {
+			PrepareContext(context.Context, string) (*sql.Stmt, error)
+		}
+		query string
+	}{
+		{&s.stmt.app, s.readers, "SELECT " + appColumns + " FROM app WHERE name = ?"},
+		{&s.stmt.apps, s.readers, "SELECT " + appColumns + " FROM app ORDER BY name"},
+		{&s.stmt.function, s.readers, function + "WHERE app = ? AND name = ?"},
+		{&s.stmt.functions, s.readers, function + "JOIN app ON app.id = function.app ORDER BY app.name, function.name"},
+		{&s.stmt.functionsOf, s.readers, function + "WHERE app = ? ORDER BY name"},
+
+		{&s.stmt.appByIDW, s.conn, "SELECT " + appColumns + " FROM app WHERE id = ?"},
+		{&s.stmt.appByNameW, s.conn, "SELECT " + appColumns + " FROM app WHERE name = ?"},
+		{&s.stmt.functionByIDW, s.conn, function + "WHERE id = ?"},
+		{&s.stmt.functionByNameW, s.conn, function + "WHERE app = ? AND name = ?"},
+		{&s.stmt.functionIDsW, s.conn, "SELECT id FROM function WHERE app = ? ORDER BY name"},
+		{&s.stmt.putApp, s.conn, `INSERT INTO app (id, name, revision, created, updated, definition) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, updated = excluded.updated, definition = excluded.definition`},
+		{&s.stmt.putFunction, s.conn, `INSERT INTO function (id, app, name, revision, created, updated, definition) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, updated = excluded.updated, definition = excluded.definition`},
+		{&s.stmt.deleteApp, s.conn, "DELETE FROM app WHERE id = ?"},
+		{&s.stmt.deleteFunction, s.conn, "DELETE FROM function WHERE id = ?"},
+		{&s.stmt.deleteFunctionsOf, s.conn, "DELETE FROM function WHERE app = ?"},
+	} {
+		var err error
+		if *p.stmt, err = p.on.PrepareContext(ctx, p.query); err != nil {
+			return err
+		}
+		s.closers = append(s.closers, *p.stmt)
+	}
+	return nil
+}
+
+func (s *Store) makeDefaultApp(ctx context.Context) error {
+	_, err := s.PutApp(ctx, faas.App{ID: faas.NewID(), Name: faas.DefaultApp}, store.IfNew)
+	if faas.KindOf(err) == faas.Conflict {
+		return nil // it is there
+	}
+	return err
+}
+
+// isClosed is the answer to a write that came too late.
+func (s *Store) isClosed() error {
+	return faas.Errorf(faas.Busy, "the database %s is closed: hob is shutting down", s.path)
+}
+
+// Close implements store.Store. Called again it does nothing.
+func (s *Store) Close() error {
+	s.turn <- struct{}{} // when it is ours no transaction runs
+	defer func() { <-s.turn }()
+	s.mu.Lock()
+	late, again := s.waiting, s.closed
+	s.waiting, s.closed = nil, true
+	s.mu.Unlock()
+	for _, w := range late {
+		w.done <- s.isClosed()
+	}
+	if again {
+		return nil
+	}
+	s.feed.Close()
+	var errs []error
+	for _, stmt := range s.closers { // the engine keeps the file open for one that is left
+		errs = append(errs, stmt.Close())
+	}
+	if s.readers != nil {
+		errs = append(errs, s.readers.Close())
+	}
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	if s.writers != nil { // the last: it moves the log into the database
+		errs = append(errs, s.writers.Close())
+	}
+	return s.explain(errors.Join(errs...))
+}
+
+// Watch implements store.Definitions.
+func (s *Store) Watch(ctx context.Context) iter.Seq[store.Change] { return s.feed.Watch(ctx) }
+
+// App implements store.Definitions.
+func (s *Store) App(ctx context.Context, name string) (faas.App, error) {
+	app, _, err := scanApp(s.stmt.app.QueryRowContext(ctx, name).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return faas.App{}, faas.Errorf(faas.NotFound, "no app %q", name)
+	}
+	return app, s.explain(err)
+}
+
+// Apps implements store.Definitions.
+func (s *Store) Apps(ctx context.Context) ([]faas.App, error) {
+	rows, err := s.stmt.apps.QueryContext(ctx)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	defer rows.Close()
+	var all []faas.App
+	for rows.Next() {
+		app, _, err := scanApp(rows.Scan)
+		if err != nil {
+			return nil, s.explain(err)
+		}
+		all = append(all, app)
+	}
+	return all, s.explain(rows.Err())
+}
+
+// Function implements store.Definitions.
+func (s *Store) Function(ctx context.Context, appID, name string) (faas.Function, error) {
+	fn, _, err := scanFunction(s.stmt.function.QueryRowContext(ctx, appID, name).Scan, defaultJSON())
+	if errors.Is(err, sql.ErrNoRows) {
+		return faas.Function{}, faas.Errorf(faas.NotFound, "no function %q in the app with the ID %q", name, appID)
+	}
+	return fn, s.explain(err)
+}
+
+// Functions implements store.Definitions.
+func (s *Store) Functions(ctx context.Context, appID string) ([]faas.Function, error) {
+	var rows *sql.Rows
+	var err error
+	if appID == "" {
+		rows, err = s.stmt.functions.QueryContext(ctx)
+	} else {
+		rows, err = s.stmt.functionsOf.QueryContext(ctx, appID)
+	}
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	defer rows.Close()
+	var all []faas.Function
+	defaults := defaultJSON()
+	for rows.Next() {
+		fn, _, err := scanFunction(rows.Scan, defaults)
+		if err != nil {
+			return nil, s.explain(err)
+		}
+		all = append(all, fn)
+	}
+	return all, s.explain(rows.Err())
+}
+
+// putApp is PutApp inside a transaction.
+func (s *Store) putApp(ctx context.Context, app faas.App, ifRevision int64) (faas.App, error) {
+	old, stored, err := one(scanApp(s.stmt.appByIDW.QueryRowContext(ctx, app.ID).Scan))
+	if err != nil {
+		return faas.App{}, err
+	}
+	namesake, _, err := one(scanApp(s.stmt.appByNameW.QueryRowContext(ctx, app.Name).Scan))
+	if err != nil {
+		return faas.App{}, err
+	}
+	if app, err = store.NextApp(app, ifRevision, old, namesake, time.Now()); err != nil {
+		return faas.App{}, err
+	}
+	definition, err := merged(appJSON{Env: app.Env}, stored)
+	if err != nil {
+		return faas.App{}, fmt.Errorf("write app %q: %w", app.Name, err)
+	}
+	_, err = s.stmt.putApp.ExecContext(ctx, app.ID, app.Name, app.Revision, app.Created.UnixMicro(), app.Updated.UnixMicro(), definition)
+	return app, err
+}
+
+// deleteApp is DeleteApp inside a transaction.
+func (s *Store) deleteApp(ctx context.Context, id string) ([]store.Change, error) {
+	app, _, err := one(scanApp(s.stmt.appByIDW.QueryRowContext(ctx, id).Scan))
+	switch {
+	case err != nil:
+		return nil, err
+	case app == nil:
+		return nil, faas.Errorf(faas.NotFound, "no app with the ID %q", id)
+	case app.Name == faas.DefaultApp:
+		return nil, store.KeepsDefaultApp()
+	}
+	rows, err := s.stmt.functionIDsW.QueryContext(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var changes []store.Change
+	for rows.Next() {
+		var fn string
+		if err := rows.Scan(&fn); err != nil {
+			return nil, err
+		}
+		changes = append(changes, store.Change{Deleted: fn})
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	if _, err := s.stmt.deleteFunctionsOf.ExecContext(ctx, id); err != nil {
+		return nil, err
+	}
+	_, err = s.stmt.deleteApp.ExecContext(ctx, id)
+	return append(changes, store.Change{Deleted: id}), err
+}
+
+// putFunction is PutFunction inside a transaction.
+func (s *Store) putFunction(ctx context.Context, fn faas.Function, ifRevision int64) (faas.Function, error) {
+	app, _, err := one(scanApp(s.stmt.appByIDW.QueryRowContext(ctx, fn.App).Scan))
+	if err != nil {
+		return faas.Function{}, err
+	}
+	old, stored, err := one(scanFunction(s.stmt.functionByIDW.QueryRowContext(ctx, fn.ID).Scan, defaultJSON()))
+	if err != nil {
+		return faas.Function{}, err
+	}
+	namesake, _, err := one(scanFunction(s.stmt.functionByNameW.QueryRowContext(ctx, fn.App, fn.Name).Scan, defaultJSON()))
+	if err != nil {
+		return faas.Function{}, err
+	}
+	if fn, err = store.NextFunction(fn, ifRevision, app, old, namesake, time.Now()); err != nil {
+		return faas.Function{}, err
+	}
+	definition, err := merged(functionToJSON(fn), stored)
+	if err != nil {
+		return faas.Function{}, fmt.Errorf("write function %q: %w", fn.Name, err)
+	}
+	_, err = s.stmt.putFunction.ExecContext(ctx, fn.ID, fn.App, fn.Name, fn.Revision, fn.Created.UnixMicro(), fn.Updated.UnixMicro(), definition)
+	return fn, err
+}
+
+// one turns "no row" into nil.
+func one[T any](v T, definition string, err error) (*T, string, error) {
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, "", nil
+	case err != nil:
+		return nil, "", err
+	}
+	return &v, definition, nil
+}
+
+// errDamaged marks what was found in a row but cannot have been written by us.
+var errDamaged = errors.New("the database is damaged")
+
+// explain turns an error of the engine into one that names the file and says
+// what to do. An error with a Kind, and the end of a context, stay as they are.
+func (s *Store) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*faas.Error](err); ok || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	const restore = "stop hob, then move the file and those beside it (-wal, -shm) away to start anew, or restore a backup"
+	if errors.Is(err, errDamaged) {
+		return fmt.Errorf("database %s: %w; %s", s.path, err, restore)
+	}
+	e, ok := errors.AsType[*sqlite3.Error](err)
+	if !ok {
+		return fmt.Errorf("database %s: %w", s.path, err)
+	}
+	switch code := e.Code(); {
+	case code&0xff == lib.SQLITE_FULL, code == lib.SQLITE_IOERR_SHMSIZE:
+		return faas.Errorf(faas.Busy, "the disk of the database %s is full: make room, then try again: %w", s.path, err)
+	case code&0xff == lib.SQLITE_BUSY, code&0xff == lib.SQLITE_LOCKED:
+		return faas.Errorf(faas.Busy, "the database %s is in use by another process: %w", s.path, err)
+	case code&0xff == lib.SQLITE_NOTADB:
+		return fmt.Errorf("the file %s is not a database, or is damaged (%w): %s", s.path, err, restore)
+	case code&0xff == lib.SQLITE_CORRUPT:
+		return fmt.Errorf("the database %s is damaged (%w): %s", s.path, err, restore)
+	case code&0xff == lib.SQLITE_READONLY, code&0xff == lib.SQLITE_CANTOPEN, code&0xff == lib.SQLITE_PERM:
+		return fmt.Errorf("the database %s cannot be opened for writing (%w): see that hob may write to the file, to those beside it (-wal, -shm) and to the directory", s.path, err)
+	}
+	return fmt.Errorf("database %s: %w", s.path, err)
+}

@@ -1,0 +1,483 @@
+package sqlite_test
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"hob/faas"
+	"hob/internal/store"
+	"hob/internal/store/memory"
+	"hob/internal/store/sqlite"
+	"hob/internal/store/storetest"
+	"hob/internal/testenv"
+)
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv("HOB_TEST_PUT_FOREVER"); path != "" {
+		putForever(path)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func open(t *testing.T, path string) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func openNew(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "hob.db")) }
+
+func TestContract(t *testing.T) { storetest.Run(t, openNew) }
+
+func TestAnswersLikeMemory(t *testing.T) {
+	storetest.Equal(t, openNew, func(*testing.T) store.Store { return memory.New() })
+}
+
+func TestReopenedStoreHoldsWhatItHeld(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "with space ? # % ü", "hob.db")
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, path)
+	app, err := s.App(t.Context(), faas.DefaultApp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fn, err := s.PutFunction(t.Context(), storetest.Function(app, "resize"), store.IfNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path)
+	again, err := s.App(t.Context(), faas.DefaultApp)
+	if err != nil || again.ID != app.ID {
+		t.Errorf("default app = %v, %v; want the ID %s", again, err, app.ID)
+	}
+	if got, err := s.Function(t.Context(), app.ID, "resize"); err != nil || got.Revision != fn.Revision || !got.Created.Equal(fn.Created) {
+		t.Errorf("Function = %+v, %v; want %+v", got, err, fn)
+	}
+}
+
+func TestFilesAreForTheOwnerAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	open(t, path)
+	names, err := filepath.Glob(path + "*")
+	if err != nil || len(names) != 3 {
+		t.Fatalf("files %v, %v; want the database, its log and its index", names, err)
+	}
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v, want 0600", name, info.Mode())
+		}
+	}
+}
+
+func TestNewerDatabaseIsRefusedWithBothNumbers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	if err := open(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, path, "PRAGMA user_version = 41")
+	_, err := sqlite.Open(t.Context(), path)
+	if err == nil || faas.KindOf(err) != faas.Unsupported || !strings.Contains(err.Error(), "schema version 41") ||
+		!strings.Contains(err.Error(), "up to 1") || !strings.Contains(err.Error(), path) {
+		t.Errorf("Open = %v; want unsupported with the file, 41 and 1", err)
+	}
+}
+
+func TestForeignDatabaseIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	execSQL(t, path, "CREATE TABLE song (title TEXT)")
+	if _, err := sqlite.Open(t.Context(), path); faas.KindOf(err) != faas.Invalid || !strings.Contains(err.Error(), path) {
+		t.Errorf("Open of somebody else's database = %v, want invalid", err)
+	}
+}
+
+func TestDamagedDatabaseSaysWhatToDo(t *testing.T) {
+	fill := func(t *testing.T) string {
+		path := filepath.Join(t.TempDir(), "hob.db")
+		s := open(t, path)
+		app, err := s.App(t.Context(), faas.DefaultApp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 50 {
+			if _, err := s.PutFunction(t.Context(), storetest.Function(app, fmt.Sprint("fn", i)), store.IfNew); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	// read opens the store and reads everything, as the daemon does at its start.
+	read := func(path string) error {
+		s, err := sqlite.Open(context.Background(), path)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		_, err = s.Functions(context.Background(), "")
+		return err
+	}
+	overwrite := func(t *testing.T, path string, at int64, with []byte) {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(with, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, damage := range map[string]func(t *testing.T, path string){
+		"text":   func(t *testing.T, path string) { overwrite(t, path, 0, []byte("this is not a database at all")) },
+		"header": func(t *testing.T, path string) { overwrite(t, path, 16, make([]byte, 84)) },
+		"schema": func(t *testing.T, path string) { overwrite(t, path, 100, make([]byte, 3000)) },
+		"pages":  func(t *testing.T, path string) { overwrite(t, path, 3*4096, []byte(strings.Repeat("\xff", 8*4096))) },
+		"cut off": func(t *testing.T, path string) {
+			if err := os.Truncate(path, 3*4096+17); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"definition": func(t *testing.T, path string) {
+			execSQL(t, path, `UPDATE function SET definition = '{"image":' WHERE name = 'fn7'`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := fill(t)
+			damage(t, path)
+			err := read(path)
+			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "restore a backup") {
+				t.Errorf("opening and reading = %v; want an error that names the file and says what to do", err)
+			}
+		})
+	}
+}
+
+func TestUnusablePathIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := sqlite.Open(t.Context(), dir); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Errorf("Open of a directory = %v, want an error that names it", err)
+	}
+	path := filepath.Join(dir, "absent", "hob.db")
+	if _, err := sqlite.Open(t.Context(), path); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
+		t.Errorf("Open in an absent directory = %v, want an error that names it", err)
+	}
+}
+
+func TestFieldsOfANewerHobSurviveAChange(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	s := open(t, path)
+	app, err := s.App(t.Context(), faas.DefaultApp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fn, err := s.PutFunction(t.Context(), storetest.Function(app, "resize"), store.IfNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, path, `UPDATE function SET definition = json_set(definition, '$.isolation', json('{"vm":true}'))`)
+	fn.Image = "changed"
+	if _, err := s.PutFunction(t.Context(), fn, fn.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := querySQL(t, path, `SELECT definition ->> '$.isolation' || ' ' || (definition ->> '$.image') FROM function`), `{"vm":true} changed`; got != want {
+		t.Errorf("stored %s, want %s", got, want)
+	}
+}
+
+func TestFieldsThatAnOlderHobDidNotWriteReadAsDefaults(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	s := open(t, path)
+	app, err := s.App(t.Context(), faas.DefaultApp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PutFunction(t.Context(), storetest.Function(app, "resize"), store.IfNew); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, path, `UPDATE function SET definition = json_set(json_remove(definition, '$.line', '$.idle'), '$.wait', 0)`)
+	got, err := s.Function(t.Context(), app.ID, "resize")
+	if err != nil || got.Line != faas.DefaultLine || got.Idle != faas.DefaultIdle || got.Wait != 0 {
+		t.Errorf("line %d, idle %v, wait %v, %v; want the defaults of what is absent, and 0 for what is 0", got.Line, got.Idle, got.Wait, err)
+	}
+}
+
+func TestFullDiskIsBusyAndPasses(t *testing.T) {
+	testenv.NeedRoot(t)
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", dir).CombinedOutput(); err != nil {
+		t.Fatalf("mount: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	path := filepath.Join(dir, "hob.db")
+	s := open(t, path)
+	app, err := s.App(t.Context(), faas.DefaultApp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(dir, "ballast")
+	_ = os.WriteFile(ballast, make([]byte, 1<<20), 0o600) // as much as there is room for
+	var full error
+	put := 0
+	for i := range 200 {
+		if _, full = s.PutFunction(t.Context(), storetest.Function(app, fmt.Sprint("fn", i)), store.IfNew); full != nil {
+			break
+		}
+		put++
+	}
+	if faas.KindOf(full) != faas.Busy || !strings.Contains(full.Error(), path) {
+		t.Fatalf("PutFunction on a full disk = %v, want busy with the path", full)
+	}
+	if all, err := s.Functions(t.Context(), ""); err != nil || len(all) != put {
+		t.Errorf("%d functions, %v; want the %d that were put", len(all), err, put)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PutFunction(t.Context(), storetest.Function(app, "late"), store.IfNew); err != nil {
+		t.Errorf("PutFunction when there is room again = %v", err)
+	}
+}
+
+func TestWriteAfterCloseIsRefused(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "hob.db"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PutApp(t.Context(), faas.App{ID: "x", Name: "x"}, store.IfNew); faas.KindOf(err) != faas.Busy {
+		t.Errorf("PutApp = %v, want busy", err)
+	}
+}
+
+// putForever puts functions into the store at path from several goroutines and
+// prints the name of each after its Put has returned nil.
+func putForever(path string) {
+	ctx := context.Background()
+	s, err := sqlite.Open(ctx, path)
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	app, err := s.App(ctx, faas.DefaultApp)
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	var wg sync.WaitGroup
+	for worker := range 4 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				name := fmt.Sprintf("fn-%d-%d", worker, i)
+				if _, err := s.PutFunction(ctx, storetest.Function(app, name), store.IfNew); err != nil {
+					fmt.Println("error", err)
+					return
+				}
+				fmt.Println(name) // one write to a pipe: whole or not at all
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestWhatPutReturnedNilForSurvivesKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	put := make(map[string]bool)
+	for round := range 3 {
+		dir := filepath.Dir(path)
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "HOB_TEST_PUT_FOREVER="+path)
+		cmd.Dir = dir
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if strings.HasPrefix(lines.Text(), "error") {
+				if n == 0 || !strings.Contains(lines.Text(), "exists") {
+					t.Error(lines.Text())
+				}
+				continue
+			}
+			put[lines.Text()] = true
+			if n++; n == 60+17*round {
+				if err := cmd.Process.Kill(); err != nil { // SIGKILL; what was printed before it is still read
+					t.Error(err)
+				}
+			}
+		}
+		_ = cmd.Wait() // killed
+		func() {
+			s, err := sqlite.Open(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			all, err := s.Functions(t.Context(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			there := make(map[string]bool)
+			for _, fn := range all {
+				there[fn.Name] = true
+			}
+			for name := range put {
+				if !there[name] {
+					t.Errorf("round %d: %s was put and is gone", round, name)
+				}
+			}
+			for _, fn := range all { // the next round makes the same names
+				if err := s.DeleteFunction(t.Context(), fn.ID); err != nil {
+					t.Error(err)
+				}
+			}
+			clear(put)
+		}()
+	}
+}
+
+func TestThousandFunctionsLoadFast(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	fillThousand(t, path)
+	start := time.Now()
+	s := open(t, path)
+	opened := time.Since(start)
+	all, err := s.Functions(t.Context(), "")
+	if err != nil || len(all) != 1000 {
+		t.Fatalf("%d functions, %v; want 1000", len(all), err)
+	}
+	t.Logf("opened in %v, read in %v", opened, time.Since(start)-opened)
+	if took := time.Since(start); took > time.Second { // a guard, not the figure: that is BenchmarkLoad
+		t.Errorf("open and read 1,000 functions: %v", took)
+	}
+}
+
+func fillThousand(t testing.TB, path string) {
+	s, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	app, err := s.App(t.Context(), faas.DefaultApp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for worker := range 50 {
+		wg.Go(func() {
+			for i := range 20 {
+				if _, err := s.PutFunction(t.Context(), storetest.Function(app, fmt.Sprintf("fn%d", worker*20+i)), store.IfNew); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// BenchmarkLoad is what a start of the daemon pays: open, and read 1,000 functions.
+func BenchmarkLoad(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "hob.db")
+	fillThousand(b, path)
+	for b.Loop() {
+		s, err := sqlite.Open(b.Context(), path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if all, err := s.Functions(b.Context(), ""); err != nil || len(all) != 1000 {
+			b.Fatal(len(all), err)
+		}
+		s.Close()
+	}
+}
+
+// BenchmarkPut shows what group commit gains: compare the callers of one run.
+func BenchmarkPut(b *testing.B) {
+	for _, callers := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "hob.db"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			app, err := s.App(b.Context(), faas.DefaultApp)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.SetParallelism(max(1, callers/2))
+			b.RunParallel(func(pb *testing.PB) {
+				fn := storetest.Function(app, "fn-"+faas.NewID())
+				for pb.Next() {
+					if _, err := s.PutFunction(b.Context(), fn, store.AnyRevision); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func execSQL(t *testing.T, path, query string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(query); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func querySQL(t *testing.T, path, query string) (answer string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRow(query).Scan(&answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}

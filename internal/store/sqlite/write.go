@@ -1,0 +1,168 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"hob/faas"
+	"hob/internal/store"
+)
+
+// A write is one change on its way into the database.
+type write struct {
+	// do makes the change inside the transaction that is open on the writer's
+	// connection. An error with a Kind means that it has changed nothing; any
+	// other ends the whole transaction.
+	do      func(ctx context.Context) ([]store.Change, error)
+	changes []store.Change
+	done    chan error // capacity 1: its outcome
+}
+
+// write makes one change durable. There is one writer at a time; what arrives
+// while it waits for the disk collects, and whoever has the turn next commits
+// all of it as one transaction with one sync. So n callers pay for far fewer
+// than n syncs, and one caller alone waits for nothing but its own.
+//
+// The end of ctx takes back a change that is still waiting; one that has been
+// taken into a transaction is waited for, as it cannot be taken back.
+func (s *Store) write(ctx context.Context, do func(ctx context.Context) ([]store.Change, error)) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	w := &write{do: do, done: make(chan error, 1)}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return s.isClosed()
+	}
+	s.waiting = append(s.waiting, w)
+	s.mu.Unlock()
+	select {
+	case err := <-w.done:
+		return err
+	case s.turn <- struct{}{}:
+		s.commitWaiting(context.WithoutCancel(ctx))
+		<-s.turn
+	case <-ctx.Done():
+		if s.takeBack(w) {
+			return context.Cause(ctx)
+		}
+	}
+	return <-w.done
+}
+
+// takeBack removes w from those waiting, and reports whether it was there.
+func (s *Store) takeBack(w *write) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.waiting, w)
+	if i >= 0 {
+		s.waiting = slices.Delete(s.waiting, i, i+1)
+	}
+	return i >= 0
+}
+
+// commitWaiting commits all that waits and tells each its outcome.
+// Precondition: the caller has the turn.
+func (s *Store) commitWaiting(ctx context.Context) {
+	s.mu.Lock()
+	batch := s.waiting
+	s.waiting = nil
+	s.mu.Unlock()
+	if len(batch) == 0 {
+		return
+	}
+	refused, err := s.commit(ctx, batch)
+	if err == nil {
+		for i, w := range batch {
+			if refused[i] == nil {
+				s.feed.Publish(w.changes...)
+			}
+		}
+	}
+	for i, w := range batch {
+		if refused[i] != nil {
+			w.done <- refused[i]
+		} else {
+			w.done <- s.explain(err)
+		}
+	}
+}
+
+// commit runs a batch as one transaction. It returns, for each write, why it
+// was refused, and the error that kept all others out of the database.
+func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, err error) {
+	refused = make([]error, len(batch))
+	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return refused, err
+	}
+	for i, w := range batch {
+		w.changes, err = w.do(ctx)
+		if _, ok := errors.AsType[*faas.Error](err); ok {
+			refused[i], err = err, nil
+		}
+		if err != nil {
+			break
+		}
+	}
+	if err == nil {
+		_, err = s.conn.ExecContext(ctx, "COMMIT")
+	}
+	if err != nil {
+		_, _ = s.conn.ExecContext(ctx, "ROLLBACK") // the engine may have done it already
+	}
+	return refused, err
+}
+
+// PutApp implements store.Definitions.
+func (s *Store) PutApp(ctx context.Context, app faas.App, ifRevision int64) (faas.App, error) {
+	app = app.Clone()
+	var put faas.App
+	err := s.write(ctx, func(ctx context.Context) ([]store.Change, error) {
+		var err error
+		put, err = s.putApp(ctx, app, ifRevision)
+		changed := put.Clone()
+		return []store.Change{{App: &changed}}, err
+	})
+	if err != nil {
+		return faas.App{}, err
+	}
+	return put, nil
+}
+
+// DeleteApp implements store.Definitions.
+func (s *Store) DeleteApp(ctx context.Context, id string) error {
+	return s.write(ctx, func(ctx context.Context) ([]store.Change, error) { return s.deleteApp(ctx, id) })
+}
+
+// PutFunction implements store.Definitions.
+func (s *Store) PutFunction(ctx context.Context, fn faas.Function, ifRevision int64) (faas.Function, error) {
+	fn = fn.Clone()
+	var put faas.Function
+	err := s.write(ctx, func(ctx context.Context) ([]store.Change, error) {
+		var err error
+		put, err = s.putFunction(ctx, fn, ifRevision)
+		changed := put.Clone()
+		return []store.Change{{Function: &changed}}, err
+	})
+	if err != nil {
+		return faas.Function{}, err
+	}
+	return put, nil
+}
+
+// DeleteFunction implements store.Definitions.
+func (s *Store) DeleteFunction(ctx context.Context, id string) error {
+	return s.write(ctx, func(ctx context.Context) ([]store.Change, error) {
+		result, err := s.stmt.deleteFunction.ExecContext(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		n, err := result.RowsAffected()
+		if n == 0 && err == nil {
+			err = faas.Errorf(faas.NotFound, "no function with the ID %q", id)
+		}
+		return []store.Change{{Deleted: id}}, err
+	})
+}
