@@ -4,10 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -25,7 +21,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -133,15 +128,15 @@ func files(t testing.TB, entries ...tar.Header) v1.Layer {
 	}
 	w.Close()
 	z.Close()
-	return static2(t, buf.Bytes())
+	return gzipped(t, buf.Bytes())
 }
 
 func file(name, body string) tar.Header {
 	return tar.Header{Name: name, PAXRecords: map[string]string{"body": body}}
 }
 
-// static2 is a layer of compressed bytes whose diffID is computed.
-func static2(t testing.TB, gz []byte) v1.Layer {
+// gzipped is a layer of compressed bytes whose diffID is computed.
+func gzipped(t testing.TB, gz []byte) v1.Layer {
 	t.Helper()
 	z, err := gzip.NewReader(bytes.NewReader(gz))
 	if err != nil {
@@ -233,8 +228,8 @@ func fails(t testing.TB, err error, kind faas.Kind, words ...string) {
 	}
 }
 
-// whole checks that a directory has no temporaries and no image but those listed.
-func nothingHalf(t testing.TB, dir string, want ...string) {
+// wholeImages checks that a directory, opened anew, has just these images, each whole.
+func wholeImages(t testing.TB, dir string, want ...string) {
 	t.Helper()
 	s := open(t, in(dir))
 	var got []string
@@ -291,9 +286,3 @@ func TestPulledImageIsReadyToRun(t *testing.T) {
 		t.Errorf("root %+v", root)
 	}
 }
-
-var _ = context.Background
-var _ = errors.New
-var _ = fmt.Sprint
-var _ = json.Marshal
-var _ = random.Image

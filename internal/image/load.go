@@ -144,7 +144,7 @@ func describes(name string) bool {
 }
 
 func (a *archive) readTar(ctx context.Context, r io.Reader) error {
-	src := &sourceReader{r: r}
+	src := &sourceReader{ctx: ctx, r: r}
 	tr := tar.NewReader(src)
 	for {
 		h, err := tr.Next()
@@ -178,13 +178,19 @@ func (a *archive) readTar(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// sourceReader remembers an error of the reader below the tar.
+// sourceReader ends with its context and remembers an error of the reader below
+// the tar.
 type sourceReader struct {
+	ctx context.Context
 	r   io.Reader
 	err error
 }
 
 func (s *sourceReader) Read(p []byte) (int, error) {
+	if s.ctx.Err() != nil {
+		s.err = context.Cause(s.ctx)
+		return 0, s.err
+	}
 	n, err := s.r.Read(p)
 	if err != nil && err != io.EOF {
 		s.err = err
@@ -193,6 +199,9 @@ func (s *sourceReader) Read(p []byte) (int, error) {
 }
 
 func (s *sourceReader) fault(err error) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
 	if faas.KindOf(err) == faas.Canceled || faas.KindOf(err) == faas.TooLarge {
 		return err
 	}

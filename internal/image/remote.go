@@ -110,9 +110,13 @@ type httpTransport struct {
 }
 
 func (s *Store) transport() *httpTransport {
+	proxy := http.ProxyFromEnvironment
+	if s.proxy != nil {
+		proxy = http.ProxyURL(s.proxy)
+	}
 	return &httpTransport{
 		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
+			Proxy:                 proxy,
 			DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 			TLSHandshakeTimeout:   10 * time.Second,
 			ResponseHeaderTimeout: 30 * time.Second,

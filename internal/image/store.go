@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -34,6 +35,7 @@ type Config struct {
 	Platform  string                 // "linux/arm64" or "linux/arm/v7"; "": this machine's
 	Self      []string               // the server's own addresses (host:port), which mean hob.local in a reference
 	PlainHTTP []string               // registries (host or host:port) that may be spoken to without TLS; loopback always may
+	Proxy     string                 // URL of the proxy to registries; "": as $HTTPS_PROXY, $HTTP_PROXY and $NO_PROXY say
 	Keychain  authn.Keychain         // credentials for registries; nil: the Docker config file and its helpers, as $DOCKER_CONFIG or $HOME say
 	InUse     func() map[string]bool // digests of images that functions use; nil: none. It is called with no lock of the store held by readers, and must not call the store
 	Budget    faas.Bytes             // what Collect leaves at most; 0: no bound
@@ -54,6 +56,7 @@ type Store struct {
 	cfg      Config
 	log      *slog.Logger
 	platform v1.Platform
+	proxy    *url.URL // nil: the environment's
 	blobs    *content.Store
 	layers   *layer.Store
 
@@ -135,6 +138,11 @@ func Open(cfg Config) (*Store, error) {
 		return nil, faas.Errorf(faas.Invalid, "bad platform %q: %w", cfg.Platform, err)
 	}
 	s.platform = *p
+	if cfg.Proxy != "" {
+		if s.proxy, err = url.Parse(cfg.Proxy); err != nil {
+			return nil, faas.Errorf(faas.Invalid, "bad proxy: %w", err)
+		}
+	}
 	if s.blobs, err = content.OpenHooked(filepath.Join(cfg.Dir, "content"), cfg.Hook); err != nil {
 		return nil, err
 	}
