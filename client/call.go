@@ -79,7 +79,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	case err == io.EOF:
 		b.err = b.outcome()
 	case b.ctx.Err() != nil:
-		b.err = fmt.Errorf("read the answer of call %s: %w", b.call, context.Cause(b.ctx))
+		b.err = fmt.Errorf("read the answer of call %s: %w", b.call, ended(b.ctx))
 	default:
 		b.err = b.brokenOff(err)
 	}

@@ -183,14 +183,28 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 		err = u.Err // without the whole address, whose query may hold what is not for logs
 	}
 	switch {
+	case ctx.Err() == nil && faas.KindOf(err) != faas.Internal:
+		return err // of the body, which somebody here makes
 	case ctx.Err() != nil:
-		return fmt.Errorf("reach the server at %s: %w", c.address, context.Cause(ctx))
+		return fmt.Errorf("reach the server at %s: %w", c.address, ended(ctx))
 	case errors.Is(err, syscall.EACCES):
 		return faas.Errorf(faas.Denied, "reach the server at %s: %w: only root may use this socket; run as root, or name another server with --server or HOB_SERVER", c.address, err)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
 		return faas.Errorf(faas.Internal, `no server answers at %s: start one there with "hob serve", or name another with --server or HOB_SERVER (%w)`, c.address, err)
 	}
 	return faas.Errorf(faas.Internal, "reach the server at %s: %w", c.address, err)
+}
+
+// ended is why ctx ended, with a Kind: a cause of its own need not have one.
+func ended(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	switch {
+	case faas.KindOf(cause) != faas.Internal:
+		return cause
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return faas.Errorf(faas.TimedOut, "%w", cause)
+	}
+	return faas.Errorf(faas.Canceled, "%w", cause)
 }
 
 // do sends in as JSON, unless it is nil, and decodes the answer into out, unless that is nil.

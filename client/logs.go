@@ -81,7 +81,7 @@ func lines[T any](ctx context.Context, c *Client, body io.Reader) iter.Seq2[T, e
 			case errors.Is(err, io.EOF):
 				return
 			case ctx.Err() != nil:
-				err = context.Cause(ctx)
+				err = ended(ctx)
 			default:
 				err = faas.Errorf(faas.Internal, "read the answer of %s: %w", c.address, err)
 			}

@@ -1,0 +1,153 @@
+package core
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+
+	"hob/faas"
+	"hob/internal/store"
+)
+
+// appIn makes an app.
+type appIn struct {
+	Name string             `json:"name"`
+	Env  map[string]*string `json:"env"`
+}
+
+// appChangeIn changes an app: absent keeps.
+type appChangeIn struct {
+	Env map[string]*string `json:"env"`
+}
+
+func (s *Server) listApps(w http.ResponseWriter, r *http.Request) error {
+	if p := query(r); p.err != nil {
+		return p.err
+	}
+	out := wireApps{Apps: []wireApp{}}
+	for _, a := range s.Catalog.Apps() {
+		out.Apps = append(out.Apps, wireOfApp(a))
+	}
+	return answer(w, http.StatusOK, out)
+}
+
+func (s *Server) getApp(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.Catalog.App(r.PathValue("app"))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, wireOfApp(app))
+}
+
+func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
+	var in appIn
+	if _, err := readJSON(w, r, &in); err != nil {
+		return err
+	}
+	app := faas.App{ID: faas.NewID(), Name: in.Name, Env: mergedEnv(nil, in.Env)}
+	if err := checkApp(app); err != nil {
+		return err
+	}
+	if _, err := s.Catalog.App(app.Name); err == nil {
+		return faas.Errorf(faas.Conflict, "app %q exists already", app.Name)
+	}
+	app, err := s.Catalog.PutApp(r.Context(), app, store.IfNew)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusCreated, wireOfApp(app))
+}
+
+// updateApp changes the variables that are named; null removes one, and null
+// for the whole environment all.
+func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
+	var in appChangeIn
+	fields, err := readJSON(w, r, &in)
+	if err != nil {
+		return err
+	}
+	return retried(func() error {
+		app, err := s.Catalog.App(r.PathValue("app"))
+		if err != nil {
+			return err
+		}
+		if isNull(fields["env"]) {
+			app.Env = nil
+		}
+		app.Env = mergedEnv(app.Env, in.Env)
+		if err := checkApp(app); err != nil {
+			return err
+		}
+		app, err = s.Catalog.PutApp(r.Context(), app, app.Revision)
+		if err != nil {
+			return err
+		}
+		return answer(w, http.StatusOK, wireOfApp(app))
+	})
+}
+
+// deleteApp takes the functions of the app with it only when it is told so.
+func (s *Server) deleteApp(w http.ResponseWriter, r *http.Request) error {
+	p := query(r, "force")
+	force := p.flag("force")
+	if p.err != nil {
+		return p.err
+	}
+	app, err := s.Catalog.App(r.PathValue("app"))
+	if err != nil {
+		return err
+	}
+	if app.Name == faas.DefaultApp {
+		return faas.Errorf(faas.Invalid, "the app %q cannot be removed: functions without an app live in it", app.Name)
+	}
+	functions := s.Catalog.Functions(app.Name)
+	if len(functions) > 0 && !force {
+		return faas.Errorf(faas.Conflict, "app %q has %d functions: remove them first, or force it", app.Name, len(functions))
+	}
+	if err := s.Catalog.DeleteApp(r.Context(), app.ID); err != nil {
+		return err
+	}
+	for _, fn := range functions {
+		s.Logs.Forget(fn.ID)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func checkApp(app faas.App) error {
+	if err := faas.CheckName("app", app.Name); err != nil {
+		return err
+	}
+	return faas.CheckEnv(app.Env)
+}
+
+// mergedEnv is env with the changes: a nil value removes a variable.
+func mergedEnv(env map[string]string, changes map[string]*string) map[string]string {
+	env = maps.Clone(env)
+	if env == nil {
+		env = map[string]string{}
+	}
+	for name, value := range changes {
+		if value == nil {
+			delete(env, name)
+		} else {
+			env[name] = *value
+		}
+	}
+	return env
+}
+
+func isNull(raw json.RawMessage) bool { return string(raw) == "null" }
+
+// retried carries out a change that reads, merges and writes again when the
+// definition was changed in between. Somebody who is overtaken this often gets
+// the Conflict.
+func retried(change func() error) error {
+	var err error
+	for range 5 {
+		if err = change(); faas.KindOf(err) != faas.Conflict {
+			return err
+		}
+	}
+	return err
+}

@@ -1,0 +1,61 @@
+package core
+
+import (
+	"net/http"
+
+	"hob/faas"
+	"hob/internal/api"
+	"hob/internal/invoke"
+)
+
+// call runs a function on the body of the request. The id of the call is in the
+// header of every answer, also of the ones that tell of a failure.
+func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
+	appName := r.PathValue("app")
+	app, err := s.Catalog.App(appName)
+	if err != nil {
+		return err
+	}
+	fn, err := s.Catalog.Function(appName, r.PathValue("function"))
+	if err != nil {
+		return err
+	}
+	call := invoke.NewCall(app, fn, faas.CallSync)
+	w.Header().Set("Hob-Call", call.ID)
+	body, err := api.Limit(w, r, s.MaxPayload)
+	if err != nil {
+		return err
+	}
+	req := &faas.Request{Method: r.Method, URL: requestURL(r), Header: r.Header, Body: body, Size: r.ContentLength}
+	out := &begun{ResponseWriter: w}
+	err = s.Caller.Call(r.Context(), fn, call, req, out)
+	if err != nil && out.is {
+		panic(http.ErrAbortHandler) // half an answer must not pass for a whole one
+	}
+	return err
+}
+
+// begun remembers whether the answer is on its way.
+type begun struct {
+	http.ResponseWriter
+	is bool
+}
+
+func (b *begun) WriteHeader(status int) {
+	b.is = b.is || status >= 200
+	b.ResponseWriter.WriteHeader(status)
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	b.is = true
+	return b.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController flush, and set deadlines.
+func (b *begun) Unwrap() http.ResponseWriter { return b.ResponseWriter }
+
+func requestURL(r *http.Request) string {
+	u := *r.URL
+	u.Scheme, u.Host = "http", r.Host
+	return u.String()
+}

@@ -1,0 +1,223 @@
+package core
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"hob/faas"
+)
+
+func TestBadJSONNamesThePlace(t *testing.T) {
+	for _, c := range []struct{ name, body, want string }{
+		{"nothing", "", "the request has no body: send a JSON object"},
+		{"blanks", " \n", "the request has no body: send a JSON object"},
+		{"null", "null", "the body is null: send a JSON object"},
+		{"list", "[]", "the body is a JSON array: send an object"},
+		{"text", `"f"`, "the body is a JSON string: send an object"},
+		{"cut off", "{\"name\":", "bad JSON at line 1, column 8: unexpected end of JSON input"},
+		{"third line", "{\n\"name\": \"f\",\n\"image\" \"b\"}", `bad JSON at line 3, column 9: invalid character '"' after object key`},
+		{"two values", `{"name":"f"} {}`, "bad JSON at line 1, column 14: invalid character '{' after top-level value"},
+		{"unknown field", `{"memroy":"1g"}`, `unknown field "memroy": this request takes name, image, format, entrypoint, command, env, workdir, user, writable, network, memory, cpus, tmp_size, timeout, wait, start_timeout, idle, max_concurrency, line`},
+		{"other case", `{"Name":"f"}`, `unknown field "Name": this request takes name, `},
+		{"wrong type", `{"writable":"yes"}`, `field "writable" is a string: it must be true or false`},
+		{"number for text", `{"image":7}`, `field "image" is a number: it must be a string`},
+		{"fraction", `{"line":1.5}`, `field "line" is a number 1.5: it must be a whole number`},
+		{"too large a number", `{"line":99999999999999999999}`, `field "line" is a number 99999999999999999999: it must be a whole number`},
+		{"word in a list", `{"command":["a",1]}`, `field "command" is a number: it must be a string`},
+		{"text for a list", `{"command":"a b"}`, `field "command" is a string: it must be a list`},
+		{"number in env", `{"env":{"A":1}}`, `field "env" is a number: it must be a string`},
+		{"bad size", `{"memory":"lots"}`, `field "memory": bad size "lots": write it as 64m, 1.5g or 67108864`},
+		{"object for a size", `{"memory":{}}`, `field "memory": bad size "{}": write it as 64m, 1.5g or 67108864`},
+		{"negative size", `{"tmp_size":-1}`, `field "tmp_size": bad size "-1": write it as 64m, 1.5g or 67108864`},
+		{"bad cpus", `{"cpus":true}`, `field "cpus": bad cpus "true": write it as 0.5 or 500m`},
+		{"bad duration", `{"timeout":"30"}`, `field "timeout": bad duration "30": write it as 30s, 1m30s or 250ms`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var in functionIn
+			_, err := parseJSON([]byte(c.body), &in)
+			if err == nil {
+				_, err = in.function()
+			}
+			if faas.KindOf(err) != faas.Invalid || !strings.HasPrefix(err.Error(), c.want) {
+				t.Errorf("%s: %v (kind %q), want invalid: %s", c.body, err, faas.KindOf(err), c.want)
+			}
+		})
+	}
+}
+
+func TestUnknownFieldOfANestedObjectIsNamed(t *testing.T) {
+	var in pullIn
+	_, err := parseJSON([]byte(`{"image":"b","auth":{"user":"ann"}}`), &in)
+	if want := `unknown field "user"`; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+func TestBodyOverTheLimitIsTooLarge(t *testing.T) {
+	r := httptest.NewRequest("POST", "/", strings.NewReader(`{"name":"`+strings.Repeat("x", maxJSON)+`"}`))
+	var in functionIn
+	_, err := readJSON(httptest.NewRecorder(), r, &in)
+	if want := "the JSON body is over the limit of 1 MB"; faas.KindOf(err) != faas.TooLarge || err.Error() != want {
+		t.Errorf("%v, want too_large: %s", err, want)
+	}
+}
+
+func TestSizesAndProcessorsAreNumbersOrText(t *testing.T) {
+	var in functionIn
+	if _, err := parseJSON([]byte(`{"memory":268435456,"tmp_size":"64m","cpus":"250m","timeout":"1m30s"}`), &in); err != nil {
+		t.Fatal(err)
+	}
+	fn, err := in.function()
+	if err != nil || fn.Memory != 256*faas.MB || fn.TmpSize != 64*faas.MB || fn.CPU != 250 || fn.Timeout != 90*time.Second {
+		t.Errorf("got %+v, %v", fn, err)
+	}
+}
+
+// full is a function in which nothing has its default.
+func full() faas.Function {
+	return faas.Function{
+		ID: "F", App: "A", Name: "f", Image: "busybox", Digest: "sha256:1", Format: faas.FormatDefault,
+		Entrypoint: []string{"/bin/a"}, Command: []string{"b", ""}, Env: map[string]string{"K": "v", "L": "w"},
+		Workdir: "/w", User: "7:8", Writable: true, Network: "host", Memory: 256 * faas.MB, CPU: 1500, TmpSize: 16 * faas.MB,
+		Timeout: time.Second, Wait: time.Minute, StartTimeout: 3 * time.Second, Idle: time.Hour, MaxConcurrency: 3, Line: 9, Revision: 4,
+	}
+}
+
+func TestChangesAreMerged(t *testing.T) {
+	for _, c := range []struct {
+		name, change string
+		want         func(*faas.Function)
+	}{
+		{"nothing", `{}`, func(*faas.Function) {}},
+		{"one field", `{"timeout":"2s"}`, func(f *faas.Function) { f.Timeout = 2 * time.Second }},
+		{"null is the default", `{"timeout":null,"memory":null,"user":null}`, func(f *faas.Function) {
+			f.Timeout, f.Memory, f.User = faas.DefaultTimeout, faas.DefaultMemory, ""
+		}},
+		{"the image's entrypoint", `{"entrypoint":null}`, func(f *faas.Function) { f.Entrypoint = nil }},
+		{"no entrypoint", `{"entrypoint":[]}`, func(f *faas.Function) { f.Entrypoint = []string{} }},
+		{"one variable", `{"env":{"K":"x"}}`, func(f *faas.Function) { f.Env["K"] = "x" }},
+		{"one variable less", `{"env":{"K":null}}`, func(f *faas.Function) { delete(f.Env, "K") }},
+		{"no variables", `{"env":null}`, func(f *faas.Function) { clear(f.Env) }},
+		{"a list is replaced", `{"command":["c"]}`, func(f *faas.Function) { f.Command = []string{"c"} }},
+		{"false", `{"writable":false}`, func(f *faas.Function) { f.Writable = false }},
+		{"the revision is no setting", `{"revision":4}`, func(*faas.Function) {}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var in changeIn
+			fields, err := parseJSON([]byte(c.change), &in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := merged(full(), fields)
+			want := full()
+			c.want(&want)
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s:\n got %+v, %v\nwant %+v", c.change, got, err, want)
+			}
+		})
+	}
+}
+
+func TestTmpSizeThatNobodyChoseGoesWithTheMemory(t *testing.T) {
+	old := faas.Function{Name: "f", Image: "b"}.WithDefaults()
+	got, err := merged(old, map[string]json.RawMessage{"memory": json.RawMessage(`"32m"`)})
+	if err != nil || got.TmpSize != 16*faas.MB {
+		t.Errorf("tmp size %v, %v; want 16 MB", got.TmpSize, err)
+	}
+	old.TmpSize = 40 * faas.MB
+	got, err = merged(old, map[string]json.RawMessage{"memory": json.RawMessage(`"32m"`)})
+	if err != nil || got.TmpSize != 40*faas.MB || faas.KindOf(got.Check()) != faas.Invalid {
+		t.Errorf("chosen tmp size %v, %v, check %v; want 40 MB, refused", got.TmpSize, err, got.Check())
+	}
+}
+
+func TestRootIsKnownInAllItsNames(t *testing.T) {
+	for user, want := range map[string]bool{
+		"": false, "0": true, "0:0": true, "00": true, "root": true, "root:users": true, "1000": false, "1000:0": false, "ann": false, ":0": false,
+	} {
+		if got := isRoot(user); got != want {
+			t.Errorf("isRoot(%q) = %t, want %t", user, got, want)
+		}
+	}
+}
+
+// FuzzFunction holds that whatever is sent is taken or refused as Invalid or
+// TooLarge, and that what is taken comes back the same when it is sent again.
+func FuzzFunction(f *testing.F) {
+	f.Add(`{"name":"f","image":"busybox"}`)
+	f.Add(`{"name":"f","image":"b","memory":"64m","cpus":0.5,"timeout":"1s","env":{"A":"1","B":null}}`)
+	f.Add(`{"name":"f","image":"b","entrypoint":[],"command":["a","",null],"writable":true}`)
+	f.Add(`{"name":"f","image":"b","memory":1e9,"tmp_size":1e300,"cpus":"1e5m"}`)
+	f.Add(`{"name":"f","image":"b","env":null,"memory":null,"timeout":null,"line":-1}`)
+	f.Add(`{"name":"f",`)
+	f.Fuzz(func(t *testing.T, body string) {
+		var in functionIn
+		if _, err := parseJSON([]byte(body), &in); err != nil {
+			refused(t, body, err)
+			return
+		}
+		fn, err := in.function()
+		if err != nil {
+			refused(t, body, err)
+			return
+		}
+		fn.Name = in.Name
+		if err := fn.Check(); err != nil {
+			if kind := faas.KindOf(err); kind != faas.Invalid && kind != faas.Unsupported {
+				t.Errorf("%q: kind %q: %v", body, kind, err)
+			}
+			return
+		}
+		b, err := json.Marshal(settingsOf(fn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again functionIn
+		if _, err := parseJSON(b, &again); err != nil {
+			t.Fatalf("%q is shown as %s, which is refused: %v", body, b, err)
+		}
+		back, err := again.function()
+		back.Name = fn.Name
+		if err != nil || !reflect.DeepEqual(back, fn) {
+			t.Errorf("%q: %+v comes back as %+v, %v", body, fn, back, err)
+		}
+	})
+}
+
+// FuzzChange holds that any change of a function is refused or merged, and that
+// merging it twice is merging it once.
+func FuzzChange(f *testing.F) {
+	f.Add(`{}`)
+	f.Add(`{"memory":null,"env":{"K":null,"M":"1"},"command":[]}`)
+	f.Add(`{"entrypoint":null,"revision":3,"timeout":"-1s"}`)
+	f.Add(`{"env":null,"writable":null}`)
+	f.Add(`{"memory":"8m"}`)
+	f.Fuzz(func(t *testing.T, body string) {
+		var in changeIn
+		fields, err := parseJSON([]byte(body), &in)
+		if err != nil {
+			refused(t, body, err)
+			return
+		}
+		once, err := merged(full(), maps.Clone(fields))
+		if err != nil {
+			refused(t, body, err)
+			return
+		}
+		twice, err := merged(once, fields)
+		if err != nil || !reflect.DeepEqual(once, twice) {
+			t.Errorf("%q once: %+v, twice: %+v, %v", body, once, twice, err)
+		}
+	})
+}
+
+func refused(t *testing.T, body string, err error) {
+	if kind := faas.KindOf(err); kind != faas.Invalid && kind != faas.TooLarge {
+		t.Errorf("%q is refused with kind %q: %v", body, kind, err)
+	}
+}

@@ -1,0 +1,325 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"hob/faas"
+	"hob/internal/image"
+	"hob/internal/store"
+)
+
+// settingsIn is what can be set of a function, as it is read. What is nil is
+// absent or null.
+type settingsIn struct {
+	Image          *string            `json:"image"`
+	Format         *string            `json:"format"`
+	Entrypoint     []string           `json:"entrypoint"`
+	Command        []string           `json:"command"`
+	Env            map[string]*string `json:"env"`
+	Workdir        *string            `json:"workdir"`
+	User           *string            `json:"user"`
+	Writable       *bool              `json:"writable"`
+	Network        *string            `json:"network"`
+	Memory         *amount            `json:"memory"`
+	CPUs           *amount            `json:"cpus"`
+	TmpSize        *amount            `json:"tmp_size"`
+	Timeout        *string            `json:"timeout"`
+	Wait           *string            `json:"wait"`
+	StartTimeout   *string            `json:"start_timeout"`
+	Idle           *string            `json:"idle"`
+	MaxConcurrency *int               `json:"max_concurrency"`
+	Line           *int               `json:"line"`
+}
+
+// functionIn makes a function.
+type functionIn struct {
+	Name string `json:"name"`
+	settingsIn
+}
+
+// changeIn changes a function: absent keeps, null sets back to the default.
+type changeIn struct {
+	settingsIn
+	Revision *int64 `json:"revision"` // change only if the function is still at this one
+}
+
+// pullPolicies are the values of the parameter pull.
+var pullPolicies = []string{"missing", "always", "never"}
+
+func (s *Server) listFunctions(w http.ResponseWriter, r *http.Request) error {
+	if p := query(r); p.err != nil {
+		return p.err
+	}
+	app := r.PathValue("app")
+	if app != "" {
+		if _, err := s.Catalog.App(app); err != nil {
+			return err
+		}
+	}
+	out := wireFunctions{Functions: []wireFunction{}}
+	for _, fn := range s.Catalog.Functions(app) {
+		out.Functions = append(out.Functions, wireOfFunction(s.appName(fn), fn))
+	}
+	return answer(w, http.StatusOK, out)
+}
+
+// appName is the name of the app of fn; empty if it went just now.
+func (s *Server) appName(fn faas.Function) string {
+	app, err := s.Catalog.AppByID(fn.App)
+	if err != nil {
+		return ""
+	}
+	return app.Name
+}
+
+func (s *Server) getFunction(w http.ResponseWriter, r *http.Request) error {
+	fn, err := s.Catalog.Function(r.PathValue("app"), r.PathValue("function"))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, wireOfFunction(r.PathValue("app"), fn))
+}
+
+func (s *Server) createFunction(w http.ResponseWriter, r *http.Request) error {
+	p := query(r, "pull")
+	pull := oneOf(p, "pull", pullPolicies...)
+	if p.err != nil {
+		return p.err
+	}
+	var in functionIn
+	if _, err := readJSON(w, r, &in); err != nil {
+		return err
+	}
+	app, err := s.Catalog.App(r.PathValue("app"))
+	if err != nil {
+		return err
+	}
+	fn, err := in.function()
+	if err != nil {
+		return err
+	}
+	fn.ID, fn.App, fn.Name = faas.NewID(), app.ID, in.Name
+	if err := s.check(fn); err != nil {
+		return err
+	}
+	if _, err := s.Catalog.Function(app.Name, fn.Name); err == nil {
+		return faas.Errorf(faas.Conflict, "function %q exists already in app %q", fn.Name, app.Name)
+	}
+	if fn, err = s.pin(r.Context(), fn, pull); err != nil {
+		return err
+	}
+	if fn, err = s.Catalog.PutFunction(r.Context(), fn, store.IfNew); err != nil {
+		return err
+	}
+	return answer(w, http.StatusCreated, wireOfFunction(app.Name, fn))
+}
+
+// updateFunction changes what the body names. The image is looked at, and its
+// digest pinned anew, only if the body names it or pull is given.
+func (s *Server) updateFunction(w http.ResponseWriter, r *http.Request) error {
+	p := query(r, "pull")
+	pull := oneOf(p, "pull", pullPolicies...)
+	if p.err != nil {
+		return p.err
+	}
+	var in changeIn
+	fields, err := readJSON(w, r, &in)
+	if err != nil {
+		return err
+	}
+	_, newImage := fields["image"]
+	return retried(func() error {
+		old, err := s.Catalog.Function(r.PathValue("app"), r.PathValue("function"))
+		if err != nil {
+			return err
+		}
+		if in.Revision != nil && *in.Revision != old.Revision {
+			// not a Conflict to try again: faas.Conflict would be, but the answer stays the same
+			return faas.Errorf(faas.Conflict, "function %q is at revision %d, not %d: it was changed in between", old.Name, old.Revision, *in.Revision)
+		}
+		fn, err := merged(old, fields)
+		if err != nil {
+			return err
+		}
+		if err := s.check(fn); err != nil {
+			return err
+		}
+		if newImage || pull != "" {
+			fn, err = s.pin(r.Context(), fn, pull)
+		} else if fields["entrypoint"] != nil || fields["command"] != nil {
+			err = s.checkCommand(fn)
+		}
+		if err != nil {
+			return err
+		}
+		if fn, err = s.Catalog.PutFunction(r.Context(), fn, old.Revision); err != nil {
+			return err
+		}
+		return answer(w, http.StatusOK, wireOfFunction(r.PathValue("app"), fn))
+	})
+}
+
+func (s *Server) deleteFunction(w http.ResponseWriter, r *http.Request) error {
+	fn, err := s.Catalog.Function(r.PathValue("app"), r.PathValue("function"))
+	if err != nil {
+		return err
+	}
+	if err := s.Catalog.DeleteFunction(r.Context(), fn.ID); err != nil {
+		return err
+	}
+	s.Logs.Forget(fn.ID)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// function is a function with these settings and defaults for the rest.
+func (in settingsIn) function() (faas.Function, error) {
+	fn := faas.Function{
+		Image: value(in.Image), Format: faas.Format(value(in.Format)),
+		Entrypoint: in.Entrypoint, Command: in.Command, Env: mergedEnv(nil, in.Env),
+		Workdir: value(in.Workdir), User: value(in.User), Writable: value(in.Writable), Network: value(in.Network),
+		MaxConcurrency: value(in.MaxConcurrency), Line: value(in.Line),
+	}
+	var errs [7]error
+	fn.Memory, errs[0] = in.Memory.bytes("memory")
+	fn.CPU, errs[1] = in.CPUs.cpu("cpus")
+	fn.TmpSize, errs[2] = in.TmpSize.bytes("tmp_size")
+	fn.Timeout, errs[3] = duration("timeout", in.Timeout)
+	fn.Wait, errs[4] = duration("wait", in.Wait)
+	fn.StartTimeout, errs[5] = duration("start_timeout", in.StartTimeout)
+	fn.Idle, errs[6] = duration("idle", in.Idle)
+	for _, err := range errs {
+		if err != nil {
+			return fn, err
+		}
+	}
+	return fn.WithDefaults(), nil
+}
+
+// merged is old with the changes that fields name, by the rules of JSON Merge
+// Patch (RFC 7396): absent keeps, null sets back to the default, and in env
+// each variable counts for itself.
+func merged(old faas.Function, fields map[string]json.RawMessage) (faas.Function, error) {
+	settings := settingsOf(old)
+	b, err := json.Marshal(settings)
+	if err != nil {
+		return old, err
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(b, &all); err != nil {
+		return old, err
+	}
+	if all["env"], err = mergedEnvJSON(settings.Env, fields["env"]); err != nil {
+		return old, err
+	}
+	if fields["memory"] != nil && old.TmpSize == (faas.Function{Memory: old.Memory}).WithDefaults().TmpSize {
+		delete(all, "tmp_size") // nobody chose it: it goes with the memory
+	}
+	for name, change := range fields {
+		switch {
+		case name == "revision" || name == "env":
+		case isNull(change):
+			delete(all, name)
+		default:
+			all[name] = change
+		}
+	}
+	if b, err = json.Marshal(all); err != nil {
+		return old, err
+	}
+	var in settingsIn
+	if err := json.Unmarshal(b, &in); err != nil {
+		return old, badJSON(b, err)
+	}
+	fn, err := in.function()
+	fn.ID, fn.App, fn.Name, fn.Digest = old.ID, old.App, old.Name, old.Digest
+	fn.Revision, fn.Created, fn.Updated = old.Revision, old.Created, old.Updated
+	return fn, err
+}
+
+func mergedEnvJSON(env map[string]string, change json.RawMessage) (json.RawMessage, error) {
+	var changes map[string]*string
+	if change != nil {
+		if err := json.Unmarshal(change, &changes); err != nil {
+			return nil, badJSON(change, err)
+		}
+		if isNull(change) {
+			env = nil
+		}
+	}
+	return json.Marshal(mergedEnv(env, changes))
+}
+
+func value[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
+// check reports what this server does not take, whoever's fault it is.
+func (s *Server) check(fn faas.Function) error {
+	if err := fn.Check(); err != nil {
+		return err
+	}
+	switch {
+	case s.Insecure:
+	case isRoot(fn.User):
+		return faas.Errorf(faas.Denied, "user %q is root: this server allows that only when it runs with --insecure", fn.User)
+	case fn.Network == "host":
+		return faas.Errorf(faas.Denied, "the network of the host: this server allows that only when it runs with --insecure")
+	}
+	return nil
+}
+
+// isRoot reports whether a function's user is root, by number or by name.
+func isRoot(user string) bool {
+	name, _, _ := strings.Cut(user, ":")
+	uid, err := strconv.ParseUint(name, 10, 64)
+	return name == "root" || err == nil && uid == 0
+}
+
+// pin brings the image of fn to the node, as pull says, and writes its digest
+// into fn: a tag that moves later changes nothing. The empty pull is "missing".
+func (s *Server) pin(ctx context.Context, fn faas.Function, pull string) (faas.Function, error) {
+	if ref, err := s.Images.Normalize(fn.Image); err == nil && ref.Local() {
+		fn.Image = ref.String() // the server's address may be another one tomorrow
+	}
+	m, err := s.Images.Pull(ctx, fn.Image, image.PullOptions{Policy: image.Policy(pull)})
+	if err != nil {
+		return fn, err
+	}
+	fn.Digest = m.Digest
+	return fn, hasCommand(fn, m)
+}
+
+// checkCommand reports whether fn can be started with its image as it is pinned.
+func (s *Server) checkCommand(fn faas.Function) error {
+	m, err := s.Images.Get(fn.Digest)
+	if faas.KindOf(err) == faas.NotFound {
+		return nil // it is pulled again when the function is called, and says so then
+	}
+	if err != nil {
+		return err
+	}
+	return hasCommand(fn, m)
+}
+
+func hasCommand(fn faas.Function, m image.Image) error {
+	entrypoint, command := fn.Entrypoint, fn.Command
+	if entrypoint == nil {
+		entrypoint = m.Config.Entrypoint
+		if command == nil {
+			command = m.Config.Command
+		}
+	}
+	if len(entrypoint)+len(command) == 0 {
+		return faas.Errorf(faas.Invalid, "image %s has no command, and function %s gives none", fn.Image, fn.Name)
+	}
+	return nil
+}
