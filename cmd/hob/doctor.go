@@ -1,7 +1,10 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"hob/internal/config"
 	"hob/internal/doctor"
@@ -18,6 +21,9 @@ it. It changes nothing. The exit code is 10 if a server could not start here.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runDoctor(c, cmd) },
 	}
 	config.Flags(cmd.Flags())
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { // the others are taken, so that a server's own flags can be given, and mean nothing here
+		f.Hidden = !slices.Contains([]string{"config", "data", "driver"}, f.Name)
+	})
 	return cmd
 }
 

