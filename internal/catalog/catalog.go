@@ -32,10 +32,12 @@ type Catalog struct {
 	definitions store.Definitions
 	index       atomic.Pointer[index] // replaced, never changed
 
-	// reading is held by those who change definitions, together, and alone by
-	// who reads all of them anew, so that a change cannot fall between the two.
-	// Order: reading before mu.
-	reading sync.RWMutex
+	// turn is held over a change of the store and of the index together, and
+	// over reading everything anew, so that the index sees our own changes in the
+	// order in which the store made them. It is the one lock of the system that
+	// waits for a disk: definitions change seldom, and nobody who reads takes it.
+	// Order: turn before mu.
+	turn sync.Mutex
 
 	mu   sync.Mutex      // held to replace index
 	gone map[string]bool // guarded by mu; deleted through us, and Watch has not said so yet
@@ -126,8 +128,8 @@ func (c *Catalog) follow(changes func(func(store.Change) bool)) (reload bool) {
 // change of our own is under way meanwhile, and those before are in what is
 // read, so what we remembered of them can go.
 func (c *Catalog) reload(ctx context.Context) (func(func(store.Change) bool), error) {
-	c.reading.Lock()
-	defer c.reading.Unlock()
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	changes := c.definitions.Watch(ctx)
 	apps, err := c.definitions.Apps(ctx)
 	if err != nil {
@@ -309,8 +311,8 @@ func (c *Catalog) PutApp(ctx context.Context, app faas.App, ifRevision int64) (f
 	if app.ID == "" {
 		app.ID = faas.NewID()
 	}
-	c.reading.RLock()
-	defer c.reading.RUnlock()
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	put, err := c.definitions.PutApp(ctx, app, ifRevision)
 	if err != nil {
 		return faas.App{}, err
@@ -321,8 +323,8 @@ func (c *Catalog) PutApp(ctx context.Context, app faas.App, ifRevision int64) (f
 
 // DeleteApp is store.Definitions.DeleteApp.
 func (c *Catalog) DeleteApp(ctx context.Context, id string) error {
-	c.reading.RLock()
-	defer c.reading.RUnlock()
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	if err := c.definitions.DeleteApp(ctx, id); err != nil {
 		return err
 	}
@@ -339,8 +341,8 @@ func (c *Catalog) PutFunction(ctx context.Context, fn faas.Function, ifRevision 
 	if fn.ID == "" {
 		fn.ID = faas.NewID()
 	}
-	c.reading.RLock()
-	defer c.reading.RUnlock()
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	put, err := c.definitions.PutFunction(ctx, fn, ifRevision)
 	if err != nil {
 		return faas.Function{}, err
@@ -351,8 +353,8 @@ func (c *Catalog) PutFunction(ctx context.Context, fn faas.Function, ifRevision 
 
 // DeleteFunction is store.Definitions.DeleteFunction.
 func (c *Catalog) DeleteFunction(ctx context.Context, id string) error {
-	c.reading.RLock()
-	defer c.reading.RUnlock()
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	if err := c.definitions.DeleteFunction(ctx, id); err != nil {
 		return err
 	}
