@@ -37,6 +37,11 @@ type Answer struct {
 	Body   io.ReadCloser
 }
 
+// askFirst is the size of a payload from which on the server is asked before it
+// is sent: one that it refuses need not be sent, and its answer cannot be lost
+// in a connection that it closes while we still write.
+const askFirst = 64 << 10
+
 // Call calls a function. It returns once the answer has begun, or with the
 // error that the call ended with before.
 func (c *Client) Call(ctx context.Context, r CallRequest) (*Answer, error) {
@@ -44,7 +49,15 @@ func (c *Client) Call(ctx context.Context, r CallRequest) (*Answer, error) {
 	if method == "" {
 		method = http.MethodPost
 	}
-	resp, err := c.roundTrip(ctx, method, path("apps", r.App, "functions", r.Function, "call"), r.Query, r.Header, r.Body)
+	header := r.Header
+	if b, ok := r.Body.(sized); r.Body != nil && (!ok || b.n > askFirst) {
+		header = header.Clone()
+		if header == nil {
+			header = http.Header{}
+		}
+		header.Set("Expect", "100-continue")
+	}
+	resp, err := c.roundTrip(ctx, method, path("apps", r.App, "functions", r.Function, "call"), r.Query, header, r.Body)
 	if err != nil {
 		return nil, err
 	}

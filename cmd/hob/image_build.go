@@ -105,10 +105,9 @@ func runImageBuild(cmd *cobra.Command, c *cli, flags buildFlags, from string) er
 	if flags.output != "" {
 		return c.writeImage(flags.output, tag, img)
 	}
-	r, w := io.Pipe()
-	defer r.Close()
-	go func() { w.CloseWithError(build.WriteTar(w, tag, img)) }() // ends when all is read, or with the Close of r
-	return c.loadImage(ctx, r, "")
+	archive, done := piped(func(w io.Writer) error { return build.WriteTar(w, tag, img) })
+	defer done()
+	return c.loadImage(ctx, archive, "")
 }
 
 // localName is a name without a registry as one of the server's own.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -83,10 +84,21 @@ func openArchive(c *cli, from string) (archive io.Reader, done func(), err error
 		}
 		return io.NopCloser(f), func() { _ = f.Close() }, nil
 	}
-	r, w := io.Pipe()
-	go func() { // ends when all is read, or with the Close of r
+	archive, done = piped(func(w io.Writer) error {
 		t := tar.NewWriter(w)
-		w.CloseWithError(errors.Join(t.AddFS(os.DirFS(from)), t.Close()))
-	}()
-	return r, func() { _ = r.Close() }, nil
+		return errors.Join(t.AddFS(os.DirFS(from)), t.Close())
+	})
+	return archive, done, nil
+}
+
+// piped returns what write writes, while it is being written. done breaks it
+// off, if it is still at work, and waits for it.
+func piped(write func(io.Writer) error) (r io.Reader, done func()) {
+	pr, pw := io.Pipe()
+	var work sync.WaitGroup
+	work.Go(func() { pw.CloseWithError(write(pw)) })
+	return pr, func() {
+		_ = pr.Close()
+		work.Wait()
+	}
 }

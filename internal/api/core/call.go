@@ -28,6 +28,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 		}
 		body = http.MaxBytesReader(w, body, int64(s.MaxPayload)) // whoever reads it says that it is too large
 	}
+	r.Header.Del("Expect") // it was between the client and this server
 	req := &faas.Request{Method: r.Method, URL: requestURL(r), Header: r.Header, Body: body, Size: r.ContentLength}
 	out := &begun{ResponseWriter: w}
 	err = s.Caller.Call(r.Context(), fn, call, req, out)

@@ -122,9 +122,9 @@ var callMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
-		h := api.Serve(r.handle, writeFault, s.Log)
+		h := api.Serve(r.handle, WriteFault, s.Log)
 		if s.Guard != nil && !strings.HasSuffix(r.path, "/call") {
-			h = s.Guard.Wrap(h, writeFault)
+			h = s.Guard.Wrap(h, WriteFault)
 		}
 		mux.Handle(r.method+" "+r.path, h)
 	}
@@ -132,12 +132,12 @@ func (s *Server) Handler() http.Handler {
 		if allowed := allowed(mux, r); len(allowed) > 0 {
 			list := strings.Join(allowed, ", ")
 			w.Header().Set("Allow", list)
-			writeFault(w, api.Fault{Status: http.StatusMethodNotAllowed, Kind: faas.Invalid, Request: r.Header.Get(api.RequestID),
+			WriteFault(w, api.Fault{Status: http.StatusMethodNotAllowed, Kind: faas.Invalid, Request: r.Header.Get(api.RequestID),
 				Message: fmt.Sprintf("%s does not take %s; it takes %s", r.URL.Path, r.Method, list)})
 			return nil
 		}
 		return faas.Errorf(faas.NotFound, "no %s %s in this API: /api/openapi.json describes it", r.Method, r.URL.Path)
-	}, writeFault, s.Log))
+	}, WriteFault, s.Log))
 	return mux
 }
 
@@ -208,7 +208,8 @@ func answer(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
-func writeFault(w http.ResponseWriter, f api.Fault) {
+// WriteFault writes an error in the shape that this API promises: {"error": {"kind", "message", "request"}}.
+func WriteFault(w http.ResponseWriter, f api.Fault) {
 	h := w.Header()
 	h.Del("Content-Length") // of the answer that there was to be
 	if f.Kind == faas.Busy && h.Get("Retry-After") == "" {
