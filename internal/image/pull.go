@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,10 +20,15 @@ import (
 // credentials are one; it goes on until the last of their callers has left.
 // What a pull that was cut off has fetched is kept for the next.
 //
+// A digest or the beginning of one ("sha256:…") means an image that is here.
+//
 // Errors: Invalid for a bad reference and for an image that is damaged or over
 // a limit, NotFound, Denied, Unsupported for an image that is not for this
 // platform, Busy for a registry that is down and for a full disk.
 func (s *Store) Pull(ctx context.Context, ref string, opt PullOptions) (Image, error) {
+	if strings.HasPrefix(ref, "sha256:") || isHex(ref, 64) {
+		return s.Get(ref)
+	}
 	r, err := s.Normalize(ref)
 	if err != nil {
 		return Image{}, err
@@ -111,7 +117,7 @@ func (s *Store) fetch(ctx context.Context, r Reference, cred *Auth, t *tracker) 
 
 // flights are the pulls under way.
 type flights struct {
-	mu   sync.Mutex // guards under and the callers of each flight
+	mu   sync.Mutex // guards over and the callers of each flight
 	over map[flightKey]*flight
 }
 
@@ -136,10 +142,11 @@ var errAllLeft = fmt.Errorf("everybody who waited for the pull has left: %w", co
 
 // do joins the pull with this key, or begins it.
 func (f *flights) do(ctx context.Context, s *Store, key flightKey, progress func(Progress)) (Image, error) {
-	if err := s.life.Err(); err != nil {
+	f.mu.Lock()
+	if s.life.Err() != nil {
+		f.mu.Unlock()
 		return Image{}, faas.Errorf(faas.Busy, "pull %s: the server is stopping", key.ref.Familiar())
 	}
-	f.mu.Lock()
 	p := f.over[key]
 	if p == nil {
 		p = &flight{tracker: newTracker(), done: make(chan struct{})}

@@ -398,6 +398,46 @@ func TestPullEndsWhenAllHaveLeft(t *testing.T) {
 	}
 }
 
+func TestCloseEndsPullsUnderWay(t *testing.T) {
+	reg := serve(t)
+	ref := reg.push(t, "app:v1", build(t, v1.Config{}, files(t, file("f", "1"))))
+	arrived := make(chan struct{})
+	var once sync.Once
+	reg.spoil = func(w http.ResponseWriter, r *http.Request) bool {
+		if _, ok := blobRequest(r); ok {
+			once.Do(func() { close(arrived) })
+			<-r.Context().Done()
+			return true
+		}
+		return false
+	}
+	s := open(t)
+	pulled := make(chan error)
+	go func() {
+		_, err := s.Pull(t.Context(), ref, image.PullOptions{})
+		pulled <- err
+	}()
+	<-arrived
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	fails(t, <-pulled, faas.Busy, "stopping")
+	_, err := s.Pull(t.Context(), ref, image.PullOptions{})
+	fails(t, err, faas.Busy, "stopping")
+}
+
+func TestImageIDIsNeverAskedOfARegistry(t *testing.T) {
+	s := open(t)
+	img := load(t, s, "a", build(t, v1.Config{}, files(t, file("f", "1"))))
+	for _, id := range []string{img.Digest, img.Digest[7:], img.Digest[:20]} {
+		if got, err := s.Pull(t.Context(), id, image.PullOptions{Policy: image.PullAlways}); err != nil || got.Digest != img.Digest {
+			t.Errorf("%s: %v, %v", id, got.Digest, err)
+		}
+	}
+	_, err := s.Pull(t.Context(), someDigest, image.PullOptions{})
+	fails(t, err, faas.NotFound, someDigest)
+}
+
 // cut answers each blob request with at most n bytes, then breaks off.
 func cut(reg *server, ranges bool, n int, asked *sync.Map) func(http.ResponseWriter, *http.Request) bool {
 	client := reg.Client()

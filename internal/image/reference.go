@@ -31,16 +31,16 @@ func (r Reference) String() string { return r.Name() + r.suffix() }
 // Name is r without tag and digest: "docker.io/library/busybox".
 func (r Reference) Name() string { return r.Registry + "/" + r.Repository }
 
-// Familiar writes r as users do: "busybox:latest".
+// Familiar writes r as users do: "busybox:latest". It reads as r.
 func (r Reference) Familiar() string {
-	name := r.Name()
 	if r.Registry == dockerHub {
-		name = strings.TrimPrefix(r.Repository, "library/")
-		if strings.Contains(name, "/") && strings.HasPrefix(r.Repository, "library/") {
-			name = r.Repository
+		for _, short := range []string{strings.TrimPrefix(r.Repository, "library/") + r.suffix(), r.Repository + r.suffix()} {
+			if again, err := Normalize(short); err == nil && again == r {
+				return short
+			}
 		}
 	}
-	return name + r.suffix()
+	return r.String()
 }
 
 func (r Reference) suffix() string {

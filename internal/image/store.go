@@ -159,7 +159,9 @@ func Open(cfg Config) (*Store, error) {
 // Close ends the pulls under way, waits for them, and writes down when images
 // were used.
 func (s *Store) Close() error {
+	s.flight.mu.Lock() // no pull begins from here on
 	s.end()
+	s.flight.mu.Unlock()
 	s.pulls.Wait()
 	s.write.Lock()
 	defer s.write.Unlock()

@@ -242,6 +242,7 @@ func TestWhiteoutsTakeTheFormOfOverlayfs(t *testing.T) {
 		file("f", "stays"), file(".wh.f", ""),
 		file(".wh.g", ""), file("g/h", "1"), // a parent that nobody describes
 		file(".wh..wh.plnk/x", ""), file(".wh..wh.aufs", ""), // AUFS's own
+		file("j", "file"), file("j/.wh.k", ""), file("j/.wh..wh..opq", ""), // the file hides it all
 		file("i", "file"), dir("i/"), // what was a file hides, and so does the directory
 	)
 	if !isWhiteout(t, root, "a/gone") {
@@ -258,8 +259,8 @@ func TestWhiteoutsTakeTheFormOfOverlayfs(t *testing.T) {
 	want(t, root, "f", "stays")
 	want(t, root, "g/h", "1")
 	entries, err := os.ReadDir(root)
-	if err != nil || len(entries) != 8 {
-		t.Errorf("entries %v, %v; want a to g and i", entries, err)
+	if err != nil || len(entries) != 9 {
+		t.Errorf("entries %v, %v; want a to g, i and j", entries, err)
 	}
 	root = must(t, file(".wh..wh..opq", ""))
 	if !isOpaque(root, ".") {

@@ -58,6 +58,8 @@ func (l Limits) withDefaults() Limits {
 type BadError struct {
 	Entry  string // name in the tar; "": the layer as a whole
 	Reason string
+
+	notDir bool // a parent of the entry is not a directory
 }
 
 func (e *BadError) Error() string {
@@ -315,6 +317,9 @@ func (u *unpacker) entry(src *meter, h *tar.Header, tr io.Reader) error {
 		return nil
 	}
 	parent, at, err := u.parent(name, true)
+	if e, ok := errors.AsType[*BadError](err); ok && e.notDir && strings.HasPrefix(base, whiteoutPrefix) {
+		return nil // what this layer has in place of the directory hides all that was in it
+	}
 	if err != nil {
 		return err
 	}
@@ -460,7 +465,7 @@ func (u *unpacker) resolve(dir string, create bool) (string, error) {
 				return "", err
 			}
 		default:
-			return "", bad("%q is not a directory", next)
+			return "", &BadError{Reason: fmt.Sprintf("%q is not a directory", next), notDir: true}
 		}
 		at = next
 	}
