@@ -48,7 +48,6 @@ type Server struct {
 
 	MaxPayload faas.Bytes // of a call's body; 0: no limit
 	Insecure   bool       // functions may run as root and share the node's network
-	Guard      *api.Guard // of everything but calls; nil: none, as on a socket that only root can open
 
 	Log *slog.Logger
 }
@@ -122,11 +121,7 @@ var callMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
-		h := api.Serve(r.handle, WriteFault, s.Log)
-		if s.Guard != nil && !strings.HasSuffix(r.path, "/call") {
-			h = s.Guard.Wrap(h, WriteFault)
-		}
-		mux.Handle(r.method+" "+r.path, h)
+		mux.Handle(r.method+" "+r.path, api.Serve(r.handle, WriteFault, s.Log))
 	}
 	mux.Handle("/", api.Serve(func(w http.ResponseWriter, r *http.Request) error {
 		if allowed := allowed(mux, r); len(allowed) > 0 {
@@ -208,7 +203,7 @@ func answer(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
-// WriteFault writes an error in the shape that this API promises: {"error": {"kind", "message", "request"}}.
+// WriteFault is the api.FaultBody of this API: {"error": {"kind", "message", "request"}}.
 func WriteFault(w http.ResponseWriter, f api.Fault) {
 	h := w.Header()
 	h.Del("Content-Length") // of the answer that there was to be

@@ -26,7 +26,6 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"hob/faas"
-	"hob/internal/api"
 	"hob/internal/api/core"
 	"hob/internal/build"
 	"hob/internal/catalog"
@@ -335,33 +334,5 @@ func TestChangesAtTheSameTimeAreAllMade(t *testing.T) {
 	fn, err := s.Catalog.Function("default", "f")
 	if err != nil || len(fn.Env) != 4 || fn.Revision != 5 {
 		t.Errorf("got %d variables at revision %d, %v; want 4 at 5", len(fn.Env), fn.Revision, err)
-	}
-}
-
-func TestWebPagesMayCallFunctionsAndManageNothing(t *testing.T) {
-	s := newServer(t)
-	create(t, s.Handler(), "upper")
-	s.Guard = &api.Guard{}
-	h := s.Handler()
-	for _, c := range []struct {
-		method, path, host, origin string
-		want                       int
-	}{
-		{"GET", "/api/apps", "localhost:8080", "", 200},
-		{"GET", "/api/apps", "evil.example", "", 403},
-		{"POST", "/api/apps", "127.0.0.1:8080", "http://evil.example", 403},
-		{"DELETE", "/api/images/hob.local/tools", "localhost", "http://evil.example", 403},
-		{"POST", "/api/apps/default/functions/upper/call", "functions.example", "http://other.example", 200},
-	} {
-		r := httptest.NewRequest(c.method, c.path, strings.NewReader("{}"))
-		r.Host = c.host
-		if c.origin != "" {
-			r.Header.Set("Origin", c.origin)
-		}
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != c.want {
-			t.Errorf("%s %s of host %s, origin %q: %d, want %d: %s", c.method, c.path, c.host, c.origin, w.Code, c.want, w.Body)
-		}
 	}
 }

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"hob/faas"
+	"hob/internal/config"
+	"hob/internal/daemon"
+)
+
+func newServe(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "run a server on this machine",
+		Long: `Run a server: the HTTP API, the registry, the images, the sandboxes and their logs,
+in one process. It needs root. Each setting is a flag, a variable of the
+environment (HOB_DATA for --data) and a line of the configuration file; a flag
+wins over the environment, and that over the file. "hob config" shows what comes
+of it, and "hob doctor" what this machine lacks.
+
+The first SIGTERM or SIGINT drains: no new calls are taken and those in flight get
+the time of --grace. The second ends the process at once.`,
+		Example: "  hob serve\n  hob serve --data /srv/hob --listen 127.0.0.1:9000 --memory 4g",
+		Args:    exactly(0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), c, cmd) },
+	}
+	config.Flags(cmd.Flags())
+	return cmd
+}
+
+func runServe(ctx context.Context, c *cli, cmd *cobra.Command) error {
+	cfg, err := config.Load(cmd.Flags(), c.Getenv)
+	if err != nil {
+		return err
+	}
+	log, err := newLog(c.Stderr, cfg)
+	if err != nil {
+		return err
+	}
+	d, err := daemon.New(ctx, cfg, log, daemon.WithVersion(version()))
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx)
+}
+
+// newLog is the daemon's own log; what functions write is not in it.
+func newLog(w io.Writer, cfg config.Config) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+		return nil, faas.Errorf(faas.Invalid, "log-level (from %s): %w", cfg.Origin("log-level"), err)
+	}
+	opt := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opt)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, opt)), nil
+}
