@@ -21,7 +21,7 @@ type Image struct {
 	Size     faas.Bytes // on disk, compressed blobs and unpacked layers; what it shares with other images is counted in each
 	Created  time.Time  // as its maker says; zero if not said
 	Pulled   time.Time  // when it came to this node
-	Used     time.Time  // when a root filesystem was last made of it; its precision survives a restart only roughly
+	Used     time.Time  // when it was last pulled, or a root filesystem made of it; after a crash an earlier time
 	Config   ImageConfig
 	Layers   []LayerInfo // the lowest first
 }
@@ -56,7 +56,8 @@ type RootFS struct {
 	Layers []string // unpacked layers as absolute directories, the topmost first; at least one
 	Config ImageConfig
 
-	release func()
+	release  func()
+	accounts *accounts // of the image
 }
 
 // Auth is what a registry is told about who pulls. Token is a bearer token for

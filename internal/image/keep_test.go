@@ -149,6 +149,20 @@ func TestMovedNameKeepsTheOldImageOnlyWhileItIsUsed(t *testing.T) {
 	}
 }
 
+func TestImageJustAskedForIsSpared(t *testing.T) {
+	s := open(t, func(c *image.Config) { c.Budget, c.Grace = 1, time.Hour })
+	img := load(t, s, "a", build(t, v1.Config{}, files(t, file("f", "1"))))
+	if _, err := s.Pull(t.Context(), "a", image.PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if removed, _, err := s.Collect(t.Context()); len(removed) > 0 || err != nil {
+		t.Errorf("collected %v, %v", removed, err)
+	}
+	if got, _ := s.Get("a"); !got.Used.After(img.Used) {
+		t.Errorf("used %v, loaded %v", got.Used, img.Used)
+	}
+}
+
 func TestPruneKeepsWhatItIsToldTo(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, in(dir))
@@ -325,6 +339,7 @@ func TestUsersAreLookedUpInTheImage(t *testing.T) {
 		{"4711", 4711, 0, nil},
 		{"4711:4712", 4711, 4712, nil},
 		{"4711:app", 4711, 1002, nil},
+		{"app", 1001, 1002, []uint32{2000, 2001}}, // remembered
 	} {
 		uid, gid, groups, err := root.LookupUser(c.user)
 		if err != nil || uid != c.uid || gid != c.gid || !slices.Equal(groups, c.groups) {

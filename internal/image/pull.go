@@ -27,7 +27,11 @@ import (
 // platform, Busy for a registry that is down and for a full disk.
 func (s *Store) Pull(ctx context.Context, ref string, opt PullOptions) (Image, error) {
 	if strings.HasPrefix(ref, "sha256:") || isHex(ref, 64) {
-		return s.Get(ref)
+		img, err := s.Get(ref)
+		if err == nil {
+			s.touch(img.Digest)
+		}
+		return img, err
 	}
 	r, err := s.Normalize(ref)
 	if err != nil {
@@ -40,6 +44,7 @@ func (s *Store) Pull(ctx context.Context, ref string, opt PullOptions) (Image, e
 	case r.Local() && !have:
 		return Image{}, faas.Errorf(faas.NotFound, "no image %s on this node: push it first", r.Familiar())
 	case have && (opt.Policy != PullAlways || r.Local() || r.Digest != ""):
+		s.touch(e.Digest)
 		return s.image(st, e), nil
 	}
 	switch opt.Policy {
@@ -54,6 +59,14 @@ func (s *Store) Pull(ctx context.Context, ref string, opt PullOptions) (Image, e
 		key.own, key.auth = true, *opt.Credentials
 	}
 	return s.flight.do(ctx, s, key, opt.Progress)
+}
+
+// touch makes the image used now, so that Collect spares it while whoever
+// pulled it makes use of it, or says so.
+func (s *Store) touch(digest string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used[digest] = time.Now().UTC()
 }
 
 // fetch is one pull, on the network.

@@ -68,7 +68,7 @@ type Store struct {
 	write sync.Mutex            // serialises changes of the list, the disk included
 	state atomic.Pointer[state] // replaced, never changed, by holders of write and mu
 
-	mu    sync.Mutex           // guards what follows
+	mu    sync.Mutex           // guards what follows, and the exchange of state
 	pins  map[string]int       // manifest digest → root filesystems not released
 	holds map[string]int       // diffID → installations under way
 	used  map[string]time.Time // manifest digest → last use, newer than what is on disk
@@ -92,6 +92,7 @@ type entry struct {
 	blobSize faas.Bytes
 	key      string // chainKey of its layers
 	ready    atomic.Bool
+	accounts accounts
 }
 
 // record is what the disk remembers of an image beside its blobs.
@@ -654,7 +655,7 @@ func (s *Store) RootFS(ctx context.Context, digest string) (*RootFS, error) {
 			delete(s.pins, digest)
 		}
 	})
-	r := &RootFS{Digest: digest, Key: e.key, Config: e.config.clone(), release: release}
+	r := &RootFS{Digest: digest, Key: e.key, Config: e.config.clone(), release: release, accounts: &e.accounts}
 	if err := s.prepare(ctx, e); err != nil {
 		release()
 		return nil, err
@@ -669,7 +670,11 @@ func (s *Store) RootFS(ctx context.Context, digest string) (*RootFS, error) {
 }
 
 // Release ends the pin. It may be called again and then does nothing.
-func (r *RootFS) Release() { r.release() }
+func (r *RootFS) Release() {
+	if r.release != nil {
+		r.release()
+	}
+}
 
 // emptyDiffID is the digest of a tar without entries: two blocks of zeros. An
 // image without layers has this one.
