@@ -75,7 +75,8 @@ func TestUnpackedLayersAreWhatTheirMakerHad(t *testing.T) {
 	os.RemoveAll(bundle)
 	sh(t, umoci, "unpack", "--image", oci+":b", bundle)
 	sh(t, "/bin/sh", "-ec", `cd "$1"
-		rm -r gone dir/hard opaque was-file was-dir; mkdir opaque was-file; echo new > opaque/new; echo file > was-dir; echo y > was-file/y; chmod 600 bin/su`, "sh", tree)
+		rm -r gone dir/hard opaque was-file was-dir; mkdir opaque was-file; echo new > opaque/new; echo file > was-dir; echo y > was-file/y; chmod 600 bin/su
+		touch -d 2005-06-07T08:09:10Z opaque/new was-dir was-file/y`, "sh", tree)
 	sh(t, umoci, "repack", "--image", oci+":c", bundle)
 	sh(t, umoci, "rm", "--image", oci+":a")
 	sh(t, umoci, "rm", "--image", oci+":b")
