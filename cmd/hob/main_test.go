@@ -230,3 +230,29 @@ func TestInterruptEndsWithItsOwnCode(t *testing.T) {
 		})
 	}
 }
+
+func TestTerminalIsReadOnlyWhenItIsAskedFor(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))
+	defer server.Close()
+	for _, c := range []struct {
+		terminal bool
+		args     []string
+		want     string
+	}{
+		{false, []string{"call", "f"}, "typed"},
+		{true, []string{"call", "f"}, ""},
+		{true, []string{"call", "f", "-"}, "typed"},
+	} {
+		env, stdout, stderr := testEnv(map[string]string{"HOB_SERVER": server.URL}, "typed")
+		env.Terminal = func(stream any) bool { return c.terminal && stream == env.Stdin }
+		if code := run(t.Context(), env, c.args); code != 0 || stdout.String() != c.want {
+			t.Errorf("%q on a terminal %t: exit code %d, %q, %s; want %q", c.args, c.terminal, code, stdout, stderr, c.want)
+		}
+	}
+}
+
+func TestControlCharactersDoNotReachTheTerminal(t *testing.T) {
+	if got, want := printable("a\x1b[31mb\tc\u009bd é"), "a?[31mb?c?d é"; got != want {
+		t.Errorf("printable gives %q, want %q", got, want)
+	}
+}
