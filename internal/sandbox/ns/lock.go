@@ -1,14 +1,14 @@
 package ns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"hob/faas"
+	"hob/internal/linux"
 )
 
 const lockSuffix = ".lock"
@@ -19,13 +19,13 @@ func lockGeneration(dir, generation string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("lock generation %s: %w", generation, err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, generation+lockSuffix), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock generation %s: %w", generation, err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	f, err := linux.LockFile(filepath.Join(dir, generation+lockSuffix))
+	if errors.Is(err, linux.ErrLocked) {
 		f.Close()
 		return nil, faas.Errorf(faas.Conflict, "generation %s is alive: %w", generation, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock generation %s: %w", generation, err)
 	}
 	return f, nil
 }

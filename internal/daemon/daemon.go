@@ -1,0 +1,358 @@
+// Package daemon builds every part of hob from a Config, by name and in order,
+// runs them, and takes them down again. Read New from top to bottom to see what
+// there is, and Run to see what goes on in the background.
+//
+// It owns the lock of the data directory, the listeners and the order in which
+// things begin and end. What any part does is decided in that part.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"hob/faas"
+	"hob/internal/api/core"
+	"hob/internal/api/registry"
+	"hob/internal/capacity"
+	"hob/internal/catalog"
+	"hob/internal/config"
+	"hob/internal/doctor"
+	"hob/internal/image"
+	"hob/internal/image/layer"
+	"hob/internal/invoke"
+	"hob/internal/launch"
+	"hob/internal/logs"
+	"hob/internal/pool"
+	"hob/internal/sandbox"
+	"hob/internal/sandbox/fake"
+	"hob/internal/sandbox/ns"
+	"hob/internal/store"
+	"hob/internal/store/sqlite"
+)
+
+// SocketName is the Unix socket for management by root, in the data directory.
+const SocketName = "hob.sock"
+
+// collectEvery is how often images are looked through for what nobody uses.
+const collectEvery = time.Minute
+
+// Daemon is a node that is built and listening. Run serves; Close releases a
+// Daemon that is never run.
+type Daemon struct {
+	cfg     config.Config
+	log     *slog.Logger
+	version string
+	started time.Time
+	caps    sandbox.Capabilities
+
+	undo []func() error // what New made, to be released in reverse
+
+	store    store.Store
+	driver   sandbox.Driver
+	images   *image.Store
+	registry *registry.Server
+	catalog  *catalog.Catalog
+	logs     *logs.Store
+	memory   *capacity.Node
+	launcher *launch.Launcher
+	pool     *pool.Set
+	invoker  *invoke.Invoker
+	health   *health
+
+	tcp, socket net.Listener
+	server      *http.Server // on tcp
+	local       *http.Server // on socket
+}
+
+// Option changes a Daemon before it is built.
+type Option func(*Daemon)
+
+// WithVersion says what /version answers.
+func WithVersion(version string) Option { return func(d *Daemon) { d.version = version } }
+
+// WithDriver puts a driver in place of the one that cfg names. The Daemon closes it.
+func WithDriver(driver sandbox.Driver) Option { return func(d *Daemon) { d.driver = driver } }
+
+// New builds a daemon: when it returns nil, the daemon listens and callers wait
+// until Run serves them. An error of kind Unsupported says what this machine
+// lacks, Conflict who has the data directory or the port, Denied what needs
+// insecure. After an error nothing is left.
+func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Option) (_ *Daemon, err error) {
+	d := &Daemon{cfg: cfg, log: log, version: "unknown", started: time.Now()}
+	for _, o := range options {
+		o(d)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	if err := doctor.Refusal(doctor.Look(doctor.Machine{Data: cfg.Data, Driver: cfg.Driver})); err != nil {
+		return nil, err
+	}
+	lock, err := lockData(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	d.onClose(lock.Close)
+
+	db, err := sqlite.Open(ctx, d.path("hob.db"))
+	if err != nil {
+		return nil, err
+	}
+	d.store = db
+	d.onClose(db.Close)
+	if d.catalog, err = catalog.Load(ctx, d.store); err != nil {
+		return nil, err
+	}
+
+	if err := d.openDriver(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.listen(); err != nil {
+		return nil, err
+	}
+
+	if d.images, err = image.Open(image.Config{
+		Dir: d.path("images"), Self: d.self(), PlainHTTP: cfg.PlainHTTP, InUse: d.catalog.Digests,
+		Budget: cfg.ImageBytes, Keep: cfg.ImageKeep, Limits: layer.Limits{Bytes: int64(cfg.MaxImage)}, Log: log,
+	}); err != nil {
+		return nil, err
+	}
+	d.onClose(d.images.Close)
+	if d.registry, err = registry.New(registry.Config{
+		Dir: d.path("registry"), Images: d.images, Content: d.images.Content(), Log: log,
+	}); err != nil {
+		return nil, err
+	}
+	if d.logs, err = logs.Open(logs.Config{
+		Dir: d.path("logs"), PerFunction: cfg.LogPerFunction, Total: cfg.LogTotal, MaxAge: cfg.LogAge,
+		JournalBytes: cfg.JournalBytes, JournalAge: cfg.JournalAge, Log: log,
+	}); err != nil {
+		return nil, err
+	}
+	d.onClose(d.logs.Close)
+
+	total := cfg.Memory
+	if total == 0 {
+		if total, err = capacity.OfMachine(); err != nil {
+			return nil, err
+		}
+	}
+	d.memory = capacity.New(total)
+	d.launcher = &launch.Launcher{Images: d.images, Driver: d.driver, Caps: d.caps, Logs: d.logs, PullTimeout: cfg.PullTimeout, Log: log}
+	d.pool = &pool.Set{Start: d.startSandbox, Memory: d.memory, Log: log}
+	d.onClose(func() error { d.pool.Close(); return nil })
+	d.invoker = &invoke.Invoker{Pool: d.pool, Images: d.launcher, Apps: d.catalog, Journal: d.logs, Log: log}
+	d.health = &health{dir: cfg.Data, least: cfg.LeastFreeDisk}
+
+	for _, file := range cfg.Load {
+		images, err := d.images.LoadPath(ctx, file, "")
+		if err != nil {
+			return nil, fmt.Errorf("load %s: %w", file, err)
+		}
+		for _, img := range images {
+			log.Info("image loaded", "image", strings.Join(img.Refs, " "), "digest", img.Digest)
+		}
+	}
+	d.serveHTTP()
+	return d, nil
+}
+
+// startSandbox is how the pool starts one.
+func (d *Daemon) startSandbox(ctx context.Context, fn faas.Function) (pool.Conn, error) {
+	conn, err := d.launcher.Start(ctx, fn)
+	if err != nil {
+		return nil, err // not a nil *Conn in an interface
+	}
+	return conn, nil
+}
+
+func (d *Daemon) path(name string) string { return filepath.Join(d.cfg.Data, name) }
+
+// onClose adds a step to Close; the last added is carried out first.
+func (d *Daemon) onClose(f func() error) { d.undo = append(d.undo, f) }
+
+// Close releases all that New made. After Run it has been called.
+func (d *Daemon) Close() error {
+	var errs []error
+	for i := len(d.undo) - 1; i >= 0; i-- {
+		errs = append(errs, d.undo[i]())
+	}
+	d.undo = nil
+	return errors.Join(errs...)
+}
+
+// openDriver makes the driver and removes what dead daemons left.
+func (d *Daemon) openDriver(ctx context.Context) (err error) {
+	switch {
+	case d.driver != nil:
+	case d.cfg.Driver == "fake":
+		d.driver = fake.New()
+	default:
+		d.driver, err = ns.New(ns.Config{Generation: strings.ToLower(faas.NewID()), CgroupParent: d.cfg.CgroupParent, Log: d.log})
+	}
+	if err != nil {
+		return err
+	}
+	d.onClose(d.driver.Close)
+	if d.caps, err = d.driver.Probe(ctx); err != nil {
+		return err
+	}
+	for _, note := range d.caps.Notes {
+		d.log.Warn("this node is weaker than it could be", "why", note)
+	}
+	return d.driver.Reap(ctx)
+}
+
+// listen opens the TCP address and the socket.
+func (d *Daemon) listen() (err error) {
+	if d.tcp, err = net.Listen("tcp", d.cfg.Listen); err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return faas.Errorf(faas.Conflict, "the address %s is taken by another program: stop that one, or give this one another --listen", d.cfg.Listen)
+		}
+		return fmt.Errorf("listen on %s: %w", d.cfg.Listen, err)
+	}
+	d.onClose(closeListener(d.tcp))
+	socket := d.Socket()
+	os.Remove(socket) // of a daemon that was killed: the lock says that there is no other
+	if d.socket, err = net.Listen("unix", socket); err != nil {
+		return fmt.Errorf("listen on %s: %w", socket, err)
+	}
+	d.onClose(closeListener(d.socket))
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return fmt.Errorf("keep %s for root: %w", socket, err)
+	}
+	return nil
+}
+
+// closeListener closes l unless its server has done so.
+func closeListener(l net.Listener) func() error {
+	return func() error {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+// Addr returns the TCP address, with the port that was taken.
+func (d *Daemon) Addr() string { return d.tcp.Addr().String() }
+
+// Socket returns the path of the Unix socket. The data directory is root's alone,
+// so nobody can reach the socket before it is kept for root, too.
+func (d *Daemon) Socket() string { return d.path(SocketName) }
+
+// self returns the addresses that mean this node in a reference of an image.
+func (d *Daemon) self() []string {
+	_, port, _ := net.SplitHostPort(d.Addr())
+	names := append([]string{"localhost", "127.0.0.1", "[::1]"}, d.cfg.Hosts...)
+	host, _, _ := net.SplitHostPort(d.cfg.Listen)
+	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
+		names = append(names, host)
+	}
+	var all []string
+	for _, name := range names {
+		all = append(all, name+":"+port)
+	}
+	return all
+}
+
+// Run serves until ctx ends, then drains: no new calls are taken, those in flight
+// get the grace time, and everything is closed. It returns nil after a drain.
+func (d *Daemon) Run(ctx context.Context) error {
+	parts, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	g, gctx := errgroup.WithContext(parts)
+	g.Go(func() error { return d.catalog.Run(gctx) })
+	g.Go(func() error { return d.logs.Run(gctx) })
+	g.Go(func() error { return d.registry.Run(gctx) })
+	g.Go(func() error { return d.health.watch(gctx) })
+	g.Go(func() error { return d.collect(gctx) })
+	g.Go(func() error { return served(d.server.Serve(d.tcp)) })
+	g.Go(func() error { return served(d.local.Serve(d.socket)) })
+	d.log.Info("ready", "node", d.Addr(), "driver", d.caps.Driver, "took", time.Since(d.started).Round(time.Millisecond))
+
+	select {
+	case <-ctx.Done():
+		d.drain()
+	case <-gctx.Done(): // a part has failed: it says why below
+	}
+	d.server.Close()
+	d.local.Close()
+	stop(nil)
+	err := g.Wait()
+	return errors.Join(err, d.Close())
+}
+
+// served turns the end of a server that was closed into none.
+func served(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// drain refuses new calls and waits for those in flight as long as the grace time.
+func (d *Daemon) drain() {
+	d.log.Info("draining", "grace", d.cfg.Grace)
+	d.health.draining.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.Grace)
+	defer cancel()
+	if err := d.invoker.Drain(ctx); err != nil {
+		d.log.Warn("calls were cut off", "err", err)
+	}
+	// The answers are written; who still follows a log does not hold us up.
+	last, done := context.WithTimeout(context.Background(), time.Second)
+	defer done()
+	d.server.Shutdown(last)
+	d.local.Shutdown(last)
+}
+
+// collect removes images that nobody uses when they are over the budget.
+func (d *Daemon) collect(ctx context.Context) error {
+	tick := time.NewTicker(collectEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		removed, freed, err := d.images.Collect(ctx)
+		if err != nil && ctx.Err() == nil {
+			d.log.Error("images were not collected, trying again", "err", err, "in", collectEvery)
+		}
+		for _, img := range removed {
+			d.log.Info("image collected", "image", strings.Join(img.Refs, " "), "digest", img.Digest)
+		}
+		if freed > 0 {
+			d.log.Info("images collected", "freed", freed.String())
+		}
+	}
+}
+
+// node is what the API tells of this daemon.
+func (d *Daemon) node() core.Node {
+	return core.Node{
+		Version: d.version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Driver: d.caps.Driver, CgroupVersion: d.caps.CgroupVersion, UserNamespaces: d.caps.UserNamespaces, Notes: d.caps.Notes,
+		CPUs: faas.CPU(1000 * runtime.NumCPU()), Memory: d.memory.Total(), Reserved: d.memory.Reserved(),
+		Waiting: len(d.pool.Waiting()), Started: d.started, Listen: d.Addr(),
+	}
+}

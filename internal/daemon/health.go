@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"hob/faas"
+	"hob/internal/doctor"
+)
+
+// health is what /readyz says.
+type health struct {
+	dir      string
+	least    faas.Bytes // free space below which the node is not ready; 0: not looked at
+	draining atomic.Bool
+	full     atomic.Pointer[string] // why the disk is too full; nil: it is not
+}
+
+// lookEvery is how often the free space is looked at.
+const lookEvery = 2 * time.Second
+
+// watch looks at the disk until ctx ends.
+func (h *health) watch(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for h.look(); ; h.look() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (h *health) look() {
+	if h.least == 0 {
+		return
+	}
+	free, err := doctor.FreeDisk(h.dir)
+	switch {
+	case err != nil:
+		why := err.Error()
+		h.full.Store(&why)
+	case free < h.least:
+		why := fmt.Sprintf("the disk of %s has %v free, and %v are wanted: remove images (hob image prune) or make room", h.dir, free, h.least)
+		h.full.Store(&why)
+	default:
+		h.full.Store(nil)
+	}
+}
+
+// unready returns why the node is not ready, or nothing.
+func (h *health) unready() string {
+	if h.draining.Load() {
+		return "this node is shutting down"
+	}
+	if why := h.full.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// alive answers that the process runs.
+func (h *health) alive(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintln(w, "ok")
+}
+
+// ready answers whether the node takes calls. A node whose disk is full goes on
+// serving what needs no disk; whoever sends calls should prefer another.
+func (h *health) ready(w http.ResponseWriter, _ *http.Request) {
+	if why := h.unready(); why != "" {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, why)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}

@@ -1,0 +1,72 @@
+package daemon
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+
+	"hob/internal/api"
+	"hob/internal/api/core"
+)
+
+// Limits of HTTP. There is none on the whole of a request: an upload of an image
+// may take long, and the time of a call is bounded by its function.
+const (
+	maxHeader  = 256 << 10        // bytes of a request's head; above it 431
+	headerTime = 10 * time.Second // for a request's head to arrive
+	idleTime   = 2 * time.Minute  // between two requests of a connection
+)
+
+// serveHTTP builds the servers of the two listeners.
+func (d *Daemon) serveHTTP() {
+	api := &core.Server{
+		Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker,
+		Sandboxes: d.launcher.Live, Node: d.node,
+		MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
+	}
+	d.server = d.newServer(d.handler(api, true))
+	d.local = d.newServer(d.handler(api, false))
+}
+
+func (d *Daemon) newServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// handler is everything that one listener answers. A guarded one keeps web pages
+// away from management; calls of functions are for everybody.
+func (d *Daemon) handler(own *core.Server, guarded bool) http.Handler {
+	ours := own.Handler()
+	manage := func(h http.Handler) http.Handler {
+		if !guarded {
+			return h
+		}
+		return api.Guard{Hosts: d.cfg.Hosts}.Wrap(h, core.WriteFault)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", d.health.alive)
+	mux.HandleFunc("GET /readyz", d.health.ready)
+	mux.HandleFunc("GET /version", d.answerVersion)
+	mux.Handle("/api/apps/{app}/functions/{function}/call", ours)
+	mux.Handle("/", manage(ours))
+
+	pushes := manage(d.registry.Handler())
+	return api.Identify(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Names of images may hold what a ServeMux takes for a path to be cleaned.
+		if strings.HasPrefix(r.URL.Path, "/v2/") && d.registry.Match(r) {
+			pushes.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
+}
+
+func (d *Daemon) answerVersion(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(map[string]string{"version": d.version, "go": runtime.Version()})
+}

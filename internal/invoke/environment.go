@@ -1,0 +1,115 @@
+package invoke
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"hob/faas"
+)
+
+// names are what one Convention calls things. An empty name leaves a thing out.
+type names struct {
+	call, app, function, method, url, route, deadline, memory, format string
+
+	header    string // before the name of a header
+	separator string // between the values of one header
+	param     string // before the name of a path parameter
+}
+
+// conventions are the names that function images of each system expect. They are
+// data, so that every API uses the same few lines below.
+var conventions = map[faas.Convention]names{
+	faas.ConventionHob: {
+		call: "HOB_CALL_ID", app: "HOB_APP", function: "HOB_FUNCTION", method: "HOB_METHOD", url: "HOB_REQUEST_URL",
+		route: "HOB_ROUTE", deadline: "HOB_DEADLINE", memory: "HOB_MEMORY", header: "HTTP_", separator: ", ", param: "HOB_PARAM_",
+	},
+	faas.ConventionIron: {
+		method: "METHOD", url: "REQUEST_URL", route: "ROUTE", header: "HEADER_", separator: " ", param: "PARAM_",
+	},
+	faas.ConventionFn: {
+		call: "FN_CALL_ID", app: "FN_APP_NAME", method: "FN_METHOD", url: "FN_REQUEST_URL", route: "FN_PATH",
+		deadline: "FN_DEADLINE", memory: "FN_MEMORY", format: "FN_FORMAT", header: "FN_HEADER_", separator: ", ", param: "FN_PARAM_",
+	},
+	faas.ConventionHyper: {header: "HTTP_", separator: ", "},
+}
+
+// environment is what a call brings on top of its image's environment: the
+// configuration of the app, then of the function, then what is known of the
+// request, then what the edge made itself; a later value of a name wins. Names
+// and values together are at most faas.MaxEnv.
+func environment(app faas.App, fn faas.Function, req *faas.Request, now time.Time) ([]string, error) {
+	env := make([]string, 0, len(app.Env)+len(fn.Env)+len(req.Header)+len(req.Params)+len(req.Env)+9)
+	for _, config := range []map[string]string{app.Env, fn.Env} {
+		for name, value := range config {
+			env = append(env, name+"="+value)
+		}
+	}
+	slices.Sort(env[:len(app.Env)])
+	slices.Sort(env[len(app.Env):])
+
+	n := conventions[req.Convention]
+	add := func(name, value string) {
+		if name != "" {
+			env = append(env, name+"="+strings.ReplaceAll(value, "\x00", ""))
+		}
+	}
+	add(n.call, req.Call)
+	add(n.app, app.Name)
+	add(n.function, fn.Name)
+	add(n.method, req.Method)
+	add(n.url, req.URL)
+	if req.Route != "" {
+		add(n.route, req.Route)
+	}
+	if fn.Timeout > 0 {
+		add(n.deadline, now.Add(fn.Timeout).UTC().Format("2006-01-02T15:04:05.000Z"))
+	}
+	add(n.memory, strconv.FormatInt(int64(fn.Memory/faas.MB), 10))
+	add(n.format, string(fn.Format))
+	for _, name := range sortedNames(req.Header) {
+		add(n.header+variable(name), strings.Join(req.Header[name], n.separator))
+	}
+	for name, value := range req.Params {
+		add(n.param+variable(name), value)
+	}
+	env = append(env, req.Env...)
+
+	var size faas.Bytes
+	for _, e := range env {
+		size += faas.Bytes(len(e) + 1)
+	}
+	if size > faas.MaxEnv {
+		return nil, faas.Errorf(faas.TooLarge, "the environment of the call, made of configuration and headers, has %v and may have %v: %w", size, faas.MaxEnv, faas.ErrEnvironment)
+	}
+	return env, nil
+}
+
+// sortedNames returns the headers that a function may see. Proxy is never one of
+// them: programs would take HTTP_PROXY for the proxy they have to use.
+func sortedNames(h http.Header) []string {
+	list := make([]string, 0, len(h))
+	for name := range h {
+		if !strings.EqualFold(name, "Proxy") {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// variable is a name as a part of an environment variable: upper case, with '_'
+// for everything but letters and digits.
+func variable(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z':
+			return r - 'a' + 'A'
+		case r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			return r
+		}
+		return '_'
+	}, name)
+}

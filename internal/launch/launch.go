@@ -1,0 +1,255 @@
+// Package launch turns a function into a sandbox that can serve a call: the root
+// filesystem of its image, the user it runs as, what is run and in which
+// environment, and where its standard error goes. If a step fails, the steps
+// before it are undone.
+//
+// It owns the sandboxes that live, until each is closed. Whether there is room
+// for one, and who may have it, was decided before; how a call is spoken to it is
+// decided in package protocol.
+package launch
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hob/faas"
+	"hob/internal/image"
+	"hob/internal/protocol"
+	"hob/internal/sandbox"
+
+	"io"
+)
+
+// Logs keeps what functions write to standard error.
+type Logs interface {
+	// Writer returns where one stream of one call goes. Its Write never waits for
+	// long and its errors are not the function's.
+	Writer(funcID, callID, stream string) io.WriteCloser
+}
+
+// Launcher starts sandboxes. Its exported fields are set before the first use and
+// not changed after.
+type Launcher struct {
+	Images *image.Store
+	Driver sandbox.Driver
+	Caps   sandbox.Capabilities // of Driver
+	Logs   Logs
+	Log    *slog.Logger
+
+	PullTimeout time.Duration // of a pull that a call needs; 0: no limit
+
+	mu   sync.Mutex
+	live map[*process]struct{} // guarded by mu
+}
+
+// Ready makes sure that the image of fn is on the node: it is pulled by its
+// digest if it is missing. The time that takes counts to no limit of the call.
+func (l *Launcher) Ready(ctx context.Context, fn faas.Function) error {
+	if _, err := l.Images.Get(fn.Digest); faas.KindOf(err) != faas.NotFound {
+		return err
+	}
+	if l.PullTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, l.PullTimeout, faas.Errorf(faas.TimedOut, "the pull took longer than %v", l.PullTimeout))
+		defer cancel()
+	}
+	ref, err := l.Images.Normalize(fn.Image)
+	if err != nil {
+		return err
+	}
+	l.Log.InfoContext(ctx, "pulling an image for a call", "function", fn.Name, "image", fn.Image, "digest", fn.Digest)
+	if _, err := l.Images.Pull(ctx, ref.Name()+"@"+fn.Digest, image.PullOptions{}); err != nil {
+		return fmt.Errorf("image %s of function %s: %w", fn.Image, fn.Name, err)
+	}
+	return nil
+}
+
+// Start makes what one call of fn needs up to the moment when its environment is
+// known: the process itself is started by the exchange. The caller closes the
+// Conn.
+func (l *Launcher) Start(ctx context.Context, fn faas.Function) (protocol.Conn, error) {
+	root, err := l.Images.RootFS(ctx, fn.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("image %s of function %s: %w", fn.Image, fn.Name, err)
+	}
+	spec, err := l.spec(fn, root)
+	if err != nil {
+		root.Release()
+		return nil, err
+	}
+	c := &conn{root: root}
+	c.Memory = fn.Memory
+	c.Default.Start = func(ctx context.Context, req *faas.Request, env []string) (protocol.Process, error) {
+		return l.start(ctx, fn, spec, req, env)
+	}
+	return c, nil
+}
+
+// conn releases the image when the sandbox is gone.
+type conn struct {
+	protocol.Default
+	root *image.RootFS
+}
+
+func (c *conn) Close() error {
+	defer c.root.Release()
+	return c.Default.Close()
+}
+
+// spec is what is known of a sandbox of fn before its call.
+func (l *Launcher) spec(fn faas.Function, root *image.RootFS) (sandbox.Spec, error) {
+	cfg := root.Config
+	s := sandbox.Spec{
+		Hostname: hostname(fn.Name),
+		Root:     sandbox.Root{Key: root.Key, Layers: root.Layers},
+		Args:     args(fn, cfg), Env: cfg.Env, Dir: cmp.Or(fn.Workdir, cfg.Workdir),
+		Memory: fn.Memory, CPU: fn.CPU, TmpSize: fn.TmpSize,
+		Writable: fn.Writable, Volumes: cfg.Volumes, HostNetwork: fn.Network == "host",
+	}
+	if len(s.Args) == 0 {
+		return s, faas.Errorf(faas.Invalid, "function %s has no command, and neither has its image %s: give one behind the image", fn.Name, fn.Image)
+	}
+	user, err := l.user(fn, root)
+	s.User = user
+	return s, err
+}
+
+// args is what is executed: an entrypoint of the function takes the place of both
+// the image's entrypoint and its command, as with Docker.
+func args(fn faas.Function, cfg image.ImageConfig) []string {
+	entrypoint, command := cfg.Entrypoint, cfg.Command
+	if fn.Entrypoint != nil {
+		entrypoint, command = fn.Entrypoint, nil
+	}
+	if fn.Command != nil {
+		command = fn.Command
+	}
+	return slices.Concat(entrypoint, command)
+}
+
+// nobody is whom a function runs as if neither it nor its image says: not root.
+var nobody = sandbox.User{UID: 1000, GID: 1000}
+
+// user is whom fn runs as.
+func (l *Launcher) user(fn faas.Function, root *image.RootFS) (sandbox.User, error) {
+	name := cmp.Or(fn.User, root.Config.User)
+	if name == "" {
+		return nobody, nil
+	}
+	uid, gid, groups, err := root.LookupUser(name)
+	if err != nil {
+		return sandbox.User{}, fmt.Errorf("user of function %s: %w", fn.Name, err)
+	}
+	if uid == 0 && fn.User == "" && !l.Caps.UserNamespaces {
+		l.Log.Info("the image's user is root and this node has no user namespaces: the function runs as 1000", "function", fn.Name, "image", fn.Image)
+		return nobody, nil
+	}
+	return sandbox.User{UID: uid, GID: gid, Groups: groups}, nil
+}
+
+// hostname is the name of a function as a host can have it.
+func hostname(name string) string {
+	host := strings.Map(func(r rune) rune {
+		if r == '_' || r == '.' {
+			return '-'
+		}
+		return r
+	}, strings.ToLower(name))
+	return strings.TrimRight(host[:min(len(host), 63)], "-")
+}
+
+// defaultPath is the PATH of images that set none, as Docker has it.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environment lays env over that of the image and over what every process has. A
+// later value of a name wins; each name is there once.
+func environment(spec sandbox.Spec, env []string) []string {
+	home := "/"
+	if spec.User.UID == 0 {
+		home = "/root"
+	}
+	all := slices.Concat([]string{"PATH=" + defaultPath, "HOME=" + home, "HOSTNAME=" + spec.Hostname}, spec.Env, env)
+	at := make(map[string]int, len(all))
+	out := all[:0]
+	for _, e := range all {
+		name, _, _ := strings.Cut(e, "=")
+		if i, there := at[name]; there {
+			out[i] = e
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+// start starts the process of one call.
+func (l *Launcher) start(ctx context.Context, fn faas.Function, spec sandbox.Spec, req *faas.Request, env []string) (protocol.Process, error) {
+	spec.ID = strings.ToLower(req.Call)
+	spec.Env = environment(spec, env)
+	if fn.StartTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, fn.StartTimeout, faas.Errorf(faas.TimedOut, "the sandbox did not start within %v", fn.StartTimeout))
+		defer cancel()
+	}
+	p := &process{
+		launcher: l,
+		info:     faas.Sandbox{ID: spec.ID, App: fn.App, Function: fn.Name, Call: req.Call, State: "starting", Started: time.Now()},
+		log:      l.Logs.Writer(fn.ID, req.Call, "stderr"),
+		said:     make(chan struct{}),
+	}
+	l.add(p)
+	box, err := l.Driver.Start(ctx, spec)
+	if err != nil {
+		l.remove(p)
+		p.log.Close()
+		return nil, fmt.Errorf("start function %s: %w", fn.Name, err)
+	}
+	l.mu.Lock()
+	p.box, p.info.State = box, "busy"
+	l.mu.Unlock()
+	go p.listen() // ends when standard error does, which Close sees to
+	return p, nil
+}
+
+func (l *Launcher) add(p *process) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.live == nil {
+		l.live = make(map[*process]struct{})
+	}
+	l.live[p] = struct{}{}
+}
+
+func (l *Launcher) remove(p *process) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.live, p)
+}
+
+// Live lists the sandboxes that are there, with what each uses now. The App of
+// each is the app's ID.
+func (l *Launcher) Live() []faas.Sandbox {
+	l.mu.Lock()
+	live := slices.Collect(maps.Keys(l.live))
+	infos := make([]faas.Sandbox, len(live))
+	boxes := make([]sandbox.Sandbox, len(live))
+	for i, p := range live {
+		infos[i], boxes[i] = p.info, p.box
+	}
+	l.mu.Unlock()
+	for i, box := range boxes {
+		if box != nil {
+			u := box.Usage()
+			infos[i].Memory, infos[i].PeakMemory, infos[i].CPUTime, infos[i].Processes = u.Memory, u.PeakMemory, u.CPUTime, u.Processes
+		}
+	}
+	return infos
+}

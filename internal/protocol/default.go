@@ -1,0 +1,300 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"hob/faas"
+)
+
+// When an answer starts, and how long its end may take.
+const (
+	// HoldBytes and HoldTime are how much of an answer, and for how long after
+	// its first byte, is held back. While it is, a failure has its own status.
+	HoldBytes = 64 << 10
+	HoldTime  = 250 * time.Millisecond
+
+	// drain is how long after the end of the process its output may go on
+	// without a byte: children may hold it open.
+	drain = 100 * time.Millisecond
+)
+
+// TrailerOutcome is the trailer behind an answer that was streamed: "ok". An
+// answer whose function failed after it had begun is broken off: it has no end
+// and no trailer.
+const TrailerOutcome = "Hob-Outcome"
+
+// Default is the format of a fresh sandbox for each call: the body on standard
+// input, the rest of the request in the environment, standard output is the
+// answer, and the exit status decides.
+//
+// The process is started in Exchange, as its environment is that of the call.
+// A Default serves one Exchange.
+type Default struct {
+	// Start starts the process. env comes on top of what the function's image
+	// brings and wins over it. req.Call names the call.
+	Start func(ctx context.Context, req *faas.Request, env []string) (Process, error)
+
+	Memory faas.Bytes // limit, for the words of one who went over it
+
+	process Process
+}
+
+// Exchange implements Conn.
+func (d *Default) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
+	begin := time.Now()
+	p, err := d.Start(ctx, req, req.Env)
+	started := time.Now()
+	out := faas.Outcome{Sandbox: started.Sub(begin)}
+	if err != nil {
+		return out, err
+	}
+	d.process = p
+	x := &exchange{Process: p, w: w, control: http.NewResponseController(w), req: req, exited: make(chan struct{})}
+	err = x.run(ctx)
+	out.Run = time.Since(started)
+	out.Status, out.In, out.Out = x.answer.status, x.in, x.answer.out
+	if x.ended {
+		out.Exit = &x.exit
+	}
+	out.PeakMemory, out.CPUTime = p.Usage()
+	if err == nil || ctx.Err() != nil {
+		return out, err
+	}
+	return out, d.explain(x, err)
+}
+
+// Close implements Conn.
+func (d *Default) Close() error {
+	if d.process == nil {
+		return nil
+	}
+	return d.process.Close()
+}
+
+// errExit stands for the failure that explain puts into words.
+var errExit = errors.New("the function failed")
+
+// explain says what went wrong inside the function.
+func (d *Default) explain(x *exchange, err error) error {
+	if !errors.Is(err, errExit) {
+		return err
+	}
+	var why string
+	switch {
+	case x.exit.OOM:
+		why = fmt.Sprintf("killed: over its %v memory limit", d.Memory)
+	case x.exit.Signal != "":
+		why = "killed by " + x.exit.Signal
+	default:
+		why = fmt.Sprintf("exit code %d", x.exit.Code)
+	}
+	if words := x.LastWords(); words != "" {
+		why += ": " + words
+	}
+	return faas.Errorf(faas.FuncFailed, "%s", why)
+}
+
+// exchange is one call spoken to one process. Three goroutines work on it, and
+// run waits for all of them: run itself takes the answer, upload brings the
+// body, and one waits for the end of the process.
+type exchange struct {
+	Process
+	w       http.ResponseWriter
+	control *http.ResponseController
+	req     *faas.Request
+	answer  answer
+
+	exited  chan struct{} // closed when ended, exit and waitErr are set
+	ended   bool
+	exit    faas.Exit
+	waitErr error
+
+	in int64 // bytes of the body; set when the upload has ended
+}
+
+// run carries the exchange out.
+func (x *exchange) run(ctx context.Context) error {
+	x.answer.w, x.answer.control = x.w, x.control
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	if x.bodied() {
+		x.control.EnableFullDuplex() // the answer may begin before the body has ended; only HTTP/1 needs to be told
+	}
+	var work sync.WaitGroup
+	uploaded := make(chan struct{})
+	work.Go(func() {
+		defer close(uploaded)
+		if err := x.upload(ctx); err != nil {
+			cancel(err) // the caller is gone or sent too much: what the function makes of it is of no use
+		}
+	})
+	work.Go(func() {
+		x.exit, x.waitErr = x.Wait(ctx)
+		x.ended = x.waitErr == nil
+		close(x.exited)
+		x.Stdout().SetReadDeadline(time.Now().Add(drain)) // take asks again as long as something comes
+	})
+	unblock := context.AfterFunc(ctx, func() {
+		x.Stdout().SetReadDeadline(time.Now())
+		x.answer.abort()
+	})
+
+	err := x.take(ctx)
+	<-x.exited
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err == nil && x.waitErr != nil:
+		err = x.waitErr
+	case err == nil && (x.exit.Signal != "" || x.exit.Code != 0):
+		err = errExit
+	}
+	if cut := x.answer.end(err == nil); err == nil && cut != nil {
+		err = faas.Errorf(faas.Canceled, "the caller went away: %w", cut)
+	}
+	unblock()
+	cancel(nil)
+	x.finish(uploaded)
+	work.Wait()
+	return err
+}
+
+// take copies the answer until the process has ended and nothing more comes. A
+// failed write ends it with an error of kind Canceled.
+func (x *exchange) take(ctx context.Context) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		// Once the process has ended every read has a time of its own: the pipe
+		// may be full while a slow caller was being written to, so a deadline
+		// that passed meanwhile says nothing.
+		fresh := x.over()
+		if fresh {
+			x.Stdout().SetReadDeadline(time.Now().Add(drain))
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := x.Stdout().Read(*buf)
+		if n > 0 {
+			if err := x.answer.write((*buf)[:n]); err != nil {
+				return faas.Errorf(faas.Canceled, "the caller went away: %w", err)
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded) && !fresh && ctx.Err() == nil:
+		case err == io.EOF, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
+			return nil
+		default:
+			return fmt.Errorf("read the answer of the function: %w", err)
+		}
+	}
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+// over reports whether the process has ended.
+func (x *exchange) over() bool {
+	select {
+	case <-x.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// upload copies the body to standard input and closes that. A function that
+// does not want it, or no more of it, is no failure: the rest is read and
+// thrown away, so that a caller who writes everything before it reads is not
+// stuck. The error is one of reading: it says why the body is not whole.
+func (x *exchange) upload(ctx context.Context) error {
+	stdin := x.Stdin()
+	defer stdin.Close()
+	stop := context.AfterFunc(ctx, func() { stdin.Close() }) // a write may wait for a function that never reads
+	defer stop()
+	if !x.bodied() {
+		return nil
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	wanted := true
+	for {
+		n, err := x.req.Body.Read(*buf)
+		x.in += int64(n)
+		if n > 0 && wanted {
+			if _, werr := stdin.Write((*buf)[:n]); werr != nil {
+				wanted = false
+				stdin.Close()
+			}
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil && ctx.Err() != nil:
+			return nil // it was broken off by finish, or the call has ended for a reason of its own
+		case err != nil:
+			return unread(err)
+		case ctx.Err() != nil:
+			return errUnread
+		}
+	}
+}
+
+func (x *exchange) bodied() bool {
+	return x.req.Size != 0 && x.req.Body != nil && x.req.Body != http.NoBody
+}
+
+// errUnread ends an upload whose body was not read to its end. The call is over
+// and nobody looks at it.
+var errUnread = errors.New("the call ended before its body")
+
+// unread decides the Kind of an error of reading the body.
+func unread(err error) error {
+	if faas.KindOf(err) == faas.TooLarge { // the edge that set the limit has said so
+		return err
+	}
+	return faas.Errorf(faas.Canceled, "the caller went away in the middle of its payload: %w", err)
+}
+
+// finish ends an upload that the function did not wait for. What is left of the
+// body stays in the connection, which therefore cannot be used again.
+func (x *exchange) finish(uploaded <-chan struct{}) {
+	select {
+	case <-uploaded:
+		return
+	default:
+	}
+	if err := x.control.SetReadDeadline(time.Now()); err != nil { // no connection
+		if body, ok := x.req.Body.(io.Closer); ok {
+			body.Close()
+		}
+	}
+	<-uploaded
+	closeAfter(x.w)
+}
+
+// closeAfter makes the server close the connection of w after the answer, with
+// a moment for the client to read it. net/http does that for a body that is over
+// a limit, so it is shown one: there is no other way to ask for it once the
+// header of the answer has been written, and a rest of the body must never be
+// taken for the next request.
+func closeAfter(w http.ResponseWriter) {
+	for {
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = u.Unwrap()
+	}
+	http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+}
