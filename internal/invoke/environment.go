@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -72,8 +73,10 @@ func environment(app faas.App, fn faas.Function, req *faas.Request, now time.Tim
 	for _, name := range sortedNames(req.Header) {
 		add(n.header+variable(name), strings.Join(req.Header[name], n.separator))
 	}
-	for name, value := range req.Params {
-		add(n.param+variable(name), value)
+	if n.param != "" {
+		for _, name := range slices.Sorted(maps.Keys(req.Params)) {
+			add(n.param+variable(name), req.Params[name])
+		}
 	}
 	env = append(env, req.Env...)
 
