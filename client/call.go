@@ -117,7 +117,7 @@ func (b *answerBody) brokenOff(err error) error {
 		return b.failed(message)
 	}
 	if call, asked := b.client.CallRecord(b.ctx, b.call); asked == nil && call.Error != nil {
-		return b.failed(call.Error.Message)
+		return b.failed(strings.TrimPrefix(call.Error.Message, "call "+call.Function+": "))
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return b.failed("the connection was closed in the middle of it")

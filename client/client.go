@@ -163,6 +163,7 @@ func (c *Client) roundTrip(ctx context.Context, method, path string, query url.V
 			req.Body = http.NoBody
 		}
 	}
+	req.Header.Set("User-Agent", "hob")
 	for k, v := range header {
 		req.Header[k] = v
 	}

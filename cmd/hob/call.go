@@ -84,7 +84,7 @@ func runCall(ctx context.Context, c *cli, name name, flags callFlags, input bool
 	}
 	answer, err := cl.Call(ctx, req)
 	if err != nil {
-		return fmt.Errorf("call %s: %w", name.function, err)
+		return inCall(name, err)
 	}
 	defer answer.Body.Close()
 	first := time.Since(began)
@@ -93,9 +93,17 @@ func runCall(ctx context.Context, c *cli, name name, flags callFlags, input bool
 		c.printTiming(ctx, cl, answer.Call, first, time.Since(began), n)
 	}
 	if err != nil {
-		return fmt.Errorf("call %s: %w", name.function, err)
+		return inCall(name, err)
 	}
 	return nil
+}
+
+// inCall says which call failed, unless the server has said so.
+func inCall(name name, err error) error {
+	if prefix := "call " + name.function + ": "; !strings.HasPrefix(err.Error(), prefix) {
+		return fmt.Errorf("%s%w", prefix, err)
+	}
+	return err
 }
 
 // payload lets the client see the size of a file that is the whole of standard

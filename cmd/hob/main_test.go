@@ -27,7 +27,15 @@ var update = flag.Bool("update", false, "rewrite testdata and docs/cli with what
 
 // TestMain lets the scripts run this test binary under the name hob.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"hob": main})
+	testscript.Main(tests{m}, map[string]func(){"hob": main})
+}
+
+// tests are all tests; what they share is removed behind them.
+type tests struct{ *testing.M }
+
+func (t tests) Run() int {
+	defer removeProgram()
+	return t.M.Run()
 }
 
 // exits CODE COMMAND... runs a command that must end with this exit code.

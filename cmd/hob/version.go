@@ -23,8 +23,15 @@ func newVersion(c *cli) *cobra.Command {
 	return cmd
 }
 
-// version is that of the module this program was built from.
+// linked is the version that the Makefile gives to the linker.
+var linked string
+
+// version is what the Makefile said, else that of the module this program was
+// built from.
 func version() string {
+	if linked != "" {
+		return linked
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}

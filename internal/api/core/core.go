@@ -185,6 +185,9 @@ func (s *Server) listSandboxes(w http.ResponseWriter, _ *http.Request) error {
 	slices.SortFunc(live, func(a, b faas.Sandbox) int { return a.Started.Compare(b.Started) })
 	out := wireSandboxes{Sandboxes: []wireSandbox{}}
 	for _, b := range live {
+		if app, err := s.Catalog.AppByID(b.App); err == nil {
+			b.App = app.Name // further in, apps are known by their ID
+		}
 		out.Sandboxes = append(out.Sandboxes, wireSandbox{
 			ID: b.ID, App: b.App, Function: b.Function, Call: b.Call, State: b.State, Started: b.Started.UTC(),
 			Memory: int64(b.Memory), PeakMemory: int64(b.PeakMemory), CPUTime: b.CPUTime.String(), Processes: b.Processes,
