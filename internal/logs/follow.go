@@ -1,0 +1,223 @@
+package logs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"math"
+	"slices"
+	"time"
+
+	"hob/faas"
+)
+
+// Selection says which lines are wanted.
+type Selection struct {
+	Function string // ID
+	Call     string // ID; only lines of this call; "": of all
+	Tail     int    // begin with the last so many of these lines; below 0: with the first that is kept
+	Follow   bool   // go on with lines that are yet to come
+}
+
+// Follow yields lines in the order in which they were written. Everything that
+// was written before Follow is there, none twice, and with sel.Follow everything
+// that is written later until ctx ends: there is one cursor, which reads until
+// it has caught up, waits to be woken, and reads again. Where lines were removed
+// before a slow reader came to them, a line of stream "hob" says how many.
+//
+// It ends with the cause of ctx as an error when ctx ends, and without one when
+// the function is forgotten. A function that has no lines yet is no error.
+func (s *Store) Follow(ctx context.Context, sel Selection) iter.Seq2[faas.LogLine, error] {
+	return func(yield func(faas.LogLine, error) bool) {
+		f, err := s.function(sel.Function)
+		if err != nil {
+			yield(faas.LogLine{}, err)
+			return
+		}
+		f.flush()
+		c := cursor{function: f, call: sel.Call}
+		end, err := c.begin(sel.Tail)
+		if sel.Follow {
+			end = math.MaxUint64
+		}
+		for err == nil {
+			more := f.more() // before reading: what comes while we read wakes us
+			f.flush()
+			var left bool
+			if left, err = c.read(ctx, end, yield); left || err != nil || !sel.Follow || more == nil {
+				break
+			}
+			select {
+			case <-more:
+			case <-ctx.Done():
+				err = context.Cause(ctx)
+			}
+		}
+		if err != nil {
+			yield(faas.LogLine{}, err)
+		}
+	}
+}
+
+// cursor is a place in a function's log.
+type cursor struct {
+	function *function
+	call     string // wanted; "": all
+
+	line uint64 // number of the next line
+	base uint64 // of the segment that off is in
+	off  int64  // of the frame of line; 0: not known, line is the first in its segment
+}
+
+func (c *cursor) wants(call []byte) bool { return c.call == "" || string(call) == c.call }
+
+// begin puts c before the last tail lines that it wants, and returns the number
+// of the line after the last that is there now.
+func (c *cursor) begin(tail int) (end uint64, err error) {
+	segments, end, err := c.function.series.state()
+	if err != nil {
+		return 0, fmt.Errorf("read the log: %w", err)
+	}
+	c.line = end
+	if tail < 0 {
+		if len(segments) > 0 {
+			c.line, c.base = segments[0].base, segments[0].base
+		}
+		return end, nil
+	}
+	for _, g := range slices.Backward(segments) {
+		if tail == 0 {
+			break
+		}
+		found, err := c.find(g)
+		if errors.Is(err, fs.ErrNotExist) {
+			break // it has been dropped meanwhile, with all before it
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read the log: %w", err)
+		}
+		if len(found) >= tail {
+			at := found[len(found)-tail]
+			c.line, c.base, c.off = at.line, g.base, at.off
+			break
+		}
+		tail -= len(found)
+		c.line, c.base, c.off = g.base, g.base, 0
+	}
+	return end, nil
+}
+
+type place struct {
+	line uint64
+	off  int64
+}
+
+// find returns the places of the lines that c wants in a segment.
+func (c *cursor) find(g segment) (found []place, err error) {
+	f, err := c.function.series.open(g)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, err := openFrames(f, g.size)
+	for line := g.base; err == nil; {
+		off := r.off
+		var fr frame
+		if fr, err = r.next(); err != nil {
+			break
+		}
+		if _, call, _, ok := parseLine(fr.rest); ok && fr.kind == kindLine && c.wants(call) {
+			found = append(found, place{line, off})
+		}
+		line++
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
+		err = nil
+	}
+	return found, err
+}
+
+// read yields lines from c on until it has caught up with the writers or with
+// end. left says that the reader has had enough.
+func (c *cursor) read(ctx context.Context, end uint64, yield func(faas.LogLine, error) bool) (left bool, err error) {
+	for c.line < end {
+		segments, next, err := c.function.series.state()
+		if err != nil {
+			return false, fmt.Errorf("read the log: %w", err)
+		}
+		i := slices.IndexFunc(segments, func(g segment) bool {
+			return g.base == c.base && c.off > 0 || g.base >= c.line
+		})
+		if i < 0 { // nothing is there, or nothing is left
+			return !c.skip(next, yield), nil
+		}
+		g := segments[i]
+		if c.base != g.base || c.off == 0 {
+			if !c.skip(min(g.base, end), yield) {
+				return true, nil
+			}
+			if c.line >= end {
+				break
+			}
+			c.base, c.off = g.base, int64(len(segmentMagic))
+		}
+		left, err := c.readSegment(ctx, g, end, yield)
+		if errors.Is(err, fs.ErrNotExist) { // dropped meanwhile, or removed by somebody else
+			if err := c.function.series.remove(g.base, g.size); err != nil {
+				return false, fmt.Errorf("read the log: %w", err)
+			}
+			c.off = 0
+			continue
+		}
+		switch {
+		case left || err != nil:
+			return left, err
+		case c.line >= end, i == len(segments)-1:
+			return false, nil
+		}
+		c.base, c.off = segments[i+1].base, 0 // what is missing before it was damaged
+	}
+	return false, nil
+}
+
+// skip moves c on to a line, and says so if there were others before it.
+func (c *cursor) skip(to uint64, yield func(faas.LogLine, error) bool) bool {
+	if to <= c.line {
+		return true
+	}
+	n := to - c.line
+	c.line, c.off = to, 0
+	return yield(faas.LogLine{Time: time.Now(), Call: c.call, Stream: "hob",
+		Text: fmt.Sprintf("… %d lines lost: they were removed, or damaged on the disk, before they could be read", n)}, nil)
+}
+
+// readSegment yields the lines of one segment from c on, up to its end or end.
+func (c *cursor) readSegment(ctx context.Context, g segment, end uint64, yield func(faas.LogLine, error) bool) (left bool, err error) {
+	f, err := c.function.series.open(g)
+	if err != nil {
+		return false, fmt.Errorf("read the log: %w", err)
+	}
+	defer f.Close()
+	r := frameReader{from: f, off: c.off, end: g.size}
+	for c.line < end {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		fr, err := r.next()
+		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read the log: %w", err)
+		}
+		c.line, c.off = c.line+1, r.off
+		stream, call, text, ok := parseLine(fr.rest)
+		if ok && fr.kind == kindLine && c.wants(call) && !yield(logLine(fr.at, stream, call, text), nil) {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,71 @@
+package logs
+
+import (
+	"time"
+
+	"hob/faas"
+)
+
+// The rest of a line's frame is the stream (a byte), the length of the call's ID
+// (a byte), the ID, and the text.
+
+// Streams, as they are in a frame.
+const (
+	streamOther byte = iota
+	streamStdout
+	streamStderr
+	streamHob
+)
+
+func streamByte(name string) byte {
+	switch name {
+	case "stdout":
+		return streamStdout
+	case "stderr":
+		return streamStderr
+	case "hob":
+		return streamHob
+	}
+	return streamOther
+}
+
+func streamName(b byte) string {
+	switch b {
+	case streamStdout:
+		return "stdout"
+	case streamStderr:
+		return "stderr"
+	case streamHob:
+		return "hob"
+	}
+	return ""
+}
+
+// lineSize is the size of a line's frame.
+func lineSize(call string, text []byte) int {
+	return headSize + bodyHead + 2 + len(callOf(call)) + len(text)
+}
+
+// callOf cuts an ID to what a frame can hold.
+func callOf(call string) string { return call[:min(len(call), 255)] }
+
+func appendLine(dst []byte, at time.Time, call string, stream byte, text []byte) []byte {
+	call = callOf(call)
+	dst, start := beginFrame(dst, kindLine, at)
+	dst = append(dst, stream, byte(len(call)))
+	dst = append(dst, call...)
+	return endFrame(append(dst, text...), start)
+}
+
+// parseLine returns the parts of a line's frame.
+func parseLine(rest []byte) (stream byte, call, text []byte, ok bool) {
+	if len(rest) < 2 || len(rest) < 2+int(rest[1]) {
+		return 0, nil, nil, false
+	}
+	n := 2 + int(rest[1])
+	return rest[0], rest[2:n], rest[n:], true
+}
+
+func logLine(at int64, stream byte, call, text []byte) faas.LogLine {
+	return faas.LogLine{Time: time.Unix(0, at), Call: string(call), Stream: streamName(stream), Text: string(text)}
+}

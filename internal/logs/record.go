@@ -1,0 +1,144 @@
+package logs
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"hob/faas"
+)
+
+// The rest of a record's frame is four strings, each a byte of length and then
+// its bytes: the ID of the call, its state, the names of the app and of the
+// function. Those are what is looked for. Behind them stands the rest as JSON.
+
+// recordJSON is the JSON of a record. A field that is absent is zero.
+type recordJSON struct {
+	FuncID     string        `json:"func_id,omitempty"`
+	Revision   int64         `json:"revision,omitempty"`
+	Kind       faas.CallKind `json:"kind,omitempty"`
+	Attempt    int           `json:"attempt,omitempty"`
+	Queued     int64         `json:"queued,omitempty"` // nanoseconds since 1970, as all times
+	Started    int64         `json:"started,omitempty"`
+	Finished   int64         `json:"finished,omitempty"`
+	Queue      time.Duration `json:"queue,omitempty"` // nanoseconds, as all durations
+	Image      time.Duration `json:"image,omitempty"`
+	Sandbox    time.Duration `json:"sandbox,omitempty"`
+	Run        time.Duration `json:"run,omitempty"`
+	Error      string        `json:"error,omitempty"`
+	ErrKind    faas.Kind     `json:"err_kind,omitempty"`
+	Status     int           `json:"status,omitempty"`
+	In         int64         `json:"in,omitempty"`
+	Out        int64         `json:"out,omitempty"`
+	Hot        bool          `json:"hot,omitempty"`
+	Keep       bool          `json:"keep,omitempty"`
+	Exit       *exitJSON     `json:"exit,omitempty"`
+	PeakMemory faas.Bytes    `json:"peak_memory,omitempty"`
+	CPUTime    time.Duration `json:"cpu_time,omitempty"`
+	OutImage   time.Duration `json:"outcome_image,omitempty"`
+	OutSandbox time.Duration `json:"outcome_sandbox,omitempty"`
+	OutRun     time.Duration `json:"outcome_run,omitempty"`
+}
+
+type exitJSON struct {
+	Code   int    `json:"code"`
+	Signal string `json:"signal,omitempty"`
+	OOM    bool   `json:"oom,omitempty"`
+}
+
+// maxError is the most bytes of an error that a record keeps.
+const maxError = 16 << 10
+
+// appendRecord appends the frame of a call to dst.
+func appendRecord(dst []byte, c faas.Call) ([]byte, error) {
+	if len(c.Error) > maxError {
+		cut := maxError
+		for !utf8.RuneStart(c.Error[cut]) {
+			cut--
+		}
+		c.Error = c.Error[:cut] + "…"
+	}
+	rest := recordJSON{
+		FuncID: c.FuncID, Revision: c.Revision, Kind: c.Kind, Attempt: c.Attempt,
+		Queued: nanoseconds(c.Queued), Started: nanoseconds(c.Started), Finished: nanoseconds(c.Finished),
+		Queue: c.Queue, Image: c.Image, Sandbox: c.Sandbox, Run: c.Run,
+		Error: c.Error, ErrKind: c.ErrKind,
+		Status: c.Outcome.Status, In: c.Outcome.In, Out: c.Outcome.Out, Hot: c.Outcome.Hot, Keep: c.Outcome.Keep,
+		PeakMemory: c.Outcome.PeakMemory, CPUTime: c.Outcome.CPUTime,
+		OutImage: c.Outcome.Image, OutSandbox: c.Outcome.Sandbox, OutRun: c.Outcome.Run,
+	}
+	if exit := c.Outcome.Exit; exit != nil {
+		rest.Exit = &exitJSON{Code: exit.Code, Signal: exit.Signal, OOM: exit.OOM}
+	}
+	b, err := json.Marshal(rest)
+	if err != nil {
+		return dst, err
+	}
+	dst, start := beginFrame(dst, kindRecord, time.Now())
+	for _, s := range []string{c.ID, string(c.State), c.App, c.Function} {
+		s = s[:min(len(s), 255)]
+		dst = append(append(dst, byte(len(s))), s...)
+	}
+	return endFrame(append(dst, b...), start), nil
+}
+
+// recordKeys are the parts of a record that are looked for; slices of its frame.
+type recordKeys struct{ id, state, app, function, rest []byte }
+
+func parseKeys(rest []byte) (k recordKeys, ok bool) {
+	for _, key := range []*[]byte{&k.id, &k.state, &k.app, &k.function} {
+		if len(rest) < 1 || len(rest) < 1+int(rest[0]) {
+			return recordKeys{}, false
+		}
+		n := 1 + int(rest[0])
+		*key, rest = rest[1:n], rest[n:]
+	}
+	k.rest = rest
+	return k, true
+}
+
+// recordID is series.id of the journal.
+func recordID(rest []byte) (string, bool) {
+	k, ok := parseKeys(rest)
+	return string(k.id), ok && len(k.id) > 0
+}
+
+// call is the record as it was handed to Record, with its times in UTC.
+func (k recordKeys) call() (faas.Call, error) {
+	var r recordJSON
+	if err := json.Unmarshal(k.rest, &r); err != nil {
+		return faas.Call{}, fmt.Errorf("record of call %s: %w", k.id, err)
+	}
+	c := faas.Call{
+		ID: string(k.id), State: faas.CallState(k.state), App: string(k.app), Function: string(k.function),
+		FuncID: r.FuncID, Revision: r.Revision, Kind: r.Kind, Attempt: r.Attempt,
+		Queued: timeOf(r.Queued), Started: timeOf(r.Started), Finished: timeOf(r.Finished),
+		Queue: r.Queue, Image: r.Image, Sandbox: r.Sandbox, Run: r.Run,
+		Error: r.Error, ErrKind: r.ErrKind,
+		Outcome: faas.Outcome{
+			Status: r.Status, In: r.In, Out: r.Out, Hot: r.Hot, Keep: r.Keep,
+			PeakMemory: r.PeakMemory, CPUTime: r.CPUTime,
+			Image: r.OutImage, Sandbox: r.OutSandbox, Run: r.OutRun,
+		},
+	}
+	if r.Exit != nil {
+		c.Outcome.Exit = &faas.Exit{Code: r.Exit.Code, Signal: r.Exit.Signal, OOM: r.Exit.OOM}
+	}
+	return c, nil
+}
+
+// nanoseconds and timeOf keep the zero time, which has no number of nanoseconds.
+func nanoseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func timeOf(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
