@@ -17,11 +17,12 @@ type function struct {
 	buf     []byte        // guarded by mu, as all below; frames for the disk, at most bufferSize
 	lines   int           // in buf
 	queued  bool          // the store knows that there are some
-	stalled bool          // a writer has waited for room in vain: the next do not wait
+	stalled bool          // a writer has waited for room in vain: until there is some, nobody waits
 	room    chan struct{} // closed when buf has been taken; nil until someone waits
 	changed chan struct{} // closed when there is something to read; nil until someone waits
-	lost    int           // lines that were dropped, and no line says so yet
-	why     string        // of lost
+	failed  int           // lines that the disk did not take, and no line says so yet; they were before buf
+	why     string        // of failed
+	late    int           // lines for which there was no room, and no line says so yet; they were behind buf
 	gone    bool          // the function was deleted
 }
 
@@ -32,16 +33,15 @@ func (f *function) add(at time.Time, call string, stream byte, text []byte) bool
 	size := lineSize(call, text)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for len(f.buf)+size > bufferSize && !f.gone {
-		if f.stalled {
-			return false
-		}
+	for len(f.buf)+size > bufferSize && !f.stalled && !f.gone {
 		f.stalled = !f.waitForRoom()
 	}
-	if f.gone {
+	switch {
+	case f.gone:
 		return true
+	case f.stalled:
+		return false
 	}
-	f.stalled = false
 	if !f.queued && !f.store.queue(f) {
 		return true
 	}
@@ -77,12 +77,11 @@ func (f *function) waitForRoom() bool {
 	}
 }
 
-// lose notes that n lines were dropped.
-func (f *function) lose(n int, why string) {
+// lose notes that n lines were dropped for which there was no room.
+func (f *function) lose(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.lost += n
-	f.why = why
+	f.late += n
 }
 
 // wakeFollowers lets those who wait for lines look again.
@@ -109,17 +108,25 @@ func (f *function) more() <-chan struct{} {
 	return f.changed
 }
 
+// waiting is what is on its way to the disk.
+type waiting struct {
+	frames       []byte
+	lines        int
+	failed, late int // as in function
+	why          string
+}
+
 // take empties the buffer.
-func (f *function) take() (buf []byte, lines, lost int, why string) {
+func (f *function) take() waiting {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	buf, lines, lost, why = f.buf, f.lines, f.lost, f.why
-	f.buf, f.lines, f.lost, f.queued = nil, 0, 0, false
+	w := waiting{f.buf, f.lines, f.failed, f.late, f.why}
+	f.buf, f.lines, f.failed, f.late, f.queued, f.stalled = nil, 0, 0, 0, false, false
 	if f.room != nil {
 		close(f.room)
 		f.room = nil
 	}
-	return buf, lines, lost, why
+	return w
 }
 
 // flush brings the lines in the buffer to the disk. Those that the disk does not
@@ -128,27 +135,40 @@ func (f *function) take() (buf []byte, lines, lost int, why string) {
 func (f *function) flush() {
 	f.flushing.Lock()
 	defer f.flushing.Unlock()
-	buf, lines, lost, why := f.take()
-	if lines == 0 {
-		if lost > 0 {
-			f.lose(lost, why)
-		}
+	w := f.take()
+	if w.lines == 0 {
+		f.giveBack(w)
 		return
 	}
-	defer f.store.giveBuffer(buf)
+	defer f.store.giveBuffer(w.frames)
 	now := time.Now()
-	b := batch{frames: buf, count: uint64(lines)}
-	if lost > 0 {
-		b.frames = append(appendLine(nil, now, "", streamHob, droppedText(lost, why)), buf...)
+	b := batch{frames: w.frames, count: uint64(w.lines)}
+	if w.failed > 0 {
+		b.frames = append(appendLine(nil, now, "", streamHob, droppedText(w.failed, w.why)), b.frames...)
+		b.count++
+	}
+	if w.late > 0 {
+		b.frames = appendLine(b.frames[:len(b.frames):len(b.frames)], now, "", streamHob, droppedText(w.late, slowDisk))
 		b.count++
 	}
 	err := f.series.append(b, now)
-	f.store.health.report(err, lines)
+	f.store.health.report(err, w.lines)
 	if err != nil {
-		f.lose(lost+lines, inWords(err))
+		w.failed, w.late, w.why = w.failed+w.lines+w.late, 0, inWords(err)
+		f.giveBack(w)
 	}
 	if f.store.used.Load() > int64(f.store.config.Total) {
 		signal(f.store.tooBig)
+	}
+}
+
+// giveBack keeps what was dropped for the next flush.
+func (f *function) giveBack(w waiting) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late += w.late
+	if f.failed += w.failed; w.failed > 0 {
+		f.why = w.why
 	}
 }
 
@@ -157,8 +177,7 @@ func (f *function) forget() {
 	f.mu.Lock()
 	f.gone = true
 	f.mu.Unlock()
-	buf, _, _, _ := f.take()
-	f.store.giveBuffer(buf)
+	f.store.giveBuffer(f.take().frames)
 	f.wakeFollowers()
 }
 

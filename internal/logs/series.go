@@ -270,7 +270,7 @@ func (s *series) appendTo(b batch, now time.Time) error {
 
 // full reports whether g is not to get another size bytes.
 func (s *series) full(g segment, size int, now time.Time) bool {
-	return g.closed || g.size+int64(size) > s.segmentSize || s.age > 0 && now.Sub(g.begun) > s.age/8
+	return g.closed || g.size+int64(size)+sealSize > s.segmentSize || s.age > 0 && now.Sub(g.begun) > s.age/8
 }
 
 // begin writes a batch into a new segment, and drops the oldest ones when there
@@ -292,7 +292,8 @@ func (s *series) begin(b batch, now time.Time) error {
 	s.segments = append(s.segments, segment{base: s.next, size: int64(len(segmentMagic)), begun: now})
 	s.count(int64(len(segmentMagic)))
 	s.grew(&s.segments[len(s.segments)-1], b)
-	for len(s.segments) > 1 && s.size()-s.segments[len(s.segments)-1].size+s.segmentSize > s.limit {
+	grows := max(0, s.segmentSize-s.segments[len(s.segments)-1].size)
+	for len(s.segments) > 1 && s.size()+grows > s.limit {
 		if err := s.drop(0); err != nil {
 			s.log.Warn("old log segment cannot be removed", "err", err)
 			break

@@ -83,7 +83,7 @@ func (w *writer) Close() error {
 		return nil
 	}
 	if w.dropped > 0 && !w.log.add(time.Now(), w.call, streamHob, droppedText(w.dropped, slowDisk)) {
-		w.log.lose(w.dropped, slowDisk)
+		w.log.lose(w.dropped)
 	}
 	w.dropped = 0
 	w.log.wakeFollowers()
