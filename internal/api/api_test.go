@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 
 	"hob/faas"
@@ -78,24 +77,6 @@ func TestClientsCannotChooseTheRequestID(t *testing.T) {
 	h.ServeHTTP(w, r)
 	if inside == "mine" || len(inside) != 26 || w.Header().Get(RequestID) != inside {
 		t.Errorf("ID inside %q, on the answer %q", inside, w.Header().Get(RequestID))
-	}
-}
-
-func TestLimitNamesItsNumber(t *testing.T) {
-	for _, size := range []int{10, 11} {
-		for _, announced := range []bool{true, false} {
-			r := httptest.NewRequest("POST", "/", strings.NewReader(strings.Repeat("x", size)))
-			if !announced {
-				r.ContentLength = -1
-			}
-			body, err := Limit(httptest.NewRecorder(), r, 10)
-			if err == nil {
-				_, err = io.ReadAll(body)
-			}
-			if size <= 10 && err != nil || size > 10 && (faas.KindOf(err) != faas.TooLarge || !strings.Contains(err.Error(), "10 bytes")) {
-				t.Errorf("%d bytes, announced %t: %v", size, announced, err)
-			}
-		}
 	}
 }
 

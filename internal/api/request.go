@@ -1,8 +1,6 @@
 package api
 
 import (
-	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,36 +22,6 @@ func Identify(next http.Handler) http.Handler {
 		w.Header().Set(RequestID, id)
 		next.ServeHTTP(w, r)
 	})
-}
-
-// Limit bounds the body of a request. Reading more than limit bytes fails as
-// TooLarge with the number; zero is no limit. A length that the client announces
-// and that is over the limit fails at once.
-func Limit(w http.ResponseWriter, r *http.Request, limit faas.Bytes) (io.Reader, error) {
-	if limit <= 0 {
-		return r.Body, nil
-	}
-	if r.ContentLength > int64(limit) {
-		return nil, tooLarge(limit)
-	}
-	return &limited{http.MaxBytesReader(w, r.Body, int64(limit)), limit}, nil
-}
-
-type limited struct {
-	r     io.Reader
-	limit faas.Bytes
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	n, err := l.r.Read(p)
-	if _, over := errors.AsType[*http.MaxBytesError](err); over {
-		err = tooLarge(l.limit)
-	}
-	return n, err
-}
-
-func tooLarge(limit faas.Bytes) error {
-	return faas.Errorf(faas.TooLarge, "the payload is over the limit of %v", limit)
 }
 
 // Guard keeps web pages away from what manages the node. A browser can be made to

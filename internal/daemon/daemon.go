@@ -159,7 +159,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	d.pool = &pool.Set{Start: d.startSandbox, Memory: d.memory, Log: log}
 	d.onClose(func() error { d.pool.Close(); return nil })
 	d.invoker = &invoke.Invoker{Pool: d.pool, Images: d.launcher, Apps: d.catalog, Journal: d.logs, Log: log}
-	d.health = &health{dir: cfg.Data, least: cfg.LeastFreeDisk}
+	d.health = &health{dir: cfg.Data, least: cfg.LeastFreeDisk, logs: d.logs.Fault}
 
 	for _, file := range cfg.Load {
 		images, err := d.images.LoadPath(ctx, file, "")
@@ -203,7 +203,7 @@ func (d *Daemon) openDriver(ctx context.Context) (err error) {
 	switch {
 	case d.driver != nil:
 	case d.cfg.Driver == "fake":
-		d.driver = fake.New()
+		d.driver = fake.New(fake.Builtin())
 	default:
 		d.driver, err = ns.New(ns.Config{Generation: strings.ToLower(faas.NewID()), CgroupParent: d.cfg.CgroupParent, Log: d.log})
 	}
@@ -345,6 +345,17 @@ func (d *Daemon) collect(ctx context.Context) error {
 			d.log.Info("images collected", "freed", freed.String())
 		}
 	}
+}
+
+// sandboxes is what is live, with the names of apps in place of their IDs.
+func (d *Daemon) sandboxes() []faas.Sandbox {
+	live := d.launcher.Live()
+	for i := range live {
+		if app, err := d.catalog.AppByID(live[i].App); err == nil {
+			live[i].App = app.Name
+		}
+	}
+	return live
 }
 
 // node is what the API tells of this daemon.

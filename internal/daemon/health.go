@@ -14,7 +14,8 @@ import (
 // health is what /readyz says.
 type health struct {
 	dir      string
-	least    faas.Bytes // free space below which the node is not ready; 0: not looked at
+	least    faas.Bytes   // free space below which the node is not ready; 0: not looked at
+	logs     func() error // why lines and records cannot be kept; nil: they can
 	draining atomic.Bool
 	full     atomic.Pointer[string] // why the disk is too full; nil: it is not
 }
@@ -59,6 +60,9 @@ func (h *health) unready() string {
 	}
 	if why := h.full.Load(); why != nil {
 		return *why
+	}
+	if err := h.logs(); err != nil {
+		return err.Error()
 	}
 	return ""
 }

@@ -22,13 +22,13 @@ const (
 
 // serveHTTP builds the servers of the two listeners.
 func (d *Daemon) serveHTTP() {
-	api := &core.Server{
+	own := &core.Server{
 		Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker,
-		Sandboxes: d.launcher.Live, Node: d.node,
+		Sandboxes: d.sandboxes, Node: d.node,
 		MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
 	}
-	d.server = d.newServer(d.handler(api, true))
-	d.local = d.newServer(d.handler(api, false))
+	d.server = d.newServer(d.handler(own, true))
+	d.local = d.newServer(d.handler(own, false))
 }
 
 func (d *Daemon) newServer(h http.Handler) *http.Server {

@@ -40,7 +40,25 @@ func (p *process) Stdin() io.WriteCloser { return p.box.Stdio().Stdin }
 // Stdout returns standard output, which the driver contract says takes deadlines.
 func (p *process) Stdout() protocol.Output { return p.box.Stdio().Stdout.(protocol.Output) }
 
-func (p *process) Wait(ctx context.Context) (faas.Exit, error) { return p.box.Wait(ctx) }
+// Wait returns when the process has ended and its last line is in the log: who
+// reads the log after the answer finds it there.
+func (p *process) Wait(ctx context.Context) (faas.Exit, error) {
+	exit, err := p.box.Wait(ctx)
+	if err == nil {
+		p.listened()
+	}
+	return exit, err
+}
+
+// listened waits a moment for standard error that is still on its way.
+func (p *process) listened() {
+	timer := time.NewTimer(lastWait)
+	defer timer.Stop()
+	select {
+	case <-p.said:
+	case <-timer.C:
+	}
+}
 
 func (p *process) Usage() (peak faas.Bytes, cpu time.Duration) {
 	u := p.box.Usage()
@@ -74,10 +92,7 @@ func (p *process) remember(b []byte) {
 }
 
 func (p *process) LastWords() string {
-	select {
-	case <-p.said:
-	case <-time.After(lastWait):
-	}
+	p.listened()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(string(p.words), "�")), "\n")

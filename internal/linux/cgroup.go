@@ -101,7 +101,11 @@ func (c *Cgroups) dirs(name string) []string {
 // hands the controllers down to its children, from the root on.
 func (c *Cgroups) Prepare(parent string) error {
 	for _, dir := range c.dirs(parent) {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		err := os.MkdirAll(dir, 0o755)
+		for try := 0; errors.Is(err, fs.ErrNotExist) && try < 10; try++ { // somebody removed an empty parent in between
+			err = os.MkdirAll(dir, 0o755)
+		}
+		if err != nil {
 			return fmt.Errorf("make cgroup %s: %w", parent, err)
 		}
 	}
@@ -312,6 +316,13 @@ func (g *Cgroup) Remove() error {
 		}
 	}
 	return failed
+}
+
+// RemoveIfEmpty removes the cgroup if it has neither processes nor children.
+func (g *Cgroup) RemoveIfEmpty() {
+	for _, dir := range g.fs.dirs(g.Name) {
+		unix.Rmdir(dir)
+	}
 }
 
 // RemoveTree kills every process in the cgroup and below and removes them all.

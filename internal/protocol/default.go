@@ -65,9 +65,6 @@ func (d *Default) Exchange(ctx context.Context, req *faas.Request, w http.Respon
 		out.Exit = &x.exit
 	}
 	out.PeakMemory, out.CPUTime = p.Usage()
-	if err == nil || ctx.Err() != nil {
-		return out, err
-	}
 	return out, d.explain(x, err)
 }
 
@@ -260,8 +257,8 @@ var errUnread = errors.New("the call ended before its body")
 
 // unread decides the Kind of an error of reading the body.
 func unread(err error) error {
-	if faas.KindOf(err) == faas.TooLarge { // the edge that set the limit has said so
-		return err
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return faas.Errorf(faas.TooLarge, "the payload is over the limit of %v", faas.Bytes(tooLarge.Limit))
 	}
 	return faas.Errorf(faas.Canceled, "the caller went away in the middle of its payload: %w", err)
 }

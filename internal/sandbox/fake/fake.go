@@ -70,8 +70,10 @@ func New(programs map[string]Program) *Driver {
 // echo, env, false, sleep and true.
 func Builtin() map[string]Program {
 	return map[string]Program{
-		"cat":   func(_ context.Context, p *Proc) int { return status(io.Copy(p.Stdout, p.Stdin)) },
-		"echo":  func(_ context.Context, p *Proc) int { return status(fmt.Fprintln(p.Stdout, strings.Join(p.Args[1:], " "))) },
+		"cat": func(_ context.Context, p *Proc) int { return status(io.Copy(p.Stdout, p.Stdin)) },
+		"echo": func(_ context.Context, p *Proc) int {
+			return status(fmt.Fprintln(p.Stdout, strings.Join(p.Args[1:], " ")))
+		},
 		"env":   func(_ context.Context, p *Proc) int { return status(fmt.Fprintln(p.Stdout, strings.Join(p.Env, "\n"))) },
 		"false": func(context.Context, *Proc) int { return 1 },
 		"true":  func(context.Context, *Proc) int { return 0 },

@@ -240,6 +240,7 @@ func (d *Driver) Close() error {
 	}
 	if d.cgroups != nil {
 		errs = append(errs, d.cgroups.Open(d.cgroup()).Remove())
+		d.cgroups.Open(d.cfg.CgroupParent).RemoveIfEmpty()
 	}
 	if d.lock != nil {
 		unlockGeneration(d.lock)

@@ -42,6 +42,12 @@ func Main(p Proc) int {
 		if _, err := io.Copy(p.Stdout, p.Stdin); err != nil {
 			return 1
 		}
+	case "count": // the bytes of standard input, and say nothing before its end
+		n, err := io.Copy(io.Discard, p.Stdin)
+		if err != nil {
+			return 1
+		}
+		fmt.Fprint(p.Stdout, n)
 	case "exit": // with a status
 		return number(2)
 	case "args":

@@ -1,0 +1,368 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/jpeg"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"hob/internal/testenv"
+)
+
+// The tests of this file run hob as its users do: the program, a server of its
+// own, and images that other tools made.
+
+// program is hob, built once for all tests that want it.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "hobtest-program")
+	if err != nil {
+		return "", err
+	}
+	built = dir
+	file := filepath.Join(dir, "hob")
+	cmd := exec.Command("go", "build", "-o", file, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build hob: %w: %s", err, out)
+	}
+	return file, nil
+})
+
+var built string // directory of program, once it was asked for
+
+// removeProgram is called when all tests have ended.
+func removeProgram() {
+	if built != "" {
+		os.RemoveAll(built)
+	}
+}
+
+// realServer is a running "hob serve".
+type realServer struct {
+	t    *testing.T
+	hob  string
+	addr string // host and port
+	data string
+	log  *bytes.Buffer
+}
+
+// serve starts a server on a directory and a port of its own. It must end without
+// an error when the test ends.
+func serve(t *testing.T, flags ...string) *realServer {
+	t.Helper()
+	testenv.NeedRoot(t)
+	testenv.NeedFeature(t, testenv.Overlay, testenv.Cgroups)
+	testenv.NothingLeft(t)
+	hob, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &realServer{t: t, hob: hob, addr: freePort(t), data: filepath.Join(t.TempDir(), "data"), log: new(bytes.Buffer)}
+	cmd := exec.Command(hob, append([]string{"serve", "--data", s.data, "--listen", s.addr}, flags...)...)
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("serve ended with %v", err)
+		}
+		if t.Failed() {
+			t.Logf("log of the server:\n%s", s.log)
+		}
+	})
+	await(t, "http://"+s.addr+"/readyz", http.StatusOK)
+	return s
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// await waits until url answers with status.
+func await(t *testing.T, url string, status int) {
+	t.Helper()
+	var last error
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		resp, err := http.Get(url)
+		if err != nil {
+			last = err
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode == status {
+			return
+		}
+		last = errors.New(resp.Status)
+	}
+	t.Fatalf("%s does not answer %d: %v", url, status, last)
+}
+
+// run carries out a command line of hob with this input, which must succeed, and
+// returns what it printed.
+func (s *realServer) run(input []byte, args ...string) []byte {
+	s.t.Helper()
+	cmd := exec.Command(s.hob, append([]string{"--server", "http://" + s.addr}, args...)...)
+	cmd.Stdin = bytes.NewReader(input)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		s.t.Fatalf("hob %s: %v: %s", strings.Join(args, " "), err, &stderr)
+	}
+	return stdout.Bytes()
+}
+
+// tool carries out a command of another program, which must succeed.
+func tool(t *testing.T, args ...string) []byte {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, testenv.NeedTool(t, args[0]), args[1:]...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// TestPictureIsResized is the example of Hyper Func's page: ImageMagick, as Debian
+// packages it, in an image of its own.
+func TestPictureIsResized(t *testing.T) {
+	s := serve(t)
+	root := filepath.Join(t.TempDir(), "root")
+	tool(t, "mmdebstrap", "--quiet", "--variant=essential", "--include=imagemagick", "--format=directory", "bookworm", root)
+	s.run(nil, "image", "build", "-t", "imagemagick", root)
+	s.run(nil, "create", "--name", "resizer", "--memory", "256m", "hob.local/imagemagick", "convert", "-", "-resize", "50%", "fd:1")
+
+	picture := image.NewRGBA(image.Rect(0, 0, 640, 480))
+	for x := range 640 {
+		for y := range 480 {
+			picture.Set(x, y, color.RGBA{uint8(x), uint8(y), uint8(x * y), 255})
+		}
+	}
+	var jpg bytes.Buffer
+	if err := jpeg.Encode(&jpg, picture, nil); err != nil {
+		t.Fatal(err)
+	}
+	small, err := jpeg.DecodeConfig(bytes.NewReader(s.run(jpg.Bytes(), "call", "resizer")))
+	if err != nil || small.Width != 320 || small.Height != 240 {
+		t.Errorf("result: %+v, %v; want a JPEG of 320 × 240", small, err)
+	}
+}
+
+// busyboxRoot is a directory with a busybox and a program of one line.
+func busyboxRoot(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "root")
+	for _, sub := range []string{"", "/bin"} {
+		if err := os.Mkdir(dir+sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busybox, err := os.ReadFile(testenv.NeedTool(t, "busybox"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{"busybox": busybox, "greet": []byte("#!/bin/busybox sh\necho \"hello from $MADE_BY, $(/bin/busybox cat)\"\n")} {
+		if err := os.WriteFile(filepath.Join(dir, "bin", name), text, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// greets checks that the image answers.
+func (s *realServer) greets(name, image, madeBy string) {
+	s.t.Helper()
+	s.run(nil, "create", "--name", name, image)
+	if got, want := string(s.run([]byte("you"), "call", name)), "hello from "+madeBy+", you\n"; got != want {
+		s.t.Errorf("call %s = %q, want %q", name, got, want)
+	}
+}
+
+// dockerEngine starts an engine of its own and returns the command line that speaks
+// to it.
+func dockerEngine(t *testing.T) []string {
+	t.Helper()
+	dockerd := testenv.NeedTool(t, "dockerd")
+	docker := testenv.NeedTool(t, "docker")
+	// The engine's socket paths are short, and its data does not lie on the disk of
+	// the tests' own directories.
+	dir, err := os.MkdirTemp("", "dockerd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := "unix://" + dir + "/sock"
+	var log bytes.Buffer
+	cmd := exec.Command(dockerd, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "-H", host)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+		os.RemoveAll(dir)
+	})
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if exec.Command(docker, "-H", host, "version").Run() == nil {
+			break
+		}
+		select {
+		case <-ended:
+			testenv.SkipUnless(t, false, "needs a Docker engine that starts: "+lastLine(log.String()), "run the tests where dockerd can run")
+		default:
+		}
+		if time.Now().After(end) {
+			t.Fatal("the Docker engine does not answer")
+		}
+	}
+	return []string{"docker", "-H", host}
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+func TestImageBuiltAndPushedByDocker(t *testing.T) {
+	s := serve(t)
+	docker := dockerEngine(t)
+	root := busyboxRoot(t)
+	dockerfile := "FROM scratch\nCOPY bin /bin\nENV MADE_BY=docker\nCMD [\"/bin/greet\"]\n"
+	if err := os.WriteFile(filepath.Join(root, "Dockerfile"), []byte(dockerfile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	name := s.addr + "/made/by-docker:1"
+	tool(t, append(docker, "build", "-t", name, root)...)
+	tool(t, append(docker, "push", name)...)
+	s.greets("pushed", name, "docker")
+	// The same image under its own name, whatever the port is.
+	s.greets("named", "hob.local/made/by-docker:1", "docker")
+
+	archive := filepath.Join(t.TempDir(), "saved.tar")
+	tool(t, append(docker, "tag", name, "saved/by-docker:2")...)
+	tool(t, append(docker, "save", "-o", archive, "saved/by-docker:2")...)
+	s.run(nil, "image", "load", archive)
+	s.greets("loaded", "saved/by-docker:2", "docker")
+
+	// And back: what hob has, docker pulls.
+	tool(t, append(docker, "image", "rm", name)...)
+	tool(t, append(docker, "pull", name)...)
+}
+
+// layout makes an OCI layout with umoci.
+func layout(t *testing.T, madeBy string) string {
+	t.Helper()
+	root := busyboxRoot(t)
+	dir := filepath.Join(t.TempDir(), "layout")
+	tool(t, "umoci", "init", "--layout", dir)
+	tool(t, "umoci", "new", "--image", dir+":1")
+	tool(t, "umoci", "insert", "--image", dir+":1", filepath.Join(root, "bin"), "/bin")
+	tool(t, "umoci", "config", "--image", dir+":1", "--config.env", "MADE_BY="+madeBy, "--config.cmd", "/bin/greet")
+	return dir
+}
+
+func TestImageCopiedBySkopeo(t *testing.T) {
+	s := serve(t)
+	dir := layout(t, "umoci")
+	name := s.addr + "/made/by-umoci:1"
+	tool(t, "skopeo", "copy", "--dest-tls-verify=false", "oci:"+dir+":1", "docker://"+name)
+	s.greets("copied", name, "umoci")
+
+	// From hob into an archive, and the archive into hob.
+	archive := filepath.Join(t.TempDir(), "archive.tar")
+	tool(t, "skopeo", "copy", "--src-tls-verify=false", "docker://"+name, "docker-archive:"+archive+":from/skopeo:1")
+	s.run(nil, "image", "load", archive)
+	s.greets("archived", "from/skopeo:1", "umoci")
+	s.run(nil, "image", "load", dir, "--name", "from/layout:1")
+	s.greets("layout", "from/layout:1", "umoci")
+}
+
+func TestImageBuiltByBuildah(t *testing.T) {
+	s := serve(t)
+	root := busyboxRoot(t)
+	store := []string{"buildah", "--root", filepath.Join(t.TempDir(), "root"), "--runroot", filepath.Join(t.TempDir(), "run"), "--storage-driver", "vfs"}
+	buildah := func(args ...string) string {
+		return strings.TrimSpace(string(tool(t, append(store[:len(store):len(store)], args...)...)))
+	}
+	container := buildah("from", "scratch")
+	buildah("copy", container, filepath.Join(root, "bin"), "/bin")
+	buildah("config", "--env", "MADE_BY=buildah", "--cmd", "/bin/greet", container)
+	buildah("commit", container, "greet")
+	name := s.addr + "/made/by-buildah"
+	buildah("push", "--tls-verify=false", "greet", "docker://"+name)
+	s.greets("built", name, "buildah")
+}
+
+// TestImagePulledFromAPasswordedRegistry pulls from Debian's registry with basic
+// authentication, from a Docker configuration file, and not without.
+func TestImagePulledFromAPasswordedRegistry(t *testing.T) {
+	home := t.TempDir()
+	addr := debianRegistry(t, "alice", "secret")
+	tool(t, "skopeo", "copy", "--dest-tls-verify=false", "--dest-creds", "alice:secret", "oci:"+layout(t, "umoci")+":1", "docker://"+addr+"/private/greet:1")
+
+	t.Setenv("DOCKER_CONFIG", home)
+	s := serve(t)
+	cmd := exec.Command(s.hob, "--server", "http://"+s.addr, "image", "pull", addr+"/private/greet:1")
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 5 || !strings.Contains(string(out), addr) {
+		t.Errorf("pull without a password: %v: %s; want exit code 5 and the registry's name", err, out)
+	}
+	config := fmt.Sprintf(`{"auths":{%q:{"auth":"YWxpY2U6c2VjcmV0"}}}`, addr)
+	if err := os.WriteFile(filepath.Join(home, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.run(nil, "image", "pull", addr+"/private/greet:1")
+	s.greets("pulled", addr+"/private/greet:1", "umoci")
+}
+
+// debianRegistry starts docker-registry with a password and returns its address.
+func debianRegistry(t *testing.T, user, password string) string {
+	t.Helper()
+	dir, addr := t.TempDir(), freePort(t)
+	passwords := tool(t, "htpasswd", "-Bbn", user, password)
+	if err := os.WriteFile(filepath.Join(dir, "htpasswd"), passwords, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(`version: 0.1
+log: {level: error}
+storage: {filesystem: {rootdirectory: %s/data}}
+http: {addr: %s}
+auth: {htpasswd: {realm: test, path: %s/htpasswd}}
+`, dir, addr, dir)
+	if err := os.WriteFile(filepath.Join(dir, "config.yml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(testenv.NeedTool(t, "docker-registry"), "serve", filepath.Join(dir, "config.yml"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	await(t, "http://"+addr+"/v2/", http.StatusUnauthorized)
+	return addr
+}
