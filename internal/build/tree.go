@@ -224,6 +224,8 @@ func readDir(ctx context.Context, dir *os.Root, opt Options) (*tree, error) {
 			if total += faas.Bytes(n.size); total > opt.MaxBytes {
 				return faas.Errorf(faas.TooLarge, "directory %s holds more than the limit of %v", opt.Dir, opt.MaxBytes)
 			}
+		case mode&fs.ModeDevice != 0 && strings.HasPrefix(name, "dev/"):
+			return nil // what mmdebstrap and its like make there: a sandbox has a /dev of its own
 		default:
 			return faas.Errorf(faas.Invalid, "%s is %s: an image is made of files, directories and links only", from, kindOfFile(mode))
 		}
