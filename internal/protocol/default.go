@@ -146,6 +146,9 @@ func (x *exchange) run(ctx context.Context) error {
 	})
 
 	err := x.take(ctx)
+	if err != nil {
+		cancel(err) // nobody takes the rest of the answer: the process has nothing to end for
+	}
 	<-x.exited
 	switch {
 	case ctx.Err() != nil:
