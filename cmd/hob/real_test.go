@@ -366,3 +366,83 @@ auth: {htpasswd: {realm: test, path: %s/htpasswd}}
 	await(t, "http://"+addr+"/v2/", http.StatusUnauthorized)
 	return addr
 }
+
+// TestKilledServerLosesNothing kills the server with SIGKILL while functions are
+// made and called, starts it again on the same directory, and looks for what it
+// said was done.
+func TestKilledServerLosesNothing(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedFeature(t, testenv.Overlay, testenv.Cgroups)
+	testenv.NothingLeft(t)
+	hob, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	addr := freePort(t)
+	var server *exec.Cmd
+	begin := func() {
+		server = exec.Command(hob, "serve", "--data", data, "--listen", addr)
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "http://"+addr+"/readyz", http.StatusOK)
+	}
+	cli := func(args ...string) (string, error) {
+		out, err := exec.Command(hob, append([]string{"--server", "http://" + addr}, args...)...).CombinedOutput()
+		return string(out), err
+	}
+	begin()
+	root := busyboxRoot(t)
+	if out, err := cli("image", "build", "-t", "box", "--entrypoint", "/bin/busybox", root); err != nil {
+		t.Fatal(out)
+	}
+	var made []string
+	var callers sync.WaitGroup
+	for round := range 3 {
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for worker := range 4 {
+			wg.Go(func() {
+				for n := 0; ; n++ {
+					name := fmt.Sprintf("f-%d-%d-%d", round, worker, n)
+					if _, err := cli("create", "--name", name, "hob.local/box", "sleep", "30"); err != nil {
+						return // the server is gone
+					}
+					mu.Lock()
+					made = append(made, name)
+					mu.Unlock()
+					callers.Go(func() { cli("call", name) }) // ends with its server, if not before
+				}
+			})
+		}
+		time.Sleep(time.Duration(100+50*round) * time.Millisecond)
+		server.Process.Kill()
+		server.Wait()
+		wg.Wait()
+		begin()
+	}
+	callers.Wait()
+	out, err := cli("ls", "--json")
+	if err != nil {
+		t.Fatal(out)
+	}
+	for _, name := range made {
+		if !strings.Contains(out, `"`+name+`"`) {
+			t.Errorf("function %s was made and is gone", name)
+		}
+	}
+	if len(made) < 3 {
+		t.Errorf("only %d functions were made: the test showed little", len(made))
+	}
+	if out, err := cli("create", "--name", "echo", "hob.local/box", "echo", "whole"); err != nil {
+		t.Fatal(out)
+	}
+	if out, err := cli("call", "echo"); out != "whole\n" || err != nil {
+		t.Errorf("call after the kills = %q, %v", out, err)
+	}
+	server.Process.Signal(syscall.SIGTERM)
+	if err := server.Wait(); err != nil {
+		t.Errorf("serve ended with %v", err)
+	}
+}

@@ -146,7 +146,12 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	}); err != nil {
 		return nil, err
 	}
-	d.onClose(d.logs.Close)
+	d.onClose(func() error {
+		if err := d.logs.Close(); err != nil {
+			log.Warn("the last lines and records are not kept", "err", err)
+		}
+		return nil
+	})
 
 	total := cfg.Memory
 	if total == 0 {

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -391,4 +393,119 @@ func TestManyCallsLeaveNothing(t *testing.T) {
 	if after := len(testenv.Descriptors()); after > before+40 { // connections of callers come and go
 		t.Errorf("%d descriptors are open, %d before", after, before)
 	}
+}
+
+// smallDisk is a file system of its own for a data directory, of this size.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	testenv.NeedRoot(t)
+	dir := filepath.Join(t.TempDir(), "disk")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "hobtest", dir).CombinedOutput(); err != nil {
+		t.Fatalf("mount: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	return dir
+}
+
+// ready returns what /readyz says.
+func (n *node) ready() (status int, why string) {
+	n.t.Helper()
+	resp, err := http.Get("http://" + n.addr + "/readyz")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text)
+}
+
+// becomes waits until /readyz answers with status.
+func (n *node) becomes(status int) (why string) {
+	n.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		got, why := n.ready()
+		if got == status {
+			return why
+		}
+		if time.Now().After(end) {
+			n.t.Fatalf("/readyz answers %d (%s), want %d", got, why, status)
+		}
+	}
+}
+
+// TestFullDisk fills the disk under a node. It goes on serving, says so on
+// /readyz, takes no image that does not fit, and recovers by itself.
+func TestFullDisk(t *testing.T) {
+	disk := smallDisk(t, "64m")
+	n := start(t, func(c *config.Config) { c.Data, c.LeastFreeDisk = filepath.Join(disk, "data"), 8*faas.MB })
+	image := n.prog()
+	n.function("echo", image, nil, "echo")
+	n.function("says", image, nil, "say", "something")
+	n.becomes(http.StatusOK)
+
+	// An image that does not fit leaves nothing of itself.
+	big := t.TempDir()
+	noise := make([]byte, 100<<20)
+	rand.Read(noise)
+	if err := os.WriteFile(filepath.Join(big, "noise"), noise, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	img, err := build.FromDir(t.Context(), build.Options{Dir: big})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(build.WriteTar(w, "hob.local/big:latest", img)) }()
+	_, err = n.Load(t.Context(), r, "")
+	r.Close()
+	if faas.KindOf(err) != faas.Busy || !strings.Contains(err.Error(), "space") {
+		t.Errorf("load of an image larger than the disk = %v (%s), want Busy with the reason", err, faas.KindOf(err))
+	}
+	if out, err := n.call("echo", strings.NewReader("after the image")); out != "after the image" || err != nil {
+		t.Errorf("call = %q, %v", out, err)
+	}
+
+	// Somebody fills the disk to the last byte, in the middle of the service.
+	filler := filepath.Join(disk, "filler")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(f, bytes.NewReader(noise)) // until there is no room
+	f.Close()
+	if why := n.becomes(http.StatusServiceUnavailable); !strings.Contains(why, disk) || !strings.Contains(why, "8 MB") {
+		t.Errorf("/readyz says %q, want the disk and the number", why)
+	}
+	for range 20 {
+		if out, err := n.call("echo", strings.NewReader("full")); out != "full" || err != nil {
+			t.Fatalf("call while the disk is full = %q, %v", out, err)
+		}
+		if out, err := n.call("says", nil); out != "out something" || err != nil {
+			t.Fatalf("call that logs while the disk is full = %q, %v", out, err)
+		}
+	}
+	command := []string{"echo"}
+	if _, err := n.CreateFunction(t.Context(), faas.DefaultApp, "more", client.Settings{Image: &image, Command: &command}, ""); err != nil && faas.KindOf(err) != faas.Busy {
+		t.Errorf("a new function while the disk is full: %v (%s), want none or Busy", err, faas.KindOf(err))
+	}
+
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	n.becomes(http.StatusOK)
+	n.function("again", image, nil, "args", "there is room")
+	if out, err := n.call("again", nil); out != "there is room" || err != nil {
+		t.Errorf("call = %q, %v", out, err)
+	}
+	if out, err := n.call("says", nil); out != "out something" || err != nil {
+		t.Errorf("call = %q, %v", out, err)
+	}
+	n.settled()
 }

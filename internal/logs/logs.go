@@ -162,7 +162,8 @@ func (s *Store) Close() error {
 }
 
 // Fault is nil while logs can be written. Else it is an error of kind Busy that
-// says why lines and records are being dropped; it passes by itself.
+// says why lines and records are being dropped; it passes by itself, at the latest
+// five seconds after the last write that failed.
 func (s *Store) Fault() error { return s.health.err() }
 
 // Forget removes the lines of a function that was deleted, ends those who
@@ -244,14 +245,22 @@ type health struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	fault   error // guarded by mu, as all below; nil: all is well
-	dropped int   // lines and records since fault
+	fault   error     // guarded by mu, as all below; nil: all is well
+	last    time.Time // of the last write that failed
+	dropped int       // lines and records since fault
 }
+
+// faultAge is how long after the last failed write Fault tells of it. Who has
+// nothing to write cannot find out that there is room again.
+const faultAge = 5 * time.Second
 
 // report notes the outcome of a write of n lines or records.
 func (h *health) report(err error, n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err != nil {
+		h.last = time.Now()
+	}
 	switch {
 	case err != nil && h.fault == nil:
 		h.log.Warn("logs cannot be written: lines and records are dropped until they can", "err", err)
@@ -267,7 +276,7 @@ func (h *health) report(err error, n int) {
 func (h *health) err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.fault == nil {
+	if h.fault == nil || time.Since(h.last) > faultAge {
 		return nil
 	}
 	return faas.Errorf(faas.Busy, "logs cannot be written, %d lines and records are dropped: %w", h.dropped, h.fault)
