@@ -252,15 +252,22 @@ func (b *box) Stop(ctx context.Context, grace time.Duration) error {
 	}
 }
 
+func (b *box) hasEnded() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.over
+}
+
 // patience is how long a killed program may take to return before it is left
 // behind.
 const patience = 50 * time.Millisecond
 
 func (b *box) finish(grace time.Duration) {
 	defer close(b.stopped)
-	if grace > 0 {
+	if grace > 0 && !b.hasEnded() {
 		close(b.term)
 		wait(b.ended, grace)
+		wait(nil, patience) // for readers of its last words
 	}
 	b.end(faas.Exit{Code: 137, Signal: "SIGKILL"})
 	b.kill()
