@@ -24,9 +24,9 @@ const patience = 3 * time.Second
 // that was not there before.
 //
 // "Of ours" are the descendants of this process and what they left to init;
-// mounts, cgroups and devices with "hob" in their names; and mounts below the
-// temporary directory. With marks, only names that hold one of the marks count:
-// pass the data directory when other daemons run on the machine. Tests that
+// mounts below the temporary directory of the test; and cgroups below one called
+// "hob", except those of a generation that somebody else's daemon holds. With
+// marks, mounts and cgroups count whose names hold one of the marks. Tests that
 // call NothingLeft run one at a time on the machine, so that they do not see
 // each other's sandboxes.
 func NothingLeft(t testing.TB, marks ...string) {
@@ -35,13 +35,21 @@ func NothingLeft(t testing.TB, marks ...string) {
 	if err != nil {
 		t.Fatalf("waiting for other leak checks: %v", err)
 	}
-	before := Look(marks...)
+	look := func() []string { return Look(marks...) }
+	if len(marks) == 0 {
+		// The test's own directories, and those of its subtests: /tmp/TestName…
+		own := strings.TrimRight(filepath.Dir(t.TempDir()), "0123456789")
+		look = func() []string {
+			return everything(func(dir string) bool { return strings.HasPrefix(dir, own) }, ofHob)
+		}
+	}
+	before := look()
 	t.Cleanup(func() {
 		defer release()
 		var left []string
 		for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 			left = left[:0]
-			for _, thing := range Look(marks...) {
+			for _, thing := range look() {
 				if !slices.Contains(before, thing) {
 					left = append(left, thing)
 				}
@@ -75,12 +83,46 @@ func alone() (release func(), err error) {
 }
 
 // Look lists the processes, mounts, cgroups, network devices and held network
-// namespaces of ours that exist now, a sentence each, sorted. marks are those of
-// NothingLeft.
+// namespaces of ours that exist now, a sentence each, sorted. Mounts and cgroups
+// are those whose names hold one of the marks.
 func Look(marks ...string) []string {
-	all := slices.Concat(processes(), mounts(marks), cgroups(marks), devices(), namespaces())
+	marked := func(name string) bool {
+		return slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(name, m) })
+	}
+	return everything(marked, marked)
+}
+
+// everything is Look with a choice of mounts and one of cgroups.
+func everything(mount, cgroup func(name string) bool) []string {
+	all := slices.Concat(processes(), mounts(mount), cgroups(cgroup), devices(), namespaces())
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// ofHob reports whether a cgroup is one that a daemon of this test made: it lies
+// below "hob", and no other living process holds its generation. The cgroup
+// "hob" itself is shared by all daemons of a machine.
+func ofHob(cgroup string) bool {
+	_, below, ok := strings.Cut(cgroup, "/hob/")
+	if !ok {
+		return false
+	}
+	generation, _, _ := strings.Cut(below, "/")
+	info, err := os.Stat(filepath.Join("/run/hob", generation+".lock"))
+	if err != nil {
+		return true // nobody's: its daemon has ended
+	}
+	inode := fmt.Sprintf(":%d", info.Sys().(*syscall.Stat_t).Ino)
+	all := running()
+	locks, _ := os.ReadFile("/proc/locks")
+	for line := range strings.Lines(string(locks)) {
+		// 1: FLOCK  ADVISORY  WRITE 10051 fe:00:9986293 0 EOF
+		if f := strings.Fields(line); len(f) > 5 && f[1] == "FLOCK" && strings.HasSuffix(f[5], inode) {
+			pid, _ := strconv.Atoi(f[4])
+			return pid == os.Getpid() || descends(all, pid)
+		}
+	}
+	return true
 }
 
 // Descriptors lists the open descriptors of this process by what they are open
@@ -97,21 +139,13 @@ func Descriptors() []string {
 	return open
 }
 
-func marked(name string, marks []string) bool {
-	if len(marks) == 0 {
-		return strings.Contains(name, "hob") || strings.HasPrefix(name, os.TempDir()+"/Test") || strings.HasPrefix(name, os.TempDir()+"/Benchmark")
-	}
-	return slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(name, m) })
-}
-
 type process struct {
 	pid, parent, group int
 	state, name, start string
 }
 
-// processes lists the living descendants of this process, and those of its
-// process group that were left to init.
-func processes() []string {
+// running returns every process of the machine, by its number.
+func running() map[int]process {
 	all := make(map[int]process)
 	dirs, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, file := range dirs {
@@ -123,17 +157,28 @@ func processes() []string {
 			all[p.pid] = p
 		}
 	}
-	self, group := os.Getpid(), syscall.Getpgrp()
+	return all
+}
+
+// descends reports whether a process comes from this one.
+func descends(all map[int]process, pid int) bool {
+	self := os.Getpid()
+	for p, ok := all[pid]; ok; p, ok = all[p.parent] {
+		if p.parent == self {
+			return true
+		}
+	}
+	return false
+}
+
+// processes lists the living descendants of this process, and those of its
+// process group that were left to init.
+func processes() []string {
+	all := running()
+	group := syscall.Getpgrp()
 	var found []string
 	for _, p := range all {
-		if p.pid == self || p.state == "X" {
-			continue
-		}
-		ours := p.parent == 1 && p.group == group
-		for at, ok := p, true; ok && !ours; at, ok = all[at.parent] {
-			ours = at.parent == self
-		}
-		if ours {
+		if p.state != "X" && (p.parent == 1 && p.group == group || descends(all, p.pid)) {
 			// The start time tells a process from a later one with the same number.
 			found = append(found, fmt.Sprintf("process %d (%s, state %s, started at tick %s)", p.pid, p.name, p.state, p.start))
 		}
@@ -164,24 +209,24 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-func mounts(marks []string) []string {
+func mounts(counts func(dir string) bool) []string {
 	var found []string
 	data, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 4 && marked(f[4], marks) {
+		if f := strings.Fields(line); len(f) > 4 && counts(f[4]) {
 			found = append(found, "mount "+f[4])
 		}
 	}
 	return found
 }
 
-func cgroups(marks []string) []string {
+func cgroups(counts func(dir string) bool) []string {
 	var found []string
 	filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return nil // a cgroup that went while we looked
 		}
-		if d.IsDir() && path != "/sys/fs/cgroup" && marked(path, marks) {
+		if d.IsDir() && counts(path) {
 			found = append(found, "cgroup "+path)
 		}
 		return nil
