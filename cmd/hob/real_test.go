@@ -201,78 +201,30 @@ func (s *realServer) greets(name, image, madeBy string) {
 	}
 }
 
-// dockerEngine starts an engine of its own and returns the command line that speaks
-// to it.
-func dockerEngine(t *testing.T) []string {
-	t.Helper()
-	dockerd := testenv.NeedTool(t, "dockerd")
-	docker := testenv.NeedTool(t, "docker")
-	// The engine's socket paths are short, and its data does not lie on the disk of
-	// the tests' own directories.
-	dir, err := os.MkdirTemp("", "dockerd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := "unix://" + dir + "/sock"
-	var log bytes.Buffer
-	cmd := exec.Command(dockerd, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "-H", host)
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		<-ended
-		os.RemoveAll(dir)
-	})
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		if exec.Command(docker, "-H", host, "version").Run() == nil {
-			break
-		}
-		select {
-		case <-ended:
-			testenv.SkipUnless(t, false, "needs a Docker engine that starts: "+lastLine(log.String()), "run the tests where dockerd can run")
-		default:
-		}
-		if time.Now().After(end) {
-			t.Fatal("the Docker engine does not answer")
-		}
-	}
-	return []string{"docker", "-H", host}
-}
-
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
-}
-
 func TestImageBuiltAndPushedByDocker(t *testing.T) {
 	s := serve(t)
-	docker := dockerEngine(t)
+	testenv.NeedFeature(t, testenv.Docker)
 	root := busyboxRoot(t)
 	dockerfile := "FROM scratch\nCOPY bin /bin\nENV MADE_BY=docker\nCMD [\"/bin/greet\"]\n"
 	if err := os.WriteFile(filepath.Join(root, "Dockerfile"), []byte(dockerfile), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	name := s.addr + "/made/by-docker:1"
-	tool(t, append(docker, "build", "-t", name, root)...)
-	tool(t, append(docker, "push", name)...)
+	tool(t, "docker", "build", "-t", name, root)
+	tool(t, "docker", "push", name)
 	s.greets("pushed", name, "docker")
 	// The same image under its own name, whatever the port is.
 	s.greets("named", "hob.local/made/by-docker:1", "docker")
 
 	archive := filepath.Join(t.TempDir(), "saved.tar")
-	tool(t, append(docker, "tag", name, "saved/by-docker:2")...)
-	tool(t, append(docker, "save", "-o", archive, "saved/by-docker:2")...)
+	tool(t, "docker", "tag", name, "saved/by-docker:2")
+	tool(t, "docker", "save", "-o", archive, "saved/by-docker:2")
 	s.run(nil, "image", "load", archive)
 	s.greets("loaded", "saved/by-docker:2", "docker")
 
 	// And back: what hob has, docker pulls.
-	tool(t, append(docker, "image", "rm", name)...)
-	tool(t, append(docker, "pull", name)...)
+	tool(t, "docker", "image", "rm", name)
+	tool(t, "docker", "pull", name)
 }
 
 // layout makes an OCI layout with umoci.

@@ -1,7 +1,6 @@
 package registry_test
 
 import (
-	"bufio"
 	"bytes"
 	"os"
 	"os/exec"
@@ -9,7 +8,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"hob/internal/build"
 	"hob/internal/testenv"
@@ -148,60 +146,9 @@ func TestSkopeoPushesWhatWeBuilt(t *testing.T) {
 	}
 }
 
-// engine starts a Docker engine for one test and returns the command line that
-// speaks to it. Where the engine does not start the test is skipped: it is not
-// our program that does not run.
-func engine(t *testing.T) []string {
-	t.Helper()
-	testenv.NeedRoot(t)
-	docker, dockerd := testenv.NeedTool(t, "docker"), testenv.NeedTool(t, "dockerd")
-	dir, err := os.MkdirTemp("", "dk") // a short name: sockets are in it
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	host := "unix://" + dir + "/s"
-	cmd := exec.Command(dockerd, "--host", host, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
-		"--storage-driver=vfs", "--bridge=none", "--iptables=false", "--ip6tables=false")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Skipf("the Docker engine does not start: %v", err)
-	}
-	ready, ended := make(chan struct{}), make(chan string)
-	go func() {
-		defer close(ended)
-		last, up := "", false
-		for lines := bufio.NewScanner(stderr); lines.Scan(); last = lines.Text() {
-			if !up && strings.Contains(lines.Text(), "API listen on") {
-				up = true
-				close(ready)
-			}
-		}
-		cmd.Wait()
-		if !up {
-			ended <- last
-		}
-	}()
-	select {
-	case <-ready:
-	case why := <-ended:
-		t.Skipf("the Docker engine does not start: %s", why)
-	case <-time.After(30 * time.Second):
-		cmd.Process.Kill()
-		t.Skipf("the Docker engine does not start within 30 s: %s", <-ended)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(os.Interrupt)
-		<-ended
-	})
-	return []string{docker, "--host=" + host}
-}
-
 func TestDockerPushesWhatWeBuilt(t *testing.T) {
-	docker := engine(t)
+	testenv.NeedFeature(t, testenv.Docker)
+	docker := testenv.NeedTool(t, "docker")
 	n := newNode(t)
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "tree"), 0o755); err != nil {
@@ -225,11 +172,11 @@ func TestDockerPushesWhatWeBuilt(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	run(t, docker[0], docker[1], "load", "--input", f.Name())
-	run(t, docker[0], docker[1], "push", to)
+	run(t, docker, "load", "--input", f.Name())
+	run(t, docker, "push", to)
 	if _, err := n.images.Get("hob.local/from/docker:1"); err != nil {
 		t.Fatal(err)
 	}
-	run(t, docker[0], docker[1], "rmi", "--force", to)
-	run(t, docker[0], docker[1], "pull", to)
+	run(t, docker, "rmi", "--force", to)
+	run(t, docker, "pull", to)
 }
