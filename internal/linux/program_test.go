@@ -3,9 +3,13 @@ package linux
 import (
 	"errors"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"hob/internal/testenv"
 )
 
 func spawn(t *testing.T, p *Program) (Ended, error) {
@@ -153,5 +157,57 @@ func BenchmarkSpawnTrue(b *testing.B) {
 		}
 		proc, _ := NewProcess(pid, fd)
 		proc.Wait()
+	}
+}
+
+// TestProcessIsBornInACgroup begins a process in a cgroup of version 2: the way
+// that machines with that version go. The tree beside version 1 will do for it.
+func TestProcessIsBornInACgroup(t *testing.T) {
+	testenv.NeedRoot(t)
+	root := ""
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(dir + "/cgroup.controllers"); err == nil {
+			root = dir
+		}
+	}
+	testenv.SkipUnless(t, root != "", "no cgroup tree of version 2 is mounted", "mount -t cgroup2 none /sys/fs/cgroup/unified")
+	name := "hobtest-" + strconv.Itoa(os.Getpid())
+	c := &Cgroups{Version: 2, mounts: map[string]string{"memory": root, "pids": root, "cpu": root}}
+	g, err := c.Make(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := g.Remove(); err != nil {
+			t.Error(err)
+		}
+	}()
+	th, err := NewThread(func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer th.Close()
+	p := NewProgram()
+	p.Exec([]string{"/bin/sleep"}, []string{"sleep", "60"}, nil)
+	var pid, fd int
+	th.Do(func() { pid, fd, err = p.Spawn(unix.CLONE_NEWNS|unix.CLONE_NEWPID, g.FD()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc, err := NewProcess(pid, fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := g.Processes(); len(got) != 1 || got[0] != pid {
+		t.Errorf("processes of the cgroup %v, want %d", got, pid)
+	}
+	if text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup"); !strings.Contains(string(text), "0::/"+name+"\n") {
+		t.Errorf("the process says %s", text)
+	}
+	if err := proc.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := proc.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
