@@ -34,7 +34,7 @@ test:
 ifeq ($(RACE),)
 	@echo "no C compiler: the tests run without the race detector"
 endif
-	CGO_ENABLED=$(if $(RACE),1,0) GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -timeout 15m ./...
+	CGO_ENABLED=$(if $(RACE),1,0) GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -timeout 15m $(TESTFLAGS) ./...
 
 bench: build
 	build/hob bench
