@@ -97,8 +97,8 @@ func (i *Invoker) run(ctx context.Context, fn faas.Function, call *faas.Call, re
 		return none, err
 	}
 	req.Call = call.ID
-	if req.Env, err = environment(app, fn, req, pulled); err != nil {
-		return none, err
+	if _, err := environment(app, fn, req, pulled); err != nil {
+		return none, err // it will not be smaller after a wait
 	}
 
 	slot, err := i.acquire(ctx, fn, call.ID)
@@ -109,6 +109,9 @@ func (i *Invoker) run(ctx context.Context, fn faas.Function, call *faas.Call, re
 	}
 	defer slot.Done()
 	if err := i.advance(call, faas.CallRunning, got); err != nil {
+		return none, err
+	}
+	if req.Env, err = environment(app, fn, req, got); err != nil { // again: the deadline is known now
 		return none, err
 	}
 	if fn.Timeout > 0 {

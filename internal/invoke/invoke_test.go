@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -277,4 +278,36 @@ func TestEnvironmentOverItsLimitNamesIt(t *testing.T) {
 	if faas.KindOf(err) != faas.TooLarge || !errors.Is(err, faas.ErrEnvironment) || !strings.Contains(err.Error(), "128 KB") {
 		t.Errorf("call = %v, want TooLarge with the limit", err)
 	}
+}
+
+func TestDeadlineBeginsWithTheRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []string
+		i, _ := newInvoker(t, func(_ context.Context, req *faas.Request, _ http.ResponseWriter) error {
+			for _, e := range req.Env {
+				if value, ok := strings.CutPrefix(e, "HOB_DEADLINE="); ok {
+					told = append(told, value)
+				}
+			}
+			time.Sleep(10 * time.Second)
+			return nil
+		})
+		one := fn()
+		one.MaxConcurrency = 1
+		begin := time.Now().UTC()
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if _, _, err := call(t.Context(), i, one); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		const format = "2006-01-02T15:04:05.000Z"
+		want := []string{begin.Add(30 * time.Second).Format(format), begin.Add(40 * time.Second).Format(format)}
+		if !slices.Equal(told, want) {
+			t.Errorf("deadlines %v, want %v: the second call waited 10s", told, want)
+		}
+	})
 }

@@ -57,7 +57,7 @@ func (d *Default) Exchange(ctx context.Context, req *faas.Request, w http.Respon
 		return out, err
 	}
 	d.process = p
-	x := &exchange{Process: p, w: w, control: http.NewResponseController(w), req: req, exited: make(chan struct{})}
+	x := &exchange{Process: p, w: w, control: http.NewResponseController(w), req: req, exited: make(chan struct{}), uploaded: make(chan struct{})}
 	err = x.run(ctx)
 	out.Run = time.Since(started)
 	out.Status, out.In, out.Out = x.answer.status, x.in, x.answer.out
@@ -99,9 +99,9 @@ func (d *Default) explain(x *exchange, err error) error {
 	return faas.Errorf(faas.FuncFailed, "%s", why)
 }
 
-// exchange is one call spoken to one process. Three goroutines work on it, and
-// run waits for all of them: run itself takes the answer, upload brings the
-// body, and one waits for the end of the process.
+// exchange is one call spoken to one process. Some goroutines work on it, and
+// run waits for all of them: run itself takes the answer, upload reads the body,
+// input may write it, and one waits for the end of the process.
 type exchange struct {
 	Process
 	w       http.ResponseWriter
@@ -114,7 +114,9 @@ type exchange struct {
 	exit    faas.Exit
 	waitErr error
 
-	in int64 // bytes of the body; set when the upload has ended
+	uploaded chan struct{} // closed when the body is not read any more, and the two below are set
+	in       int64         // bytes of the body that were read
+	whole    bool          // they are all there are
 }
 
 // run carries the exchange out.
@@ -127,10 +129,9 @@ func (x *exchange) run(ctx context.Context) error {
 		x.control.EnableFullDuplex() // the answer may begin before the body has ended; only HTTP/1 needs to be told
 	}
 	var work sync.WaitGroup
-	uploaded := make(chan struct{})
 	work.Go(func() {
-		defer close(uploaded)
-		if err := x.upload(ctx); err != nil {
+		defer close(x.uploaded)
+		if err := x.upload(ctx, &work); err != nil {
 			cancel(err) // the caller is gone or sent too much: what the function makes of it is of no use
 		}
 	})
@@ -140,8 +141,11 @@ func (x *exchange) run(ctx context.Context) error {
 		close(x.exited)
 		x.Stdout().SetReadDeadline(time.Now().Add(drain)) // take asks again as long as something comes
 	})
+	unblocked := make(chan struct{})
 	unblock := context.AfterFunc(ctx, func() {
+		defer close(unblocked)
 		x.Stdout().SetReadDeadline(time.Now())
+		x.Stdin().Close() // a write may wait for a function that never reads
 		x.answer.abort()
 	})
 
@@ -161,9 +165,12 @@ func (x *exchange) run(ctx context.Context) error {
 	if cut := x.answer.end(err == nil); err == nil && cut != nil {
 		err = faas.Errorf(faas.Canceled, "the caller went away: %w", cut)
 	}
-	unblock()
+	if !unblock() {
+		<-unblocked
+	}
 	cancel(nil)
-	x.finish(uploaded)
+	x.Stdin().Close()
+	x.finish()
 	work.Wait()
 	return err
 }
@@ -217,12 +224,11 @@ func (x *exchange) over() bool {
 // does not want it, or no more of it, is no failure: the rest is read and
 // thrown away, so that a caller who writes everything before it reads is not
 // stuck. The error is one of reading: it says why the body is not whole.
-func (x *exchange) upload(ctx context.Context) error {
-	stdin := x.Stdin()
-	defer stdin.Close()
-	stop := context.AfterFunc(ctx, func() { stdin.Close() }) // a write may wait for a function that never reads
-	defer stop()
+func (x *exchange) upload(ctx context.Context, work *sync.WaitGroup) error {
+	stdin := newInput(x.Stdin(), work)
+	defer stdin.end()
 	if !x.bodied() {
+		x.whole = true
 		return nil
 	}
 	buf := buffers.Get().(*[]byte)
@@ -231,21 +237,18 @@ func (x *exchange) upload(ctx context.Context) error {
 	for {
 		n, err := x.req.Body.Read(*buf)
 		x.in += int64(n)
-		if n > 0 && wanted {
-			if _, werr := stdin.Write((*buf)[:n]); werr != nil {
-				wanted = false
-				stdin.Close()
-			}
+		if n > 0 && wanted && !stdin.write((*buf)[:n]) {
+			wanted = false
+			x.Stdin().Close()
 		}
 		switch {
 		case err == io.EOF:
+			x.whole = true
 			return nil
-		case err != nil && ctx.Err() != nil:
+		case ctx.Err() != nil:
 			return nil // it was broken off by finish, or the call has ended for a reason of its own
 		case err != nil:
 			return unread(err)
-		case ctx.Err() != nil:
-			return errUnread
 		}
 	}
 }
@@ -253,10 +256,6 @@ func (x *exchange) upload(ctx context.Context) error {
 func (x *exchange) bodied() bool {
 	return x.req.Size != 0 && x.req.Body != nil && x.req.Body != http.NoBody
 }
-
-// errUnread ends an upload whose body was not read to its end. The call is over
-// and nobody looks at it.
-var errUnread = errors.New("the call ended before its body")
 
 // unread decides the Kind of an error of reading the body.
 func unread(err error) error {
@@ -268,10 +267,12 @@ func unread(err error) error {
 
 // finish ends an upload that the function did not wait for. What is left of the
 // body stays in the connection, which therefore cannot be used again.
-func (x *exchange) finish(uploaded <-chan struct{}) {
+func (x *exchange) finish() {
 	select {
-	case <-uploaded:
-		return
+	case <-x.uploaded:
+		if x.whole {
+			return
+		}
 	default:
 	}
 	if err := x.control.SetReadDeadline(time.Now()); err != nil { // no connection
@@ -279,7 +280,7 @@ func (x *exchange) finish(uploaded <-chan struct{}) {
 			body.Close()
 		}
 	}
-	<-uploaded
+	<-x.uploaded
 	closeAfter(x.w)
 }
 

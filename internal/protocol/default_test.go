@@ -547,3 +547,64 @@ func TestCloseEndsTheProcessOnce(t *testing.T) {
 		t.Errorf("closed %d times: %v", p.closed, err)
 	}
 }
+
+// TestCallerWhoLeavesAFunctionThatDoesNotReadIsSeen: net/http notices that a
+// caller has gone away only when it reads, so the body is read ahead.
+func TestCallerWhoLeavesAFunctionThatDoesNotReadIsSeen(t *testing.T) {
+	running := make(chan struct{})
+	url, errs := edge(t, func(ctx context.Context, _ *process) faas.Exit {
+		close(running)
+		<-ctx.Done()
+		return faas.Exit{Signal: "SIGKILL"}
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(strings.Repeat("x", protocol.Ahead/2)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-running
+		leave()
+	}()
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close()
+		t.Errorf("answer %s, want none", resp.Status)
+	}
+	if err := <-errs; faas.KindOf(err) != faas.Canceled {
+		t.Errorf("Exchange = %v, want Canceled", err)
+	}
+}
+
+func TestBodyThatIsReadLateArrivesWhole(t *testing.T) {
+	begin := make(chan struct{})
+	want := strings.Repeat("0123456789abcdef", 5*protocol.Ahead/16)
+	d := conn(t, func(_ context.Context, p *process) faas.Exit {
+		<-begin
+		io.Copy(p.out, p.in)
+		return faas.Exit{}
+	})
+	req := request("")
+	body := &countdown{r: strings.NewReader(want), left: protocol.Ahead / 2, done: begin}
+	req.Body, req.Size = body, int64(len(want))
+	rec := httptest.NewRecorder()
+	out, err := d.Exchange(t.Context(), req, rec)
+	if err != nil || rec.Body.String() != want || out.In != int64(len(want)) {
+		t.Errorf("%d bytes came back of %d, %d counted: %v", rec.Body.Len(), len(want), out.In, err)
+	}
+}
+
+// countdown closes done when so much of it was read.
+type countdown struct {
+	r    io.Reader
+	left int
+	done chan struct{}
+}
+
+func (c *countdown) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if c.left > 0 && c.left <= n {
+		close(c.done)
+	}
+	c.left -= n
+	return n, err
+}
