@@ -120,6 +120,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	if d.catalog, err = catalog.Load(ctx, d.store); err != nil {
 		return nil, err
 	}
+	d.catalog.Log = log
 
 	if err := d.openDriver(ctx); err != nil {
 		return nil, err
