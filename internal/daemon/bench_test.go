@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -42,8 +43,11 @@ func BenchmarkLine(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(c.Close)
-	dir := b.TempDir() // an image needs a file; the fake driver looks at none
-	img, err := build.FromDir(b.Context(), build.Options{Dir: dir, Cmd: []string{"cat"}})
+	dir := b.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "cat"), []byte("#!/bin/cat\n"), 0o755); err != nil { // an image needs a file; the fake driver looks at none
+		b.Fatal(err)
+	}
+	img, err := build.FromDir(b.Context(), build.Options{Dir: dir})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -55,7 +59,7 @@ func BenchmarkLine(b *testing.B) {
 		b.Fatal(err)
 	}
 	image := "hob.local/cat:latest"
-	if _, err := c.CreateFunction(b.Context(), faas.DefaultApp, "cat", client.Settings{Image: &image}, ""); err != nil {
+	if _, err := c.CreateFunction(b.Context(), faas.DefaultApp, "cat", client.Settings{Image: &image, Command: &[]string{"cat"}}, ""); err != nil {
 		b.Fatal(err)
 	}
 	url := "http://" + d.Addr() + "/api/apps/default/functions/cat/call"

@@ -558,7 +558,7 @@ func TestCallerWhoLeavesAFunctionThatDoesNotReadIsSeen(t *testing.T) {
 		return faas.Exit{Signal: "SIGKILL"}
 	})
 	ctx, leave := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(strings.Repeat("x", protocol.Ahead/2)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(strings.Repeat("x", protocol.Ahead)))
 	if err != nil {
 		t.Fatal(err)
 	}

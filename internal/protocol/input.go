@@ -18,6 +18,7 @@ type input struct {
 	mu      sync.Mutex
 	moved   sync.Cond // on mu: one of the fields below has changed
 	waiting []byte    // for the goroutine that writes; guarded by mu, as all below
+	writing int       // bytes that it writes now
 	started bool      // there is one
 	ended   bool      // nothing comes any more
 	broken  bool      // nobody reads
@@ -51,7 +52,7 @@ func (i *input) write(p []byte) bool {
 		i.started = true
 		i.work.Go(i.run)
 	}
-	for len(i.waiting) >= Ahead/2 && !i.broken { // run may be writing as much
+	for len(i.waiting)+i.writing >= Ahead && !i.broken {
 		i.moved.Wait()
 	}
 	i.waiting = append(i.waiting, p...)
@@ -65,6 +66,8 @@ func (i *input) run() {
 	var out []byte
 	for {
 		i.mu.Lock()
+		i.writing = 0
+		i.moved.Broadcast()
 		for len(i.waiting) == 0 && !i.ended {
 			i.moved.Wait()
 		}
@@ -73,7 +76,7 @@ func (i *input) run() {
 			return
 		}
 		out, i.waiting = i.waiting, out[:0]
-		i.moved.Broadcast()
+		i.writing = len(out)
 		i.mu.Unlock()
 		if _, err := i.to.Write(out); err != nil {
 			i.mu.Lock()
