@@ -7,14 +7,16 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
 	"hob/faas"
 )
 
-// trailerOutcome ends the answer of a call: "ok", or the kind of its failure
-// and, after a space, what the caller may read of it.
+// trailerOutcome is announced by an answer that is streamed and says "ok" behind
+// its end. An answer that failed after it had begun has no end; a proxy that
+// makes one up leaves the trailer out.
 const trailerOutcome = "Hob-Outcome"
 
 // CallRequest is one call of a function.
@@ -101,21 +103,17 @@ func (b *answerBody) Read(p []byte) (int, error) {
 
 func (b *answerBody) Close() error { return b.resp.Body.Close() }
 
-// outcome is what the trailer says, and io.EOF if that is success or nothing.
+// outcome is io.EOF if the answer ended as the server meant it to.
 func (b *answerBody) outcome() error {
-	kind, message, _ := strings.Cut(b.resp.Trailer.Get(trailerOutcome), " ")
-	if kind == "" || kind == "ok" {
-		return io.EOF
+	if said, announced := b.resp.Trailer[trailerOutcome]; announced && !slices.Contains(said, "ok") {
+		return b.brokenOff(io.ErrUnexpectedEOF)
 	}
-	return b.failed(message)
+	return io.EOF
 }
 
 // brokenOff is the error of an answer that did not end as it should: the
 // function failed after it had begun to answer, or the server is gone.
 func (b *answerBody) brokenOff(err error) error {
-	if _, message, _ := strings.Cut(b.resp.Trailer.Get(trailerOutcome), " "); message != "" {
-		return b.failed(message)
-	}
 	if call, asked := b.client.CallRecord(b.ctx, b.call); asked == nil && call.Error != nil {
 		return b.failed(strings.TrimPrefix(call.Error.Message, "call "+call.Function+": "))
 	}
