@@ -48,9 +48,6 @@ func runLogs(ctx context.Context, c *cli, s client.LogSelection, times bool) err
 		return err
 	}
 	for line, err := range cl.Logs(ctx, s) {
-		if err != nil && s.Follow && ctx.Err() != nil {
-			return nil // who follows ends it so
-		}
 		if err != nil {
 			return fmt.Errorf("logs of %s: %w", s.Function, err)
 		}

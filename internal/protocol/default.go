@@ -131,9 +131,11 @@ func (x *exchange) run(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(func() {
 		defer close(x.uploaded)
-		if err := x.upload(ctx, &work); err != nil {
+		stdin := newInput(x.Stdin(), &work)
+		if err := x.upload(ctx, stdin); err != nil {
 			cancel(err) // the caller is gone or sent too much: what the function makes of it is of no use
 		}
+		stdin.end() // only now: a part of a body must not pass for the whole
 	})
 	work.Go(func() {
 		x.exit, x.waitErr = x.Wait(ctx)
@@ -220,13 +222,11 @@ func (x *exchange) over() bool {
 	}
 }
 
-// upload copies the body to standard input and closes that. A function that
+// upload copies the body to standard input. A function that
 // does not want it, or no more of it, is no failure: the rest is read and
 // thrown away, so that a caller who writes everything before it reads is not
 // stuck. The error is one of reading: it says why the body is not whole.
-func (x *exchange) upload(ctx context.Context, work *sync.WaitGroup) error {
-	stdin := newInput(x.Stdin(), work)
-	defer stdin.end()
+func (x *exchange) upload(ctx context.Context, stdin *input) error {
 	if !x.bodied() {
 		x.whole = true
 		return nil
