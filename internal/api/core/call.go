@@ -24,7 +24,9 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	body := r.Body
 	if s.MaxPayload > 0 {
 		if r.ContentLength > int64(s.MaxPayload) {
-			hearOut(w, r)
+			if r.Header.Get("Expect") == "" { // else the client waits to be asked for it
+				hearOut(w, r)
+			}
 			return faas.Errorf(faas.TooLarge, "the payload of %v is over the limit of %v", faas.Bytes(r.ContentLength), s.MaxPayload)
 		}
 		body = http.MaxBytesReader(w, body, int64(s.MaxPayload)) // whoever reads it says that it is too large

@@ -109,9 +109,6 @@ const hearOutTime = 10 * time.Second
 // hearOut reads what the client still sends of a body that nobody wants. A client
 // that writes while its connection is closed gets a reset in place of the reason.
 func hearOut(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Expect") != "" {
-		return // it waits to be asked for the body
-	}
 	if http.NewResponseController(w).SetReadDeadline(time.Now().Add(hearOutTime)) == nil {
 		io.Copy(io.Discard, r.Body)
 	}
