@@ -31,6 +31,22 @@ func spawn(t *testing.T, p *Program) (Ended, error) {
 	return proc.Wait()
 }
 
+// begin starts the process of p, which must execute its program.
+func begin(t *testing.T, th *Thread, p *Program, flags CloneFlags, cgroup int) *Process {
+	t.Helper()
+	var pid, fd int
+	var err error
+	th.Do(func() { pid, fd, err = p.Spawn(flags, cgroup) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc, err := NewProcess(pid, fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return proc
+}
+
 func TestProgramExecutes(t *testing.T) {
 	p := NewProgram()
 	p.Exec([]string{"/does/not/exist", "/bin/sh"}, []string{"sh", "-c", "exit $N"}, []string{"N=7"})
@@ -85,15 +101,7 @@ func TestSignalEndsAProcess(t *testing.T) {
 	defer th.Close()
 	p := NewProgram()
 	p.Exec([]string{"/bin/sleep"}, []string{"sleep", "60"}, nil)
-	var pid, fd int
-	th.Do(func() { pid, fd, err = p.Spawn(0, -1) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	proc, err := NewProcess(pid, fd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	proc := begin(t, th, p, 0, -1)
 	if err := proc.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -113,15 +121,7 @@ func TestChildrenDieWithTheirThread(t *testing.T) {
 	p := NewProgram()
 	p.Do("die with the parent", 0, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	p.Exec([]string{"/bin/sleep"}, []string{"sleep", "60"}, nil)
-	var pid, fd int
-	th.Do(func() { pid, fd, err = p.Spawn(0, -1) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	proc, err := NewProcess(pid, fd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	proc := begin(t, th, p, 0, -1)
 	th.Close()
 	if e, err := proc.Wait(); err != nil || e.Signal != unix.SIGKILL {
 		t.Errorf("ended %+v, %v; want SIGKILL", e, err)
@@ -189,15 +189,8 @@ func TestProcessIsBornInACgroup(t *testing.T) {
 	defer th.Close()
 	p := NewProgram()
 	p.Exec([]string{"/bin/sleep"}, []string{"sleep", "60"}, nil)
-	var pid, fd int
-	th.Do(func() { pid, fd, err = p.Spawn(unix.CLONE_NEWNS|unix.CLONE_NEWPID, g.FD()) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	proc, err := NewProcess(pid, fd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	proc := begin(t, th, p, unix.CLONE_NEWNS|unix.CLONE_NEWPID, g.FD())
+	pid := proc.PID
 	if got := g.Processes(); len(got) != 1 || got[0] != pid {
 		t.Errorf("processes of the cgroup %v, want %d", got, pid)
 	}
