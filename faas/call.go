@@ -19,7 +19,7 @@ type Call struct {
 	State    CallState
 	Attempt  int // 1 for the first
 
-	Waiting string // while it is queued: its place in line and what it waits for, in words
+	Waiting string // its place in line and what it waits for, in words; kept afterwards if it waited
 
 	Queued   time.Time
 	Started  time.Time // zero until it has a slot

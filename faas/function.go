@@ -9,9 +9,12 @@ import (
 
 // An App is a namespace of functions with shared configuration.
 type App struct {
-	ID       string // sortable, never reused
-	Name     string // unique
-	Env      map[string]string
+	ID   string // sortable, never reused
+	Name string // unique
+	Env  map[string]string
+
+	MaxConcurrency int // calls at once of all its functions together, on a node; 0: no limit
+
 	Revision int64 // set by the store: 1 when made, one more with each change
 	Created  time.Time
 	Updated  time.Time
@@ -24,9 +27,27 @@ const DefaultApp = "default"
 // Format is how a function's process is spoken to.
 type Format string
 
-// FormatDefault is the format of a fresh container for each call: the body on
-// standard input, the answer on standard output, the rest in the environment.
-const FormatDefault Format = "default"
+// Formats.
+const (
+	// FormatDefault is a fresh container for each call: the body on standard
+	// input, the answer on standard output, the rest in the environment.
+	FormatDefault Format = "default"
+
+	// The others are hot: one container serves many calls, one at a time.
+	FormatHTTP       Format = "http"        // HTTP/1.1 requests on standard input, responses on standard output
+	FormatJSON       Format = "json"        // one JSON object in, one out, on the same
+	FormatCloudEvent Format = "cloudevent"  // a CloudEvent in, one out, on the same
+	FormatHTTPStream Format = "http-stream" // HTTP/1.1 on the Unix socket that FN_LISTENER names
+	FormatPort       Format = "port"        // HTTP on the TCP port that PORT names; may serve several calls at once
+)
+
+// Formats lists every format.
+func Formats() []Format {
+	return []Format{FormatDefault, FormatHTTP, FormatJSON, FormatCloudEvent, FormatHTTPStream, FormatPort}
+}
+
+// Hot reports whether a sandbox of this format can serve a second call.
+func (f Format) Hot() bool { return f != FormatDefault }
 
 // A Function is an image with limits that can be called. A change makes a new
 // Revision; a pool serves one revision.
@@ -59,6 +80,13 @@ type Function struct {
 	MaxConcurrency int // calls at once on a node; 0: as memory allows
 	Line           int // callers that may wait for a slot
 
+	// Of hot formats only.
+	Port        int    // of FormatPort: where the process listens
+	Concurrency int    // of FormatPort: calls at once in one sandbox
+	Min         int    // sandboxes kept ready on each node, also without work
+	MaxCalls    int    // calls after which a sandbox is replaced; 0: no limit
+	Freeze      string // "": an idle sandbox is frozen; "never": it goes on running
+
 	Revision int64 // set by the store: 1 when made, one more with each change
 	Created  time.Time
 	Updated  time.Time
@@ -73,7 +101,11 @@ const (
 	DefaultStartTimeout = 5 * time.Second
 	DefaultIdle         = 30 * time.Second
 	DefaultLine         = 1000
+	DefaultPort         = 8080 // of FormatPort
 )
+
+// FreezeNever is for functions that work between calls.
+const FreezeNever = "never"
 
 // Limits of a definition.
 const (
@@ -81,6 +113,8 @@ const (
 	MaxTimeout    = 24 * time.Hour   // of any call
 	MaxEnv        = Bytes(128 << 10) // names and values together, of one call's whole environment
 	MaxNameLength = 255
+
+	MaxConcurrencyOfOne = 1000 // calls at once in one sandbox
 )
 
 // Clone returns a deep copy of f: what a store hands out is the caller's own.
@@ -107,6 +141,10 @@ func (f Function) WithDefaults() Function {
 	set(&f.StartTimeout, DefaultStartTimeout)
 	set(&f.Idle, DefaultIdle)
 	set(&f.Line, DefaultLine)
+	if f.Format == FormatPort {
+		set(&f.Port, DefaultPort)
+		set(&f.Concurrency, 1)
+	}
 	return f
 }
 
@@ -129,8 +167,22 @@ func (f Function) Check() error {
 	switch {
 	case f.Image == "":
 		return Errorf(Invalid, "function %s has no image", f.Name)
-	case f.Format != FormatDefault:
-		return Errorf(Unsupported, "format %q is not one of: %s", f.Format, FormatDefault)
+	case !slices.Contains(Formats(), f.Format):
+		return Errorf(Invalid, "format %q is not one of: %s", f.Format, joinFormats())
+	case f.Format != FormatPort && (f.Port != 0 || f.Concurrency > 1):
+		return Errorf(Invalid, "port and concurrency are for format %s: one of format %s serves one call at a time", FormatPort, f.Format)
+	case f.Port < 0 || f.Port > 65535:
+		return Errorf(Invalid, "port %d is not between 1 and 65535", f.Port)
+	case f.Concurrency < 0 || f.Concurrency > MaxConcurrencyOfOne:
+		return Errorf(Invalid, "concurrency %d is not between 1 and %d", f.Concurrency, MaxConcurrencyOfOne)
+	case !f.Format.Hot() && (f.Min != 0 || f.MaxCalls != 0 || f.Freeze != ""):
+		return Errorf(Invalid, "min, max-calls and freeze are for hot formats: one of format %s has a fresh container for each call", f.Format)
+	case f.Min < 0 || f.MaxCalls < 0:
+		return Errorf(Invalid, "a count of function %s is negative", f.Name)
+	case f.MaxConcurrency > 0 && f.Min > f.MaxConcurrency:
+		return Errorf(Invalid, "min %d is over the max-concurrency of %d", f.Min, f.MaxConcurrency)
+	case f.Freeze != "" && f.Freeze != FreezeNever:
+		return Errorf(Invalid, "freeze %q is not %q, or nothing for a frozen container between calls", f.Freeze, FreezeNever)
 	case f.Memory < MinMemory:
 		return Errorf(Invalid, "memory %v is under the least of %v", f.Memory, MinMemory)
 	case f.CPU < 0 || f.CPU > 0 && f.CPU < 10:
@@ -154,6 +206,14 @@ func (f Function) Check() error {
 		}
 	}
 	return nil
+}
+
+func joinFormats() string {
+	var names []string
+	for _, f := range Formats() {
+		names = append(names, string(f))
+	}
+	return strings.Join(names, ", ")
 }
 
 // CheckName reports whether name can name what (an "app", a "function"): 1 to

@@ -11,11 +11,14 @@ type Request struct {
 	Call   string // ID; set by whoever runs the call
 	Method string
 	URL    string // as the caller wrote it, absolute; with its query
+	Target string // path and query that a function which speaks HTTP is asked for; "": "/"
 	Route  string // path inside the app that was matched, if any
 	Header http.Header
 	Params map[string]string // path parameters
 	Body   io.Reader         // never nil; read once
 	Size   int64             // of Body; -1: unknown
+
+	Deadline time.Time // when the call's time is over; zero: never. Set by whoever runs the call
 
 	Convention Convention // how the environment names what is above; "": ours
 	Env        []string   // ready-made "NAME=value" entries from the edge; they win over configuration
@@ -45,14 +48,26 @@ type Exit struct {
 type Outcome struct {
 	Status     int   // HTTP status given to the caller; 0: none
 	In, Out    int64 // bytes of the body read from the caller and of the answer
-	Hot        bool  // the slot was ready: no sandbox was started
+	Start      Start // what the call found
 	Keep       bool  // the sandbox can serve another call
+	Again      bool  // it failed before the function had any of the request, which can be given to another sandbox as it is
 	Exit       *Exit // of the process, if it ended
 	PeakMemory Bytes
 	CPUTime    time.Duration // user and system
 
 	Image, Sandbox, Run time.Duration // as in Call
 }
+
+// A Start is what a call found on the node.
+type Start string
+
+// Starts, from the quickest to the slowest.
+const (
+	StartHot      Start = "hot"       // a sandbox that was started before
+	StartPrepared Start = "prepared"  // a blank with the root of its function's revision
+	StartBare     Start = "bare"      // a blank that knew no image yet
+	StartOnDemand Start = "on_demand" // nothing: all was made then
+)
 
 // A LogLine is one line that a function wrote, or that hob wrote about it.
 type LogLine struct {
@@ -67,8 +82,11 @@ type Sandbox struct {
 	ID       string
 	App      string
 	Function string
-	Call     string // it serves now; empty between calls
-	State    string // "starting", "busy"
+	Format   Format
+	Call     string // it serves now, or the latest of several; empty between calls
+	State    string // "starting", "busy", "idle", "frozen"
+	Start    Start  // how it was started
+	Calls    int    // served so far
 	Started  time.Time
 
 	Memory, PeakMemory Bytes

@@ -10,6 +10,7 @@ package protocol
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -47,6 +48,16 @@ type Process interface {
 	// Usage returns the most memory the process has used so far, and its
 	// processor time.
 	Usage() (peak faas.Bytes, cpu time.Duration)
+
+	// Start tells what the sandbox was made from.
+	Start() faas.Start
+
+	// Dial connects to what the process listens on, as sandbox.Sandbox has it.
+	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Unread returns how many bytes the process has not read of its standard
+	// input, and we have not read of its standard output. What cannot be known is 0.
+	Unread() (stdin, stdout int)
 
 	// Close ends what is left of the sandbox and waits for it.
 	Close() error

@@ -7,6 +7,7 @@ package sandbox
 import (
 	"context"
 	"io"
+	"net"
 	"time"
 
 	"hob/faas"
@@ -41,6 +42,7 @@ type Capabilities struct {
 	Driver         string   // "ns", "fake"
 	CgroupVersion  int      // 1, 2; 0: no limits are enforced
 	UserNamespaces bool     // root in an image is not root on the node
+	Freezer        bool     // sandboxes are Freezers
 	Notes          []string // what is weaker than it could be, in plain words, and how to change it
 }
 
@@ -63,6 +65,7 @@ type Spec struct {
 
 	Writable    bool     // the root has a private writable upper that ends with the sandbox
 	Volumes     []string // absolute paths that are empty, writable directories of their own
+	Sockets     string   // absolute path of a small writable directory for Unix sockets that Dial reaches; "": none
 	HostNetwork bool     // share the node's network instead of having one of its own
 }
 
@@ -104,6 +107,31 @@ type Sandbox interface {
 	// Usage reports what the sandbox has used so far. It works until Stop and
 	// then keeps its last answer.
 	Usage() Usage
+
+	// Start tells what the sandbox was made from: any Start but StartHot.
+	Start() faas.Start
+
+	// Dial connects to what a process of the sandbox listens on: network "tcp"
+	// with an address inside its network, also when it has no other; network
+	// "unix" with the name of a socket in Spec.Sockets. The name may be a
+	// relative link to a socket in the same directory. Everything else in its
+	// place is refused as Invalid: it could lead out of the sandbox. A socket that is not
+	// there, nobody listens on or others may not write to is an error to try
+	// again after (fs.ErrNotExist, ECONNREFUSED, fs.ErrPermission).
+	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Freezer is a Sandbox whose processes can be made to stand still. They use no
+// processor time then, keep their memory, and are thawed by Stop.
+type Freezer interface {
+	Freeze() error
+	Thaw() error
+}
+
+// Pipe is a stream that tells how many bytes are in it that its reader has not
+// read. The Stdin and Stdout of a Sandbox may be Pipes.
+type Pipe interface {
+	Unread() int
 }
 
 // Stdio are the streams of a sandbox's first process, seen from outside.
