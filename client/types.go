@@ -138,12 +138,12 @@ type Call struct {
 	Kind       faas.CallKind  `json:"kind"`
 	State      faas.CallState `json:"state"`
 	Attempt    int            `json:"attempt"`
-	Waiting    string         `json:"waiting,omitempty"` // while it is queued: its place in line and what it waits for
+	Waiting    string         `json:"waiting,omitempty"` // its place in line and what it waits for, or waited for
 	Queued     time.Time      `json:"queued"`
 	Started    time.Time      `json:"started,omitzero"`
 	Finished   time.Time      `json:"finished,omitzero"`
 	Times      CallTimes      `json:"times"`
-	Hot        bool           `json:"hot"`
+	Start      faas.Start     `json:"start,omitempty"`     // what it found on the node: a hot sandbox, or what one was made from
 	Status     int            `json:"status,omitempty"`    // HTTP status given to the caller
 	In         int64          `json:"in"`                  // bytes of the body read from the caller
 	Out        int64          `json:"out"`                 // bytes of the answer
@@ -171,16 +171,19 @@ type CallError struct {
 
 // Sandbox is one live sandbox.
 type Sandbox struct {
-	ID         string     `json:"id"`
-	App        string     `json:"app"`
-	Function   string     `json:"function"`
-	Call       string     `json:"call,omitempty"` // it serves now
-	State      string     `json:"state"`
-	Started    time.Time  `json:"started"`
-	Memory     faas.Bytes `json:"memory"`
-	PeakMemory faas.Bytes `json:"peak_memory"`
-	CPUTime    Duration   `json:"cpu_time"`
-	Processes  int        `json:"processes"`
+	ID         string      `json:"id"`
+	App        string      `json:"app"`
+	Function   string      `json:"function"`
+	Format     faas.Format `json:"format"`
+	Call       string      `json:"call,omitempty"`  // it serves now, or the latest of several; empty between calls
+	State      string      `json:"state"`           // "starting", "busy", "idle" or "frozen"
+	Start      faas.Start  `json:"start,omitempty"` // how it was started
+	Calls      int         `json:"calls"`           // served so far
+	Started    time.Time   `json:"started"`
+	Memory     faas.Bytes  `json:"memory"`
+	PeakMemory faas.Bytes  `json:"peak_memory"`
+	CPUTime    Duration    `json:"cpu_time"`
+	Processes  int         `json:"processes"`
 }
 
 // Image is an image on the node.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,12 +63,12 @@ func runCalls(ctx context.Context, c *cli, filter client.CallFilter) error {
 			Next  string        `json:"next,omitempty"`
 		}{calls, next})
 	}
-	t := c.table("CALL", "FUNCTION", "STATE", "AGE", "QUEUE", "IMAGE", "SANDBOX", "RUN", "OUT", "ENDED")
+	t := c.table("CALL", "FUNCTION", "STATE", "AGE", "QUEUE", "IMAGE", "SANDBOX", "RUN", "START", "OUT", "ENDED")
 	for _, call := range calls {
 		t.row(call.ID, call.App+"/"+call.Function, string(call.State), age(call.Queued),
 			took(time.Duration(call.Times.Queue)), took(time.Duration(call.Times.Image)),
 			took(time.Duration(call.Times.Sandbox)), took(time.Duration(call.Times.Run)),
-			faas.Bytes(call.Out).String(), ended(call))
+			startOf(call.Start), faas.Bytes(call.Out).String(), ended(call))
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -78,10 +79,13 @@ func runCalls(ctx context.Context, c *cli, filter client.CallFilter) error {
 	return nil
 }
 
+// startOf is what a call found, in words.
+func startOf(s faas.Start) string { return orDash(strings.ReplaceAll(string(s), "_", " ")) }
+
 // ended says how the process of a call ended, or why there was none.
 func ended(call client.Call) string {
 	switch {
-	case call.Waiting != "":
+	case call.Waiting != "" && call.State == faas.CallQueued:
 		return call.Waiting
 	case call.OOM:
 		return "out of memory"
@@ -128,7 +132,10 @@ func callRows(t table, call client.Call) {
 	t.row("image", took(time.Duration(call.Times.Image)))
 	t.row("sandbox", took(time.Duration(call.Times.Sandbox)))
 	t.row("run", took(time.Duration(call.Times.Run)))
-	t.row("hot", yesNo(call.Hot))
+	if call.Waiting != "" {
+		t.row("waiting", call.Waiting)
+	}
+	t.row("start", startOf(call.Start))
 	t.row("status", count(call.Status))
 	t.row("in", faas.Bytes(call.In).String())
 	t.row("out", faas.Bytes(call.Out).String())

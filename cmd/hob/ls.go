@@ -63,9 +63,9 @@ func runPs(ctx context.Context, c *cli) error {
 	if c.json {
 		return c.printJSON(sandboxes)
 	}
-	t := c.table("SANDBOX", "FUNCTION", "STATE", "CALL", "AGE", "MEMORY", "PEAK", "CPU", "PROCESSES")
+	t := c.table("SANDBOX", "FUNCTION", "FORMAT", "STATE", "START", "CALLS", "CALL", "AGE", "MEMORY", "PEAK", "CPU", "PROCESSES")
 	for _, s := range sandboxes {
-		t.row(s.ID, s.App+"/"+s.Function, s.State, orDash(s.Call), age(s.Started),
+		t.row(s.ID, s.App+"/"+s.Function, orDash(string(s.Format)), s.State, startOf(s.Start), count(s.Calls), orDash(s.Call), age(s.Started),
 			s.Memory.String(), s.PeakMemory.String(), took(time.Duration(s.CPUTime)), count(s.Processes))
 	}
 	return t.flush()

@@ -45,8 +45,12 @@ func newServer(t testing.TB) string {
 		Caller:     &functions{logs: lines},
 		MaxPayload: 1 << 20,
 		Sandboxes: func() []faas.Sandbox {
-			return []faas.Sandbox{{ID: "s1", App: "default", Function: "slow", Call: "01K9ZZ8N2R6W0V5T3YQ4XH7JGM", State: "busy", Started: time.Now(),
-				Memory: 3 * faas.MB, PeakMemory: 4 * faas.MB, CPUTime: 5 * time.Millisecond, Processes: 2}}
+			return []faas.Sandbox{
+				{ID: "s1", App: "default", Function: "slow", Format: faas.FormatHTTP, Call: "01K9ZZ8N2R6W0V5T3YQ4XH7JGM", State: "busy",
+					Start: faas.StartPrepared, Calls: 7, Started: time.Now(),
+					Memory: 3 * faas.MB, PeakMemory: 4 * faas.MB, CPUTime: 5 * time.Millisecond, Processes: 2},
+				{ID: "s2", App: "default", Function: "quiet", Format: faas.FormatPort, State: "frozen", Start: faas.StartBare, Calls: 3, Started: time.Now()},
+			}
 		},
 		Node: func() core.Node {
 			return core.Node{Version: "v1.2.3", Go: "go1", Platform: "linux/amd64", Driver: "fake", CgroupVersion: 2, Started: time.Now(), Listen: server.Listener.Addr().String()}
@@ -88,7 +92,7 @@ func run1(ctx context.Context, name string, req *faas.Request, w http.ResponseWr
 	if err != nil {
 		return faas.Errorf(faas.TooLarge, "the payload is over the limit: %w", err)
 	}
-	out.In, out.Exit = int64(len(body)), &faas.Exit{}
+	out.In, out.Exit, out.Start = int64(len(body)), &faas.Exit{}, faas.StartOnDemand
 	switch name {
 	case "upper":
 		fmt.Fprintf(log, "%s of %d bytes, X-Level %q\n", req.Method, len(body), req.Header.Get("X-Level"))

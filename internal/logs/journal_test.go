@@ -21,10 +21,10 @@ func finished() faas.Call {
 	at := time.Date(2026, 11, 21, 5, 4, 3, 123456789, time.UTC)
 	return faas.Call{
 		ID: faas.NewID(), App: "photos", Function: "resize", FuncID: faas.NewID(), Revision: 7, Kind: faas.CallSync,
-		State: faas.CallFailed, Attempt: 1, Queued: at, Started: at.Add(1), Finished: at.Add(2),
+		State: faas.CallFailed, Attempt: 1, Waiting: "2nd in line, for memory", Queued: at, Started: at.Add(1), Finished: at.Add(2),
 		Queue: 1, Image: 2, Sandbox: 3, Run: 4,
 		Outcome: faas.Outcome{
-			Status: 502, In: 5, Out: 6, Hot: true, Keep: true, Exit: &faas.Exit{Code: 137, Signal: "SIGKILL", OOM: true},
+			Status: 502, In: 5, Out: 6, Start: faas.StartHot, Keep: true, Exit: &faas.Exit{Code: 137, Signal: "SIGKILL", OOM: true},
 			PeakMemory: 8, CPUTime: 9, Image: 10, Sandbox: 11, Run: 12,
 		},
 		Error: "killed: over its 64 MB memory limit", ErrKind: faas.FuncFailed,
@@ -47,7 +47,7 @@ func TestRecordIsReadAtOnceWithEveryField(t *testing.T) {
 	want := finished()
 	for _, v := range []reflect.Value{reflect.ValueOf(want), reflect.ValueOf(want.Outcome)} {
 		for i := range v.NumField() {
-			if v.Field(i).IsZero() && v.Type().Field(i).Name != "Waiting" { // of a queued call only
+			if v.Field(i).IsZero() && v.Type().Field(i).Name != "Again" { // of a try, not of a call
 				t.Fatalf("finished leaves the field %s zero: give it a value", v.Type().Field(i).Name)
 			}
 		}

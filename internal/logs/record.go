@@ -19,6 +19,7 @@ type recordJSON struct {
 	Revision   int64         `json:"revision,omitempty"`
 	Kind       faas.CallKind `json:"kind,omitempty"`
 	Attempt    int           `json:"attempt,omitempty"`
+	Waiting    string        `json:"waiting,omitempty"`
 	Queued     int64         `json:"queued,omitempty"` // nanoseconds since 1970, as all times
 	Started    int64         `json:"started,omitempty"`
 	Finished   int64         `json:"finished,omitempty"`
@@ -31,7 +32,8 @@ type recordJSON struct {
 	Status     int           `json:"status,omitempty"`
 	In         int64         `json:"in,omitempty"`
 	Out        int64         `json:"out,omitempty"`
-	Hot        bool          `json:"hot,omitempty"`
+	Start      faas.Start    `json:"start,omitempty"`
+	Hot        bool          `json:"hot,omitempty"` // of records from before Start: what is StartHot now
 	Keep       bool          `json:"keep,omitempty"`
 	Exit       *exitJSON     `json:"exit,omitempty"`
 	PeakMemory faas.Bytes    `json:"peak_memory,omitempty"`
@@ -60,11 +62,11 @@ func appendRecord(dst []byte, c faas.Call) ([]byte, error) {
 		c.Error = c.Error[:cut] + "…"
 	}
 	rest := recordJSON{
-		FuncID: c.FuncID, Revision: c.Revision, Kind: c.Kind, Attempt: c.Attempt,
+		FuncID: c.FuncID, Revision: c.Revision, Kind: c.Kind, Attempt: c.Attempt, Waiting: c.Waiting,
 		Queued: nanoseconds(c.Queued), Started: nanoseconds(c.Started), Finished: nanoseconds(c.Finished),
 		Queue: c.Queue, Image: c.Image, Sandbox: c.Sandbox, Run: c.Run,
 		Error: c.Error, ErrKind: c.ErrKind,
-		Status: c.Outcome.Status, In: c.Outcome.In, Out: c.Outcome.Out, Hot: c.Outcome.Hot, Keep: c.Outcome.Keep,
+		Status: c.Outcome.Status, In: c.Outcome.In, Out: c.Outcome.Out, Start: c.Outcome.Start, Keep: c.Outcome.Keep,
 		PeakMemory: c.Outcome.PeakMemory, CPUTime: c.Outcome.CPUTime,
 		OutImage: c.Outcome.Image, OutSandbox: c.Outcome.Sandbox, OutRun: c.Outcome.Run,
 	}
@@ -112,15 +114,18 @@ func (k recordKeys) call() (faas.Call, error) {
 	}
 	c := faas.Call{
 		ID: string(k.id), State: faas.CallState(k.state), App: string(k.app), Function: string(k.function),
-		FuncID: r.FuncID, Revision: r.Revision, Kind: r.Kind, Attempt: r.Attempt,
+		FuncID: r.FuncID, Revision: r.Revision, Kind: r.Kind, Attempt: r.Attempt, Waiting: r.Waiting,
 		Queued: timeOf(r.Queued), Started: timeOf(r.Started), Finished: timeOf(r.Finished),
 		Queue: r.Queue, Image: r.Image, Sandbox: r.Sandbox, Run: r.Run,
 		Error: r.Error, ErrKind: r.ErrKind,
 		Outcome: faas.Outcome{
-			Status: r.Status, In: r.In, Out: r.Out, Hot: r.Hot, Keep: r.Keep,
+			Status: r.Status, In: r.In, Out: r.Out, Start: r.Start, Keep: r.Keep,
 			PeakMemory: r.PeakMemory, CPUTime: r.CPUTime,
 			Image: r.OutImage, Sandbox: r.OutSandbox, Run: r.OutRun,
 		},
+	}
+	if r.Hot {
+		c.Outcome.Start = faas.StartHot
 	}
 	if r.Exit != nil {
 		c.Outcome.Exit = &faas.Exit{Code: r.Exit.Code, Signal: r.Exit.Signal, OOM: r.Exit.OOM}

@@ -189,7 +189,8 @@ func (s *Server) listSandboxes(w http.ResponseWriter, _ *http.Request) error {
 			b.App = app.Name // further in, apps are known by their ID
 		}
 		out.Sandboxes = append(out.Sandboxes, wireSandbox{
-			ID: b.ID, App: b.App, Function: b.Function, Call: b.Call, State: b.State, Started: b.Started.UTC(),
+			ID: b.ID, App: b.App, Function: b.Function, Format: b.Format, Call: b.Call,
+			State: b.State, Start: b.Start, Calls: b.Calls, Started: b.Started.UTC(),
 			Memory: int64(b.Memory), PeakMemory: int64(b.PeakMemory), CPUTime: b.CPUTime.String(), Processes: b.Processes,
 		})
 	}

@@ -69,7 +69,8 @@ func newServer(t testing.TB) *core.Server {
 		Caller:     &functions{logs: lines},
 		MaxPayload: 1 << 10,
 		Sandboxes: func() []faas.Sandbox {
-			return []faas.Sandbox{{ID: "s1", App: "default", Function: "slow", Call: "c1", State: "busy", Started: time.Now(),
+			return []faas.Sandbox{{ID: "s1", App: "default", Function: "slow", Format: faas.FormatHTTP, Call: "c1", State: "busy",
+				Start: faas.StartBare, Calls: 2, Started: time.Now(),
 				Memory: 3 * faas.MB, PeakMemory: 4 * faas.MB, CPUTime: 5 * time.Millisecond, Processes: 2}}
 		},
 		Node: func() core.Node {
@@ -146,7 +147,7 @@ func (f *functions) run(name string, req *faas.Request, w http.ResponseWriter, l
 	if err != nil {
 		return faas.Errorf(faas.TooLarge, "the payload is over the limit: %w", err)
 	}
-	out.In, out.Exit = int64(len(body)), &faas.Exit{}
+	out.In, out.Exit, out.Start = int64(len(body)), &faas.Exit{}, faas.StartPrepared
 	switch name {
 	case "upper":
 		fmt.Fprintf(log, "got %d bytes\nby %s\n", len(body), req.Method)

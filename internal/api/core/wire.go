@@ -112,7 +112,7 @@ type wireCall struct {
 	Started    time.Time      `json:"started,omitzero"`
 	Finished   time.Time      `json:"finished,omitzero"`
 	Times      wireTimes      `json:"times"`
-	Hot        bool           `json:"hot"`
+	Start      faas.Start     `json:"start,omitempty"`
 	Status     int            `json:"status,omitempty"`
 	In         int64          `json:"in"`
 	Out        int64          `json:"out"`
@@ -142,16 +142,19 @@ type wireCalls struct {
 }
 
 type wireSandbox struct {
-	ID         string    `json:"id"`
-	App        string    `json:"app"`
-	Function   string    `json:"function"`
-	Call       string    `json:"call,omitempty"`
-	State      string    `json:"state"`
-	Started    time.Time `json:"started"`
-	Memory     int64     `json:"memory"`
-	PeakMemory int64     `json:"peak_memory"`
-	CPUTime    string    `json:"cpu_time"`
-	Processes  int       `json:"processes"`
+	ID         string      `json:"id"`
+	App        string      `json:"app"`
+	Function   string      `json:"function"`
+	Format     faas.Format `json:"format"`
+	Call       string      `json:"call,omitempty"`
+	State      string      `json:"state"`
+	Start      faas.Start  `json:"start,omitempty"`
+	Calls      int         `json:"calls"`
+	Started    time.Time   `json:"started"`
+	Memory     int64       `json:"memory"`
+	PeakMemory int64       `json:"peak_memory"`
+	CPUTime    string      `json:"cpu_time"`
+	Processes  int         `json:"processes"`
 }
 
 type wireSandboxes struct {
@@ -273,7 +276,7 @@ func wireOfCall(c faas.Call) wireCall {
 		Kind: c.Kind, State: c.State, Attempt: c.Attempt, Waiting: c.Waiting,
 		Queued: c.Queued.UTC(), Started: c.Started.UTC(), Finished: c.Finished.UTC(),
 		Times: wireTimes{Queue: c.Queue.String(), Image: c.Image.String(), Sandbox: c.Sandbox.String(), Run: c.Run.String()},
-		Hot:   c.Outcome.Hot, Status: c.Outcome.Status, In: c.Outcome.In, Out: c.Outcome.Out,
+		Start: c.Outcome.Start, Status: c.Outcome.Status, In: c.Outcome.In, Out: c.Outcome.Out,
 		PeakMemory: int64(c.Outcome.PeakMemory), CPUTime: c.Outcome.CPUTime.String(),
 	}
 	if exit := c.Outcome.Exit; exit != nil {
