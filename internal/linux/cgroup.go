@@ -20,6 +20,7 @@ import (
 type Cgroups struct {
 	Version int               // 1 or 2
 	mounts  map[string]string // controller → mount point; in version 2 all have the same
+	freezer string            // mount point of version 1's freezer; "": none. Few cgroups are ever in it
 }
 
 // Controllers that limits and accounting need. cpuacct is only in version 1.
@@ -40,7 +41,7 @@ func FindCgroups() (*Cgroups, error) {
 // findCgroups is FindCgroups over the text of a mountinfo file.
 func findCgroups(mountinfo string) (*Cgroups, error) {
 	v1 := make(map[string]string)
-	var v2 string
+	var v2, freezer string
 	for line := range strings.Lines(mountinfo) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 		left, right := strings.Fields(before), strings.Fields(after)
@@ -58,11 +59,14 @@ func findCgroups(mountinfo string) (*Cgroups, error) {
 				if slices.Contains(controllersV1, opt) && v1[opt] == "" {
 					v1[opt] = dir
 				}
+				if opt == "freezer" && freezer == "" {
+					freezer = dir
+				}
 			}
 		}
 	}
 	if missing := missingOf(v1, controllersV1); len(missing) == 0 {
-		return &Cgroups{Version: 1, mounts: v1}, nil
+		return &Cgroups{Version: 1, mounts: v1, freezer: freezer}, nil
 	} else if len(v1) > 0 {
 		return nil, fmt.Errorf("cgroup version 1 lacks the controllers %s", strings.Join(missing, ", "))
 	}
@@ -135,7 +139,11 @@ func (c *Cgroups) Prepare(parent string) error {
 // Children returns the names of the cgroups directly below parent.
 func (c *Cgroups) Children(parent string) ([]string, error) {
 	var names []string
-	for _, dir := range c.dirs(parent) {
+	dirs := c.dirs(parent)
+	if c.freezer != "" {
+		dirs = append(dirs, filepath.Join(c.freezer, parent))
+	}
+	for _, dir := range dirs {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -154,6 +162,9 @@ type Cgroup struct {
 	Name string
 	fs   *Cgroups
 	fd   int // version 2: the directory, for Program.Spawn; else -1
+
+	frozen   string // its directory in version 1's freezer; "": it has none yet, or never
+	gathered bool   // they can be frozen: in version 1 Freeze has moved them there
 }
 
 // Make makes the cgroup called name, whose parent exists.
@@ -177,7 +188,13 @@ func (c *Cgroups) Make(name string) (*Cgroup, error) {
 }
 
 // Open returns the cgroup called name without making it.
-func (c *Cgroups) Open(name string) *Cgroup { return &Cgroup{Name: name, fs: c, fd: -1} }
+func (c *Cgroups) Open(name string) *Cgroup {
+	g := &Cgroup{Name: name, fs: c, fd: -1}
+	if c.freezer != "" {
+		g.frozen = filepath.Join(c.freezer, name) // if anybody has made it
+	}
+	return g
+}
 
 // FD is what Program.Spawn takes to begin a process in this cgroup: -1 in
 // version 1, which cannot do that. There a Thread is moved in first (Seat) and
@@ -305,7 +322,11 @@ func (g *Cgroup) Remove() error {
 		g.fd = -1
 	}
 	var failed error
-	for _, dir := range g.fs.dirs(g.Name) {
+	dirs := g.fs.dirs(g.Name)
+	if g.frozen != "" {
+		dirs = append(dirs, g.frozen)
+	}
+	for _, dir := range dirs {
 		err := unix.Rmdir(dir)
 		for wait := 20 * time.Microsecond; err == unix.EBUSY && wait < time.Second; wait *= 2 {
 			time.Sleep(wait)
@@ -323,10 +344,22 @@ func (g *Cgroup) RemoveIfEmpty() {
 	for _, dir := range g.fs.dirs(g.Name) {
 		unix.Rmdir(dir)
 	}
+	if g.frozen != "" {
+		unix.Rmdir(g.frozen)
+	}
 }
 
-// RemoveTree kills every process in the cgroup and below and removes them all.
+// RemoveTree thaws and kills every process in the cgroup and below and removes
+// them all.
 func (g *Cgroup) RemoveTree() error {
+	if g.frozen != "" { // version 1, where the killed do not end before they are thawed
+		filepath.WalkDir(g.frozen, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				writeFile(filepath.Join(path, "freezer.state"), "THAWED")
+			}
+			return nil
+		})
+	}
 	for deadline := time.Now().Add(5 * time.Second); ; {
 		pids := g.Processes()
 		for _, pid := range pids {

@@ -8,9 +8,11 @@ package fake
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"path"
 	"slices"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"hob/faas"
+	"hob/internal/linux"
 	"hob/internal/sandbox"
 )
 
@@ -26,7 +29,8 @@ import (
 // it is killed.
 type Program func(ctx context.Context, p *Proc) int
 
-// Proc is a program's view of its process.
+// Proc is a program's view of its process. Its Sockets is a directory of this
+// machine, if the Spec asked for one.
 type Proc struct {
 	sandbox.Spec
 	Stdin          *os.File
@@ -103,7 +107,7 @@ func status[N int | int64](_ N, err error) int {
 
 // Probe implements sandbox.Driver.
 func (d *Driver) Probe(context.Context) (sandbox.Capabilities, error) {
-	return sandbox.Capabilities{Driver: "fake", Notes: []string{"nothing is isolated: this driver is for tests"}}, nil
+	return sandbox.Capabilities{Driver: "fake", Freezer: true, Notes: []string{"nothing is isolated: this driver is for tests"}}, nil
 }
 
 // Reap implements sandbox.Driver: a dead process leaves no goroutines.
@@ -134,6 +138,7 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 	if d.closed {
 		b.closeStdio()
 		proc.close()
+		b.removeSockets()
 		return nil, faas.Errorf(faas.Busy, "this node is shutting down")
 	}
 	d.boxes[b] = struct{}{}
@@ -163,6 +168,7 @@ type box struct {
 	kill context.CancelFunc
 	ctx  context.Context // of the program: ends when it is killed
 	term chan struct{}   // closed once, by the first Stop with a grace
+	sock string          // the directory that stands for Spec.Sockets; "": none
 
 	returned chan struct{} // closed when the program has returned
 	stop     sync.Once
@@ -172,7 +178,11 @@ type box struct {
 	over  bool
 	exit  faas.Exit     // guarded by mu; final once over
 	ended chan struct{} // closed with over
+
+	frozen bool // guarded by mu; nothing stands still
 }
+
+var _ sandbox.Freezer = (*box)(nil)
 
 func newBox(d *Driver, spec sandbox.Spec) (*box, *Proc, error) {
 	var r, w [3]*os.File
@@ -185,12 +195,31 @@ func newBox(d *Driver, spec sandbox.Spec) (*box, *Proc, error) {
 			return nil, nil, fmt.Errorf("make the streams of a sandbox: %w", err)
 		}
 	}
+	var ours [3]*linux.Pipe
+	for i, f := range []*os.File{w[0], r[1], r[2]} {
+		p, err := linux.PipeOf(f)
+		if err != nil {
+			return nil, nil, err
+		}
+		ours[i] = p
+	}
 	b := &box{
-		d: d, id: spec.ID, std: sandbox.Stdio{Stdin: w[0], Stdout: r[1], Stderr: r[2]}, term: make(chan struct{}),
+		d: d, id: spec.ID, std: sandbox.Stdio{Stdin: ours[0], Stdout: ours[1], Stderr: ours[2]}, term: make(chan struct{}),
 		returned: make(chan struct{}), stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
 	b.ctx, b.kill = context.WithCancel(context.Background())
 	spec.Args, spec.Env = slices.Clone(spec.Args), slices.Clone(spec.Env)
+	if spec.Sockets != "" {
+		dir, err := os.MkdirTemp("", "hob")
+		if err != nil {
+			for i := range r {
+				r[i].Close()
+				w[i].Close()
+			}
+			return nil, nil, fmt.Errorf("make a directory for sockets: %w", err)
+		}
+		b.sock, spec.Sockets = dir, dir
+	}
 	return b, &Proc{Spec: spec, Stdin: r[0], Stdout: w[1], Stderr: w[2], Term: b.term}, nil
 }
 
@@ -230,6 +259,60 @@ func (b *box) end(exit faas.Exit) {
 
 func (b *box) ID() string           { return b.id }
 func (b *box) Stdio() sandbox.Stdio { return b.std }
+func (b *box) Start() faas.Start    { return faas.StartOnDemand }
+
+// Dial reaches what a program listens on: the sockets of its directory, and this
+// machine's loopback in place of a network of its own.
+func (b *box) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	switch {
+	case network == "tcp":
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	case network != "unix":
+		return nil, faas.Errorf(faas.Invalid, "a sandbox cannot be reached by %q", network)
+	case b.sock == "":
+		return nil, faas.Errorf(faas.Invalid, "sandbox %s has no directory for sockets", b.id)
+	}
+	dir, err := os.Open(b.sock)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	conn, err := linux.DialSocket(ctx, int(dir.Fd()), addr)
+	if errors.Is(err, linux.ErrNotSocket) {
+		return nil, faas.Errorf(faas.Invalid, "%w", err)
+	}
+	return conn, err
+}
+
+// Freeze implements sandbox.Freezer by remembering: the program goes on.
+func (b *box) Freeze() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.frozen = true
+	return nil
+}
+
+// Thaw implements sandbox.Freezer.
+func (b *box) Thaw() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.frozen = false
+	return nil
+}
+
+// Frozen reports whether a sandbox of this package is frozen, for tests.
+func Frozen(s sandbox.Sandbox) bool {
+	b := s.(*box)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.frozen
+}
+
+func (b *box) removeSockets() {
+	if b.sock != "" {
+		os.RemoveAll(b.sock)
+	}
+}
 
 func (b *box) Wait(ctx context.Context) (faas.Exit, error) {
 	select {
@@ -273,6 +356,8 @@ func (b *box) finish(grace time.Duration) {
 	b.kill()
 	b.closeStdio()
 	wait(b.returned, patience)
+	b.Thaw()
+	b.removeSockets()
 	b.d.mu.Lock()
 	delete(b.d.boxes, b)
 	b.d.mu.Unlock()

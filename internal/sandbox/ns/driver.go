@@ -61,6 +61,8 @@ type Driver struct {
 	userns   int           // the user namespace of all sandboxes; -1: none
 	ids      int           // machine ID of a sandbox's ID 0: idBase, or 0 without user namespace
 	self     int           // pidfd of this process
+	dialer   *linux.Thread // visits the networks of sandboxes
+	hostNet  int           // the network it comes back to
 	filter   *linux.Filter
 	masks    []mask
 	lastCap  int // highest capability of this kernel
@@ -91,7 +93,7 @@ func New(cfg Config) (*Driver, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &Driver{
-		cfg: cfg, mountNS: -1, userns: -1, self: -1,
+		cfg: cfg, mountNS: -1, userns: -1, self: -1, hostNet: -1,
 		closing: make(chan struct{}), boxes: make(map[*box]struct{}),
 	}
 	d.roots = &roots{d: d, byKey: make(map[string]*root)}
@@ -131,7 +133,17 @@ func (d *Driver) open() error {
 	if d.mountNS, err = linux.OpenNamespace(d.vault.TID(), "mnt"); err != nil {
 		return err
 	}
-	d.caps = sandbox.Capabilities{Driver: "ns", CgroupVersion: d.cgroups.Version}
+	if d.dialer, err = linux.NewThread(func() error { return nil }); err != nil {
+		return err
+	}
+	if d.hostNet, err = linux.OpenNamespace(d.dialer.TID(), "net"); err != nil {
+		return err
+	}
+	d.caps = sandbox.Capabilities{Driver: "ns", CgroupVersion: d.cgroups.Version, Freezer: d.cgroups.CanFreeze(d.cgroup())}
+	if !d.caps.Freezer {
+		d.caps.Notes = append(d.caps.Notes, "idle sandboxes cannot be frozen: "+
+			"it takes Linux 5.2 with cgroups of version 2, or the hierarchy freezer of version 1 mounted")
+	}
 	if d.userns, err = linux.NewUserNamespace(idBase, idCount); err == nil {
 		d.ids = idBase
 		err = d.tryMappedRoot()
@@ -232,8 +244,11 @@ func (d *Driver) Close() error {
 		d.roots.close()
 		d.vault.Close()
 	}
+	if d.dialer != nil {
+		d.dialer.Close()
+	}
 	d.closeUserNamespace()
-	for _, fd := range []int{d.mountNS, d.self} {
+	for _, fd := range []int{d.mountNS, d.self, d.hostNet} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}

@@ -51,9 +51,9 @@ var cwd = ^uintptr(99) // -100
 
 // program returns everything that the process of a sandbox does before it is the
 // function's program. root and dev are detached mounts, net is a network
-// namespace or negative; the descriptors are the daemon's and are copied when the
-// process begins.
-func (d *Driver) program(spec sandbox.Spec, root, dev, net int, std stdio) *linux.Program {
+// namespace or negative, sockets the mount for Spec.Sockets or nil; the descriptors
+// are the daemon's and are copied when the process begins.
+func (d *Driver) program(spec sandbox.Spec, root, dev, net int, sockets *os.File, std stdio) *linux.Program {
 	p := linux.NewProgram()
 	str, fd := p.String, func(n int) uintptr { return uintptr(n) }
 	empty := str("")
@@ -85,12 +85,11 @@ func (d *Driver) program(spec sandbox.Spec, root, dev, net int, std stdio) *linu
 	scratch := func(at string, size faas.Bytes) {
 		mount("tmpfs", at, safe, "mode=1777,size="+strconv.FormatInt(int64(size), 10)+",nr_inodes="+inodes(size)+owner)
 	}
-	scratch("/dev/shm", spec.TmpSize)
-	if !spec.Writable {
-		scratch("/tmp", spec.TmpSize)
+	for _, dir := range scratches(spec) {
+		scratch(dir, spec.TmpSize)
 	}
-	for _, v := range spec.Volumes {
-		scratch(v, spec.TmpSize)
+	if sockets != nil {
+		d.mountSockets(p, spec, int(sockets.Fd()))
 	}
 	d.mask(p)
 
@@ -121,6 +120,24 @@ func (d *Driver) program(spec sandbox.Spec, root, dev, net int, std stdio) *linu
 	p.Do("let signals in", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, linux.Pointer(p, new(uint64)), 0, 8)
 	p.Exec(candidates(spec), spec.Args, spec.Env)
 	return p
+}
+
+// mountSockets mounts the directory for sockets. In a directory that was empty a
+// moment ago the process makes what is missing of its path.
+func (d *Driver) mountSockets(p *linux.Program, spec sandbox.Spec, fd int) {
+	at, ok := scratchOf(spec, spec.Sockets)
+	if ok {
+		for part := range strings.SplitSeq(strings.TrimPrefix(spec.Sockets[len(at):], "/"), "/") {
+			if part == "" {
+				break
+			}
+			at = path.Join(at, part)
+			dir := p.String(at)
+			p.Do("make "+at, linux.IgnoreError, unix.SYS_MKDIRAT, cwd, dir, 0o755) // a volume may be there
+			p.Do("give "+at+" to root", linux.IgnoreError, unix.SYS_FCHOWNAT, cwd, dir, uintptr(d.ids), uintptr(d.ids), unix.AT_SYMLINK_NOFOLLOW)
+		}
+	}
+	p.Do("mount the directory for sockets at "+spec.Sockets, 0, unix.SYS_MOVE_MOUNT, uintptr(fd), p.String(""), cwd, p.String(spec.Sockets), unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // dieWithDaemon asks the kernel to kill the process when the daemon's thread

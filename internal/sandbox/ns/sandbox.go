@@ -34,18 +34,24 @@ type box struct {
 	cgroup  *linux.Cgroup
 	root    *root
 	std     sandbox.Stdio
+	from    faas.Start
+	sockets *os.File // the mount at Spec.Sockets; nil: none
+	hostNet bool
 	vacated <-chan struct{} // closed when the thread that made the process has left the cgroup
 
 	ended   chan struct{} // closed when the process is reaped and exit, failed are set
 	exit    faas.Exit
 	failed  error
 	stop    sync.Once
+	ending  chan struct{} // closed by the first Stop
 	stopped chan struct{} // closed when nothing is left
 	stopErr error
 
 	mu    sync.Mutex
 	gone  bool          // the cgroup is removed; guarded by mu, as usage
 	usage sandbox.Usage // last known
+
+	freezing sync.Mutex // held by who freezes or thaws
 }
 
 // Start implements sandbox.Driver.
@@ -58,7 +64,7 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 		return nil, errClosing
 	}
 	defer d.work.Done()
-	root, err := d.roots.get(spec.Root, append([]string{spec.Dir}, spec.Volumes...))
+	root, err := d.roots.get(spec.Root, d.directories(spec))
 	if err != nil {
 		return nil, classify(spec, err)
 	}
@@ -119,12 +125,49 @@ func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
 		spec.Volumes[i] = path.Join("/", v)
 	}
 	slices.Sort(spec.Volumes) // a volume in a volume is mounted after it
+	if spec.Sockets != "" {
+		if spec.Sockets = path.Join("/", spec.Sockets); spec.Sockets == "/" {
+			return spec, faas.Errorf(faas.Invalid, "the directory for sockets cannot be the root directory")
+		}
+	}
 	return spec, nil
+}
+
+// directories returns what must exist in the root of spec. The directory for
+// sockets is made by the process if it lies in what is mounted when it starts.
+func (d *Driver) directories(spec sandbox.Spec) []string {
+	dirs := append([]string{spec.Dir}, spec.Volumes...)
+	if _, scratch := scratchOf(spec, spec.Sockets); spec.Sockets != "" && !scratch {
+		dirs = append(dirs, spec.Sockets)
+	}
+	return dirs
+}
+
+// scratchOf returns the deepest empty directory of a new sandbox that dir is in
+// or is, and whether there is one.
+func scratchOf(spec sandbox.Spec, dir string) (at string, ok bool) {
+	for _, s := range scratches(spec) {
+		if (dir == s || strings.HasPrefix(dir, s+"/")) && len(s) > len(at) {
+			at, ok = s, true
+		}
+	}
+	return at, ok
+}
+
+// scratches returns where a sandbox gets empty directories of its own, in the
+// order in which they are mounted.
+func scratches(spec sandbox.Spec) []string {
+	dirs := []string{"/dev/shm"}
+	if !spec.Writable {
+		dirs = append(dirs, "/tmp")
+	}
+	return append(dirs, spec.Volumes...)
 }
 
 // start makes the sandbox in the next ready berth.
 func (d *Driver) start(ctx context.Context, spec sandbox.Spec, root *root) (*box, error) {
-	b := &box{d: d, id: spec.ID, root: root, ended: make(chan struct{}), stopped: make(chan struct{})}
+	b := &box{d: d, id: spec.ID, root: root, from: faas.StartOnDemand, hostNet: spec.HostNetwork,
+		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{})}
 	inner, outer, err := pipes()
 	if err != nil {
 		return nil, err
@@ -139,6 +182,11 @@ func (d *Driver) start(ctx context.Context, spec sandbox.Spec, root *root) (*box
 			b.closeStdio()
 		}
 	}()
+	if spec.Sockets != "" {
+		if b.sockets, err = d.socketDir(spec.User); err != nil {
+			return nil, err
+		}
+	}
 
 	flags := linux.CloneFlags(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
 	net := -1
@@ -203,7 +251,7 @@ func (d *Driver) spawn(b *box, at *berth, spec sandbox.Spec, net int, flags linu
 		return err
 	}
 	defer unix.Close(dev)
-	program := d.program(spec, root, dev, net, std)
+	program := d.program(spec, root, dev, net, b.sockets, std)
 	pid, pidfd, err := program.Spawn(flags, at.cgroup.FD())
 	if err != nil {
 		return err
@@ -229,6 +277,7 @@ func (b *box) watch() {
 
 func (b *box) ID() string           { return b.id }
 func (b *box) Stdio() sandbox.Stdio { return b.std }
+func (b *box) Start() faas.Start    { return b.from }
 
 func (b *box) Wait(ctx context.Context) (faas.Exit, error) {
 	select {
@@ -240,7 +289,10 @@ func (b *box) Wait(ctx context.Context) (faas.Exit, error) {
 }
 
 func (b *box) Stop(ctx context.Context, grace time.Duration) error {
-	b.stop.Do(func() { b.d.work.Go(func() { b.end(grace) }) })
+	b.stop.Do(func() {
+		close(b.ending)
+		b.d.work.Go(func() { b.end(grace) })
+	})
 	select {
 	case <-b.stopped:
 		return b.stopErr
@@ -252,6 +304,7 @@ func (b *box) Stop(ctx context.Context, grace time.Duration) error {
 // end stops the sandbox and removes what is left of it.
 func (b *box) end(grace time.Duration) {
 	defer close(b.stopped)
+	thawed := b.lastThaw()
 	if grace > 0 {
 		b.process.Signal(unix.SIGTERM)
 		timer := time.NewTimer(grace)
@@ -270,7 +323,7 @@ func (b *box) end(grace time.Duration) {
 	b.mu.Lock()
 	b.gone = true
 	b.mu.Unlock()
-	b.stopErr = errors.Join(killed, b.cgroup.Remove())
+	b.stopErr = errors.Join(thawed, killed, b.cgroup.Remove())
 	b.d.mu.Lock()
 	delete(b.d.boxes, b)
 	b.d.mu.Unlock()
@@ -293,11 +346,14 @@ func (b *box) closeStdio() {
 	b.std.Stdin.Close()
 	b.std.Stdout.Close()
 	b.std.Stderr.Close()
+	if b.sockets != nil {
+		b.sockets.Close()
+	}
 }
 
 // pipes makes the three streams: the sandbox's ends and ours. Ours do not block a
 // thread; the sandbox's do block, as programs expect.
-func pipes() (inner, outer [3]*os.File, err error) {
+func pipes() (inner [3]*os.File, outer [3]*linux.Pipe, err error) {
 	for i := range inner {
 		var fds [2]int
 		if err = unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -307,13 +363,18 @@ func pipes() (inner, outer [3]*os.File, err error) {
 		if i > 0 {
 			in, out = out, in
 		}
-		unix.SetNonblock(out, true)
-		inner[i], outer[i] = os.NewFile(uintptr(in), "pipe"), os.NewFile(uintptr(out), "pipe")
+		inner[i] = os.NewFile(uintptr(in), "pipe")
+		if outer[i], err = linux.NewPipe(out); err != nil {
+			break
+		}
 	}
 	if err != nil {
-		for _, f := range slices.Concat(inner[:], outer[:]) {
-			if f != nil {
-				f.Close()
+		for i := range inner {
+			if inner[i] != nil {
+				inner[i].Close()
+			}
+			if outer[i] != nil {
+				outer[i].Close()
 			}
 		}
 		return inner, outer, fmt.Errorf("make the streams of a sandbox: %w", err)
