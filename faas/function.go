@@ -47,7 +47,7 @@ func Formats() []Format {
 }
 
 // Hot reports whether a sandbox of this format can serve a second call.
-func (f Format) Hot() bool { return f != FormatDefault }
+func (f Format) Hot() bool { return f != FormatDefault && f != "" }
 
 // A Function is an image with limits that can be called. A change makes a new
 // Revision; a pool serves one revision.

@@ -74,3 +74,15 @@ func ParseCPU(s string) (CPU, error) {
 	}
 	return CPU(v + 0.5), nil
 }
+
+// Resources are what a sandbox takes of a node.
+type Resources struct {
+	Memory Bytes
+	CPU    CPU
+}
+
+// Plus returns r and o together.
+func (r Resources) Plus(o Resources) Resources { return Resources{r.Memory + o.Memory, r.CPU + o.CPU} }
+
+// Minus returns r without o; it may be negative.
+func (r Resources) Minus(o Resources) Resources { return Resources{r.Memory - o.Memory, r.CPU - o.CPU} }

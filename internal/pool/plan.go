@@ -2,61 +2,104 @@ package pool
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+	"time"
 
 	"hob/faas"
 )
 
 // plan decides, for the whole node, which sandboxes to start, who gets one, and
-// which to stop. It decides and never does: each method takes one event and
-// returns the actions that the Set must carry out, in order. It knows no clock,
-// goroutine or sandbox, so all it can do is written down in testdata/plan.
+// which to freeze or stop. It decides and never does: each method takes one event
+// and returns the actions that the Set must carry out, in order; they are valid
+// until the next event. It knows no clock (the Set tells it the time), goroutine
+// or sandbox, so all it can do is written down in testdata/plan.
 //
 // The rules: whoever came first is served first, over all functions. A function
-// at its own limit is passed over and blocks nobody. A caller whose sandbox does
-// not fit into the memory that is left is never passed over by a later one, or
-// small functions would starve a large one.
+// or app at its own limit is passed over and blocks nobody. A caller whose sandbox
+// does not fit into what is left of memory and processors is never passed over by
+// a later one, or small functions would starve a large one: idle sandboxes of
+// others are stopped for it, the longest idle first, and none that becomes idle is
+// given to a later caller while it is needed. A sandbox is started only when
+// waiting is expected to take longer.
 type plan struct {
-	memory Memory
-	lines  map[key]*line
-	active map[string]int // slots in use or starting, by function ID
-	slots  map[int]*slot
-	last   int   // last slot number given out
-	came   int64 // callers that came so far: their order
-	closed bool  // nothing starts any more
+	capacity    Capacity
+	calls       int           // most calls at once on this node; 0: no limit
+	waiters     int           // most callers in line on this node; 0: no limit
+	freezeAfter time.Duration // of being idle; negative: never
+
+	now     time.Duration // set by the Set before each event
+	due     time.Duration // when tick has something to do, or earlier
+	pools   map[key]*pool
+	current map[string]*pool // by function ID: what new calls use
+	lines   map[*pool]bool   // pools with callers in line
+	warm    map[*pool]bool   // pools that keep slots without work
+	slots   map[int]*slot
+	active  map[string]*int // calls running or starting, by function ID and by app ID
+	running int             // the same, of the node
+	last    int             // last slot number given out
+	came    int64           // callers that came so far: their order
+	going   faas.Resources  // that stopping slots will free
+	closed  bool            // nothing starts any more
+	acts    []action
 }
 
-// key names what a slot can serve: one revision of one function.
+// never is later than everything that is due.
+const never = time.Duration(1<<63 - 1)
+
+// key names what a slot can serve: one revision of one function in its app.
 type key struct {
-	function string // ID
-	revision int64
+	function      string // ID
+	revision, app int64  // revisions: an app's configuration is part of a started process
 }
 
-func keyOf(fn faas.Function) key { return key{fn.ID, fn.Revision} }
+// pool is the slots and the callers of one revision.
+type pool struct {
+	key
+	fn      faas.Function
+	app     faas.App
+	waiting []caller // oldest first; as many as starting slots will take are covered
+	free    []*slot  // that can take a call, the latest used last
+	started int      // slots that are neither starting nor leaving
+	begun   int      // slots that are starting
+	retired bool     // a newer revision is in use
 
-// line is the callers of one revision, oldest first. The first ones, as many as
-// slots are starting, will be served when those are ready.
-type line struct {
-	fn       faas.Function // what they need: its limits count
-	waiting  []caller
-	starting int
+	run, start time.Duration // measured means: of a call in a slot, of a start; 0: not known yet
+	failures   int           // of starts that nobody waited for, in a row
+	retryAt    time.Duration // such a start is not tried before
+	skipped    bool          // by this run of match
+
+	ofFunction, ofApp *int // in plan.active
 }
 
 type caller struct {
 	id    string // of the call
 	order int64
+	since time.Duration
 }
 
 // A slot is one sandbox.
 //
-//	starting ----> idle ----> busy ----> leaving ----> gone
-//	   |             |                      ^
-//	   +--> gone     +----------------------+
+//	starting ----> idle <----> busy ----> leaving ----> gone
+//	   |          ^    |                     ^
+//	   +--> gone  |    v                     |
+//	              +- frozen -----------------+ (and from idle)
 //
-// It is idle only within an event: nobody keeps sandboxes hot yet.
+// One that may serve several calls at once is busy from the first to the last.
 type slot struct {
-	fn    faas.Function
-	state slotState
+	n      int
+	pool   *pool
+	state  slotState
+	uses   int            // calls in it now
+	calls  int            // it was given so far
+	charge faas.Resources // reserved for it
+	since  time.Duration  // of its state
+
+	freezing bool // the Set was told to freeze it
+	restless bool // it cannot be frozen
+	broken   bool // takes no more calls
+
+	box // what the Set knows of it
 }
 
 type slotState uint8
@@ -64,241 +107,553 @@ type slotState uint8
 const (
 	slotStarting slotState = iota
 	slotIdle
+	slotFrozen
 	slotBusy
 	slotLeaving
 )
 
 // An action is carried out by the Set.
 type action struct {
-	Do     string // "start", "give", "fail", "refuse" or "stop"
-	Slot   int
-	Caller string // of give, fail and refuse
+	Do     string // "start", "give", "thaw" (and give), "fail", "refuse", "freeze" or "stop"
+	Slot   *slot
+	Caller string // of give, thaw, fail and refuse
 }
 
-func newPlan(memory Memory) plan {
-	return plan{memory: memory, lines: make(map[key]*line), active: make(map[string]int), slots: make(map[int]*slot)}
+func newPlan(capacity Capacity) plan {
+	return plan{
+		capacity: capacity, due: never, freezeAfter: -1,
+		pools: make(map[key]*pool), current: make(map[string]*pool), lines: make(map[*pool]bool), warm: make(map[*pool]bool),
+		slots: make(map[int]*slot), active: make(map[string]*int),
+	}
+}
+
+func (p *plan) do(what string, s *slot, caller string) {
+	p.acts = append(p.acts, action{what, s, caller})
+}
+
+// begin begins an event.
+func (p *plan) begin() { p.acts = p.acts[:0] }
+
+// take is want for a caller that can be served at once, without waiting and
+// without an action: nil if it cannot.
+func (p *plan) take(app *faas.App, fn *faas.Function) *slot {
+	l := p.pool(app, fn)
+	if len(l.free) == 0 || len(l.waiting) > 0 || p.full(l) != 0 || p.closed {
+		return nil
+	}
+	s := l.free[len(l.free)-1]
+	if s.state == slotFrozen || s.freezing {
+		return nil
+	}
+	p.use(s)
+	return s
 }
 
 // want records a caller that needs a slot.
-func (p *plan) want(id string, fn faas.Function) []action {
-	l := p.lines[keyOf(fn)]
-	if l == nil {
-		l = &line{fn: fn}
-		p.lines[keyOf(fn)] = l
-	}
+func (p *plan) want(id string, app *faas.App, fn *faas.Function) []action {
+	p.begin()
+	l := p.pool(app, fn)
 	p.came++
-	l.waiting = append(l.waiting, caller{id, p.came})
-	acts := p.match()
-	if p.uncovered(fn.ID) > fn.Line && len(l.waiting) > l.starting { // it is one of those who wait too many
-		p.remove(l, len(l.waiting)-1)
-		acts = append(acts, action{Do: "refuse", Caller: id})
+	l.waiting = append(l.waiting, caller{id, p.came, p.now})
+	p.lines[l] = true
+	p.match()
+	if n := len(l.waiting); n > l.covered() && l.waiting[n-1].id == id && p.tooMany(l) {
+		p.remove(l, n-1)
+		p.do("refuse", nil, id)
 	}
-	return acts
+	return p.acts
 }
 
 // gone forgets a caller that stopped waiting. The slot that was started for it
 // serves the next one.
-func (p *plan) gone(id string) []action {
-	for _, l := range p.lines {
-		if i := slices.IndexFunc(l.waiting, func(c caller) bool { return c.id == id }); i >= 0 {
-			p.remove(l, i)
-			break
-		}
+func (p *plan) gone(id string, l *pool) []action {
+	p.begin()
+	if i := l.find(id); i >= 0 {
+		p.remove(l, i)
 	}
-	return p.match()
+	p.match()
+	return p.acts
 }
 
-// close turns everybody who waits away. What is starting stops when it is ready.
+// renew makes fn what new calls use: the slots of other revisions end when they are
+// idle, and fn.Min slots are kept.
+func (p *plan) renew(app *faas.App, fn *faas.Function) []action {
+	p.begin()
+	p.pool(app, fn)
+	p.match()
+	return p.acts
+}
+
+// forget ends the slots of a function that is no more.
+func (p *plan) forget(function string) []action {
+	p.begin()
+	if l := p.current[function]; l != nil {
+		delete(p.current, function)
+		delete(p.active, function) // its pools keep counting in it
+		p.retire(l)
+	}
+	p.match()
+	return p.acts
+}
+
+// close turns everybody who waits away and stops what is idle. What is starting
+// stops when it is ready.
 func (p *plan) close() []action {
+	p.begin()
 	p.closed = true
-	var acts []action
 	for _, w := range p.waits() {
-		acts = append(acts, action{Do: "refuse", Caller: w.caller})
+		p.do("refuse", nil, w.caller)
 	}
-	for k, l := range p.lines {
+	for l := range p.lines {
 		l.waiting = nil
-		p.tidy(k)
 	}
-	return acts
+	clear(p.lines)
+	clear(p.warm)
+	for _, s := range p.sorted() {
+		if s.state == slotIdle || s.state == slotFrozen {
+			p.leave(s)
+		}
+	}
+	return p.acts
 }
 
 // ready records that a slot has started.
-func (p *plan) ready(n int) []action {
-	s := p.slots[n]
-	s.state = slotIdle
-	l := p.lines[keyOf(s.fn)]
-	if l != nil {
-		l.starting--
+func (p *plan) ready(s *slot) []action {
+	p.begin()
+	l := s.pool
+	measure(&l.start, p.now-s.since, 4)
+	l.begun--
+	l.started++
+	l.failures = 0
+	p.count(l, -1)
+	p.idle(s)
+	if p.closed || l.retired && len(l.waiting) == 0 || !l.fn.Format.Hot() && len(l.waiting) == 0 || s.broken && len(l.waiting) == 0 {
+		p.leave(s)
 	}
-	if l == nil || len(l.waiting) == 0 {
-		p.tidy(keyOf(s.fn))
-		return p.leave(n)
-	}
-	s.state = slotBusy
-	id := l.waiting[0].id
-	p.remove(l, 0)
-	return append([]action{{Do: "give", Slot: n, Caller: id}}, p.match()...)
+	p.match()
+	return p.acts
 }
 
 // failed records that a slot could not start and has left nothing behind. The
 // caller who has waited longest gets the reason: trying again on its behalf
 // would turn an image that cannot start into a loop that nobody sees.
-func (p *plan) failed(n int) []action {
-	s := p.slots[n]
-	p.drop(n)
-	var acts []action
-	if l := p.lines[keyOf(s.fn)]; l != nil {
-		l.starting--
-		if len(l.waiting) > 0 {
-			acts = append(acts, action{Do: "fail", Slot: n, Caller: l.waiting[0].id})
-			p.remove(l, 0)
-		}
-		p.tidy(keyOf(s.fn))
+func (p *plan) failed(s *slot) []action {
+	p.begin()
+	l := s.pool
+	l.begun--
+	p.count(l, -1)
+	p.drop(s)
+	if len(l.waiting) > 0 {
+		p.do("fail", s, l.waiting[0].id)
+		p.remove(l, 0)
+	} else { // it was to be kept ready: try again, ever more seldom
+		l.failures++
+		l.retryAt = p.now + min(time.Second<<min(l.failures-1, 6), time.Minute)
+		p.wake(l.retryAt)
 	}
-	return append(acts, p.match()...)
+	p.match()
+	return p.acts
 }
 
-// done records that the call in a slot is over.
-func (p *plan) done(n int) []action { return p.leave(n) }
+// done records that a call in a slot is over. keep says that the sandbox can
+// serve another.
+func (p *plan) done(s *slot, keep bool) []action {
+	p.begin()
+	l := s.pool
+	measure(&l.run, p.now-s.since, 8) // of several at once, since the last one began
+	s.uses--
+	p.count(l, -1)
+	s.broken = s.broken || !keep || l.retired && len(l.waiting) == 0 || p.closed || l.fn.MaxCalls > 0 && s.calls >= l.fn.MaxCalls
+	switch {
+	case !s.broken:
+		if s.uses == 0 {
+			p.idle(s)
+		} else if s.uses == l.each()-1 {
+			l.free = append(l.free, s)
+		}
+	case s.uses == 0:
+		p.leave(s)
+	default:
+		l.takeOut(s)
+	}
+	p.match()
+	return p.acts
+}
+
+// died records that the process of a slot has ended by itself. A call that is in
+// it finds out on its own.
+func (p *plan) died(s *slot) []action {
+	p.begin()
+	s.broken = true
+	switch s.state {
+	case slotIdle, slotFrozen:
+		p.leave(s)
+	case slotBusy:
+		s.pool.takeOut(s)
+	}
+	p.match()
+	return p.acts
+}
+
+// frozen records that a slot that was to be frozen stands still and holds so much
+// memory. That is what it is charged from now on.
+func (p *plan) frozen(s *slot, holds faas.Bytes) []action {
+	p.begin()
+	if s.state == slotIdle && s.freezing { // nobody has taken it meanwhile
+		s.freezing = false
+		s.state = slotFrozen
+		rest := faas.Resources{Memory: max(0, s.charge.Memory-holds), CPU: s.charge.CPU}
+		s.charge = s.charge.Minus(rest)
+		p.capacity.Release(rest)
+		p.match()
+	}
+	return p.acts
+}
+
+// restless records that a slot could not be frozen: it stays as it is.
+func (p *plan) restless(s *slot) []action {
+	p.begin()
+	s.freezing, s.restless = false, true
+	return p.acts
+}
 
 // stopped records that nothing of a slot is left.
-func (p *plan) stopped(n int) []action {
-	p.drop(n)
-	return p.match()
+func (p *plan) stopped(s *slot) []action {
+	p.begin()
+	p.going = p.going.Minus(s.charge)
+	p.drop(s)
+	p.match()
+	return p.acts
+}
+
+// tick does what is due by now, and finds out when it has to be called again.
+func (p *plan) tick() []action {
+	p.begin()
+	p.due = never
+	for _, s := range p.sorted() {
+		if s.state != slotIdle && s.state != slotFrozen {
+			continue
+		}
+		switch {
+		case p.now >= s.since+s.pool.fn.Idle && !p.kept(s):
+			p.leave(s)
+			continue
+		case p.freezes(s) && p.now >= s.since+p.freezeAfter:
+			s.freezing = true
+			p.do("freeze", s, "")
+		}
+		p.schedule(s)
+	}
+	p.match()
+	return p.acts
+}
+
+// pool returns the pool of a revision, making it if it is new.
+func (p *plan) pool(app *faas.App, fn *faas.Function) *pool {
+	k := key{fn.ID, fn.Revision, app.Revision}
+	if l := p.pools[k]; l != nil {
+		return l
+	}
+	l := &pool{key: k, fn: *fn, app: *app, ofFunction: p.counter(fn.ID), ofApp: p.counter(fn.App)}
+	p.pools[k] = l
+	old := p.current[fn.ID]
+	switch {
+	case old == nil || old.revision < k.revision || old.revision == k.revision && old.key.app < k.app:
+		p.current[fn.ID] = l
+		if fn.Min > 0 {
+			p.warm[l] = true
+		}
+		if old != nil {
+			p.retire(old)
+		}
+	default:
+		l.retired = true // a caller that read the definition before it was changed
+	}
+	return l
+}
+
+// retire ends the slots of a pool when they are idle.
+func (p *plan) retire(l *pool) {
+	l.retired = true
+	delete(p.warm, l)
+	for _, s := range slices.Clone(l.free) {
+		if s.uses == 0 && len(l.waiting) == 0 {
+			p.leave(s)
+		}
+	}
+	p.tidy(l)
+}
+
+// tidy forgets a retired pool that nothing refers to.
+func (p *plan) tidy(l *pool) {
+	if l.retired && len(l.waiting) == 0 && l.started+l.begun == 0 {
+		delete(p.pools, l.key)
+	}
+}
+
+// each is how many calls one slot takes at once.
+func (l *pool) each() int { return max(1, l.fn.Concurrency) }
+
+// covered is how many callers, from the first, get a slot that is starting.
+func (l *pool) covered() int { return min(len(l.waiting), l.begun*l.each()) }
+
+func (l *pool) find(id string) int {
+	return slices.IndexFunc(l.waiting, func(c caller) bool { return c.id == id })
+}
+
+// takeOut takes s from the slots that can take a call.
+func (l *pool) takeOut(s *slot) {
+	if i := slices.Index(l.free, s); i >= 0 {
+		l.free = slices.Delete(l.free, i, i+1)
+	}
+}
+
+func needs(fn *faas.Function) faas.Resources { return faas.Resources{Memory: fn.Memory, CPU: fn.CPU} }
+
+// count counts n calls of a pool's function in or out of the limits.
+func (p *plan) count(l *pool, n int) {
+	p.running += n
+	*l.ofFunction += n
+	*l.ofApp += n
+}
+
+// counter returns what counts the active calls of a function or an app.
+func (p *plan) counter(id string) *int {
+	if p.active[id] == nil {
+		p.active[id] = new(int)
+	}
+	return p.active[id]
+}
+
+// full says which limit keeps a pool from having one more call; 0: none.
+func (p *plan) full(l *pool) waitReason {
+	switch {
+	case p.calls > 0 && p.running >= p.calls:
+		return waitNode
+	case l.app.MaxConcurrency > 0 && *l.ofApp >= l.app.MaxConcurrency:
+		return waitApp
+	case l.fn.MaxConcurrency > 0 && *l.ofFunction >= l.fn.MaxConcurrency:
+		return waitLimit
+	}
+	return 0
+}
+
+// use puts one call into a free slot.
+func (p *plan) use(s *slot) {
+	l := s.pool
+	s.state, s.since, s.freezing = slotBusy, p.now, false
+	s.uses++
+	s.calls++
+	p.count(l, 1)
+	if s.uses == l.each() || !l.fn.Format.Hot() || l.fn.MaxCalls > 0 && s.calls >= l.fn.MaxCalls {
+		l.takeOut(s)
+	}
+}
+
+// idle puts a slot without calls among the free ones.
+func (p *plan) idle(s *slot) {
+	s.state, s.since = slotIdle, p.now
+	s.pool.takeOut(s)
+	s.pool.free = append(s.pool.free, s)
+	p.schedule(s)
+}
+
+// schedule says when an idle slot has to be looked at.
+func (p *plan) schedule(s *slot) {
+	if p.freezes(s) {
+		p.wake(s.since + p.freezeAfter)
+	}
+	if !p.kept(s) {
+		p.wake(s.since + s.pool.fn.Idle)
+	}
+}
+
+func (p *plan) wake(at time.Duration) { p.due = min(p.due, at) }
+
+// freezes reports whether an idle slot is to be frozen.
+func (p *plan) freezes(s *slot) bool {
+	return s.state == slotIdle && !s.freezing && !s.restless && p.freezeAfter >= 0 && s.pool.fn.Freeze != faas.FreezeNever && s.pool.fn.Format.Hot()
+}
+
+// kept reports whether s is one of those that a function keeps without work.
+func (p *plan) kept(s *slot) bool {
+	l := s.pool
+	return p.warm[l] && l.started+l.begun <= l.fn.Min
 }
 
 // leave stops a slot. Its function may start another at once; its memory is
 // free only when nothing of it is left.
-func (p *plan) leave(n int) []action {
-	s := p.slots[n]
-	p.release(s)
-	s.state = slotLeaving
-	return append([]action{{Do: "stop", Slot: n}}, p.match()...)
+func (p *plan) leave(s *slot) {
+	s.pool.takeOut(s)
+	s.pool.started--
+	s.state, s.since, s.freezing = slotLeaving, p.now, false
+	p.going = p.going.Plus(s.charge)
+	p.do("stop", s, "")
 }
 
 // drop forgets a slot that is gone.
-func (p *plan) drop(n int) {
-	s := p.slots[n]
-	if s.state != slotLeaving {
-		p.release(s)
-	}
-	p.memory.Release(s.fn.Memory)
-	delete(p.slots, n)
-}
-
-// release counts a slot out of its function's limit.
-func (p *plan) release(s *slot) {
-	if p.active[s.fn.ID]--; p.active[s.fn.ID] == 0 {
-		delete(p.active, s.fn.ID)
-	}
+func (p *plan) drop(s *slot) {
+	p.capacity.Release(s.charge)
+	delete(p.slots, s.n)
+	p.tidy(s.pool)
 }
 
 // remove takes a caller out of a line.
-func (p *plan) remove(l *line, i int) {
+func (p *plan) remove(l *pool, i int) {
 	l.waiting = slices.Delete(l.waiting, i, i+1)
-	p.tidy(keyOf(l.fn))
-}
-
-// tidy forgets a line that nothing refers to.
-func (p *plan) tidy(k key) {
-	if l := p.lines[k]; l != nil && len(l.waiting) == 0 && l.starting == 0 {
-		delete(p.lines, k)
+	if len(l.waiting) == 0 {
+		delete(p.lines, l)
+		p.tidy(l)
 	}
 }
 
-// match starts slots for the callers who have waited longest, as far as memory
-// and the limits of their functions allow.
-func (p *plan) match() []action {
-	var acts []action
-	for !p.closed {
+// match gives what is free to the callers who have waited longest, and starts
+// slots for them, as far as limits and capacity allow.
+func (p *plan) match() {
+	if p.closed {
+		return
+	}
+	for l := range p.lines {
+		l.skipped = false
+	}
+	blocked := false // somebody waits for capacity: nobody after it may reserve any
+	for {
 		l := p.next()
-		if l == nil || !p.memory.TryReserve(l.fn.Memory) {
+		if l == nil {
 			break
 		}
-		p.last++
-		p.slots[p.last] = &slot{fn: l.fn, state: slotStarting}
-		p.active[l.fn.ID]++
-		l.starting++
-		acts = append(acts, action{Do: "start", Slot: p.last})
+		var s *slot
+		if n := len(l.free); n > 0 {
+			s = l.free[n-1]
+		}
+		switch {
+		case p.full(l) != 0:
+			l.skipped = true
+		case s != nil && s.state == slotIdle:
+			p.give(l, s)
+		case s == nil && !p.worthStarting(l):
+			l.skipped = true
+			p.wake(p.now + l.start) // then it is known better
+		case blocked:
+			l.skipped = true
+		case s != nil:
+			if blocked = !p.reserve(l, s, needs(&l.fn).Minus(s.charge)); !blocked {
+				s.charge = needs(&l.fn)
+				p.give(l, s)
+			}
+		default:
+			if blocked = !p.reserve(l, nil, needs(&l.fn)); !blocked {
+				p.startOne(l)
+			}
+		}
 	}
-	return acts
+	for _, l := range slices.SortedFunc(maps.Keys(p.warm), func(a, b *pool) int { return cmp.Compare(a.function, b.function) }) {
+		if p.now < l.retryAt {
+			p.wake(l.retryAt)
+		}
+		for !blocked && l.started+l.begun < l.fn.Min && p.now >= l.retryAt && p.full(l) == 0 && p.capacity.TryReserve(needs(&l.fn)) {
+			p.startOne(l)
+		}
+	}
 }
 
-// next returns the line of the caller who has waited longest for a slot that
-// nobody has started, among the functions below their limit.
-func (p *plan) next() *line {
-	var first *line
-	for _, l := range p.lines {
-		if len(l.waiting) <= l.starting || p.full(l.fn) {
+// next returns the pool of the caller who has waited longest among those that can
+// be served or started for and were not skipped.
+func (p *plan) next() *pool {
+	var first *pool
+	var oldest int64
+	for l := range p.lines {
+		i := 0
+		if len(l.free) == 0 {
+			i = l.covered()
+		}
+		if l.skipped || i >= len(l.waiting) {
 			continue
 		}
-		if first == nil || l.waiting[l.starting].order < first.waiting[first.starting].order {
-			first = l
+		if order := l.waiting[i].order; first == nil || order < oldest {
+			first, oldest = l, order
 		}
 	}
 	return first
 }
 
-func (p *plan) full(fn faas.Function) bool {
-	return fn.MaxConcurrency > 0 && p.active[fn.ID] >= fn.MaxConcurrency
+// give gives a free slot to the first caller of its pool.
+func (p *plan) give(l *pool, s *slot) {
+	what := "give"
+	if s.state == slotFrozen || s.freezing {
+		what = "thaw"
+	}
+	p.use(s)
+	p.do(what, s, l.waiting[0].id)
+	p.remove(l, 0)
 }
 
-// uncovered counts the callers of a function for whom no slot is starting.
-func (p *plan) uncovered(function string) (n int) {
-	for _, l := range p.lines {
-		if l.fn.ID == function {
-			n += max(0, len(l.waiting)-l.starting)
-		}
-	}
-	return n
+func (p *plan) startOne(l *pool) {
+	p.last++
+	s := &slot{n: p.last, pool: l, state: slotStarting, charge: needs(&l.fn), since: p.now}
+	p.slots[s.n] = s
+	l.begun++
+	p.count(l, 1)
+	p.do("start", s, "")
 }
 
-// A wait is why a caller waits and who is before it.
-type wait struct {
-	caller string
-	place  int // 1 is next
-	reason waitReason
-	fn     faas.Function
+// worthStarting reports whether the callers that nothing is started for are
+// expected to wait longer than a start takes. That one of them has waited for a
+// time means that calls take as long now, whatever they took before.
+func (p *plan) worthStarting(l *pool) bool {
+	serving := (l.started + l.begun) * l.each()
+	if serving == 0 || l.run == 0 || l.start == 0 || !l.fn.Format.Hot() {
+		return true
+	}
+	covered := l.covered()
+	run := max(l.run, p.now-l.waiting[covered].since)
+	return run*time.Duration(len(l.waiting)-covered)/time.Duration(serving) > l.start
 }
 
-type waitReason uint8
-
-const (
-	waitStart  waitReason = iota // its sandbox starts
-	waitLimit                    // its function is at its own limit
-	waitMemory                   // for memory
-)
-
-// waits lists everybody who waits, oldest first. The place counts those who wait
-// for the same thing: a place in the function, or memory of the node.
-func (p *plan) waits() []wait {
-	type entry struct {
-		caller
-		line    *line
-		covered bool
+// reserve reserves capacity for l, for a start or to thaw one of its slots. When
+// there is not enough, other idle slots are stopped, the longest idle first, until
+// there will be.
+func (p *plan) reserve(l *pool, thaws *slot, r faas.Resources) bool {
+	if p.capacity.TryReserve(r) {
+		return true
 	}
-	var all []entry
-	for _, l := range p.lines {
-		for i, c := range l.waiting {
-			all = append(all, entry{c, l, i < l.starting})
+	l.skipped = true
+	short := r.Minus(p.capacity.Free()).Minus(p.going)
+	if short.Memory <= 0 && short.CPU <= 0 {
+		return false // it comes
+	}
+	idle := p.sorted()
+	slices.SortStableFunc(idle, func(a, b *slot) int { return cmp.Compare(a.since, b.since) })
+	for _, s := range idle {
+		if s.state != slotIdle && s.state != slotFrozen || s == thaws || p.kept(s) {
+			continue
+		}
+		if short.Memory > 0 && s.charge.Memory > 0 || short.CPU > 0 && s.charge.CPU > 0 {
+			p.leave(s)
+			if short = short.Minus(s.charge); short.Memory <= 0 && short.CPU <= 0 {
+				break
+			}
 		}
 	}
-	slices.SortFunc(all, func(a, b entry) int { return cmp.Compare(a.order, b.order) })
-	var out []wait
-	memory, limit := 0, map[string]int{}
-	for _, e := range all {
-		w := wait{caller: e.id, fn: e.line.fn}
-		switch {
-		case e.covered:
-			w.reason = waitStart
-		case p.full(e.line.fn):
-			limit[e.line.fn.ID]++
-			w.reason, w.place = waitLimit, limit[e.line.fn.ID]
-		default:
-			memory++
-			w.reason, w.place = waitMemory, memory
-		}
-		out = append(out, w)
+	return false
+}
+
+// sorted returns the slots in the order they were started.
+func (p *plan) sorted() []*slot {
+	all := make([]*slot, 0, len(p.slots))
+	for _, s := range p.slots {
+		all = append(all, s)
 	}
-	return out
+	slices.SortFunc(all, func(a, b *slot) int { return cmp.Compare(a.n, b.n) })
+	return all
+}
+
+// measure moves a mean towards a new value by one part of weight.
+func measure(mean *time.Duration, value time.Duration, weight time.Duration) {
+	value = max(value, 1)
+	if *mean == 0 {
+		*mean = value
+		return
+	}
+	*mean += (value - *mean) / weight
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"hob/faas"
 )
@@ -17,11 +18,18 @@ var update = flag.Bool("update", false, "rewrite testdata with what the code doe
 // TestPlan replays the scripts in testdata/plan. A script is a list of events;
 // the indented lines under each are the actions it must cause.
 //
-//	memory 100               the node's, in MB; first
-//	function F 10 2 5        needs 10 MB, at most 2 at once (0: no limit), 5 may wait
+//	memory 100               the node's, in MB; first; also: cpus 2
+//	node calls=2 waiters=10 freeze=50ms
+//	app A 3                  functions of app A may have 3 calls at once
+//	function F 10 2 5 [hot] [idle=30s] [each=2] [min=1] [max=3] [cpus=0.5] [app=A] [never-frozen]
+//	                         needs 10 MB, at most 2 at once (0: no limit), 5 may wait
+//	at 5ms                   it is so long after the beginning
 //	want a F | want a F@2    caller a wants function F, of a revision
-//	gone a, ready 1, failed 1, done 1, stopped 1, close
+//	gone a, ready 1, failed 1, done 1, broken 1 (done, and not to be used again),
+//	died 1, frozen 1 2 (and holds 2 MB), restless 1, stopped 1, renew F@2, forget F, close
+//	tick                     what is due; shows when the next one is
 //	line                     shows who waits, and why
+//	slots                    shows every slot and what is reserved
 func TestPlan(t *testing.T) {
 	files, err := filepath.Glob("testdata/plan/*.txt")
 	if err != nil || len(files) == 0 {
@@ -46,29 +54,36 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// ledger is a Memory without a lock.
-type ledger struct{ total, reserved faas.Bytes }
+// ledger is a Capacity without a lock.
+type ledger struct{ total, reserved faas.Resources }
 
-func (l *ledger) TryReserve(n faas.Bytes) bool {
-	if n > l.total-l.reserved {
+func (l *ledger) TryReserve(r faas.Resources) bool {
+	if free := l.Free(); r.Memory > free.Memory || r.CPU > free.CPU {
 		return false
 	}
-	l.reserved += n
+	l.reserved = l.reserved.Plus(r)
 	return true
 }
-func (l *ledger) Release(n faas.Bytes) { l.reserved -= n }
-func (l *ledger) Total() faas.Bytes    { return l.total }
-func (l *ledger) Reserved() faas.Bytes { return l.reserved }
+func (l *ledger) Release(r faas.Resources) { l.reserved = l.reserved.Minus(r) }
+func (l *ledger) Total() faas.Resources    { return l.total }
+func (l *ledger) Free() faas.Resources     { return l.total.Minus(l.reserved) }
 
 type replayer struct {
-	memory ledger
-	fns    map[string]faas.Function
-	plan   plan
+	capacity ledger
+	fns      map[string]faas.Function
+	apps     map[string]faas.App
+	plan     plan
 }
 
+var (
+	stateNames  = []string{"starting", "idle", "frozen", "busy", "leaving"}
+	reasonNames = []string{"", "starting", "turn", "limit", "app", "node", "memory", "cpus", "behind"}
+)
+
 func replay(t *testing.T, script string) string {
-	r := &replayer{fns: make(map[string]faas.Function)}
-	r.plan = newPlan(&r.memory)
+	r := &replayer{fns: make(map[string]faas.Function), apps: make(map[string]faas.App)}
+	r.plan = newPlan(&r.capacity)
+	r.capacity.total.CPU = 1000
 	var out strings.Builder
 	for text := range strings.Lines(script) {
 		if strings.HasPrefix(text, "\t") {
@@ -79,34 +94,83 @@ func replay(t *testing.T, script string) string {
 		if len(words) == 0 || words[0] == "#" {
 			continue
 		}
-		if words[0] == "line" {
+		switch words[0] {
+		case "line":
 			for _, w := range r.plan.waits() {
-				fmt.Fprintf(&out, "\t%s of %s: %s", w.caller, w.fn.ID, []string{"starting", "limit", "memory"}[w.reason])
+				fmt.Fprintf(&out, "\t%s of %s: %s", w.caller, w.pool.fn.ID, reasonNames[w.reason])
 				if w.place > 0 {
 					fmt.Fprintf(&out, ", place %d", w.place)
 				}
 				out.WriteByte('\n')
+				if one, ok := r.plan.waitOf(w.caller, w.pool); !ok || one != w {
+					t.Errorf("%s: waitOf says %+v, waits %+v", w.caller, one, w)
+				}
 			}
+			continue
+		case "slots":
+			for _, s := range r.plan.sorted() {
+				fmt.Fprintf(&out, "\t%d of %s@%d: %s", s.n, s.pool.fn.ID, s.pool.revision, stateNames[s.state])
+				if s.uses > 1 {
+					fmt.Fprintf(&out, " with %d calls", s.uses)
+				}
+				fmt.Fprintf(&out, ", %v\n", s.charge.Memory)
+			}
+			fmt.Fprintf(&out, "\treserved %v, %v cpus\n", r.capacity.reserved.Memory, r.capacity.reserved.CPU)
 			continue
 		}
 		for _, a := range r.apply(t, words) {
 			fmt.Fprintf(&out, "\t%s", a.Do)
-			if a.Slot != 0 {
-				fmt.Fprintf(&out, " %d", a.Slot)
+			if a.Slot != nil {
+				fmt.Fprintf(&out, " %d", a.Slot.n)
 			}
 			if a.Do == "start" {
-				fmt.Fprintf(&out, " of %s", r.plan.slots[a.Slot].fn.ID)
+				fmt.Fprintf(&out, " of %s", a.Slot.pool.fn.ID)
 			}
 			if a.Caller != "" {
 				fmt.Fprintf(&out, " to %s", a.Caller)
 			}
 			out.WriteByte('\n')
 		}
-	}
-	if len(r.plan.slots) == 0 && (r.memory.reserved != 0 || len(r.plan.active) != 0) {
-		t.Errorf("no slots are left, but %v reserved, %v active", r.memory.reserved, r.plan.active)
+		if words[0] == "tick" {
+			due := "never"
+			if r.plan.due != never {
+				due = "at " + r.plan.due.String()
+			}
+			fmt.Fprintf(&out, "\tnext %s\n", due)
+		}
+		r.check(t, text)
 	}
 	return out.String()
+}
+
+// check compares what the plan counts with what there is.
+func (r *replayer) check(t *testing.T, after string) {
+	t.Helper()
+	var charge, going faas.Resources
+	running, functions := 0, make(map[string]int)
+	for _, s := range r.plan.slots {
+		charge = charge.Plus(s.charge)
+		n := s.uses
+		switch s.state {
+		case slotLeaving:
+			going = going.Plus(s.charge)
+		case slotStarting:
+			n = 1
+		}
+		running += n
+		functions[s.pool.fn.ID] += n
+	}
+	if charge != r.capacity.reserved || going != r.plan.going {
+		t.Errorf("after %sslots hold %v, of that %v are going; the plan has %v and %v", after, charge, going, r.capacity.reserved, r.plan.going)
+	}
+	if running != r.plan.running {
+		t.Errorf("after %s%d calls run or start, the plan counts %d", after, running, r.plan.running)
+	}
+	for id, n := range functions {
+		if *r.plan.counter(id) != n && r.plan.current[id] != nil {
+			t.Errorf("after %s%d calls of %s run or start, the plan counts %d", after, n, id, *r.plan.counter(id))
+		}
+	}
 }
 
 func (r *replayer) apply(t *testing.T, words []string) []action {
@@ -118,14 +182,22 @@ func (r *replayer) apply(t *testing.T, words []string) []action {
 		}
 		return n
 	}
-	switch words[0] {
-	case "memory":
-		r.memory.total = faas.Bytes(number(1)) * faas.MB
-	case "function":
-		r.fns[words[1]] = faas.Function{ID: words[1], Revision: 1,
-			Memory: faas.Bytes(number(2)) * faas.MB, MaxConcurrency: number(3), Line: number(4)}
-	case "want":
-		name, revision, later := strings.Cut(words[2], "@")
+	duration := func(text string) time.Duration {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatalf("%v: %v", words, err)
+		}
+		return d
+	}
+	slot := func() *slot {
+		s := r.plan.slots[number(1)]
+		if s == nil {
+			t.Fatalf("%v: no such slot", words)
+		}
+		return s
+	}
+	function := func(text string) (*faas.App, *faas.Function) {
+		name, revision, later := strings.Cut(text, "@")
 		fn, known := r.fns[name]
 		if !known {
 			t.Fatalf("%v: no such function", words)
@@ -133,17 +205,91 @@ func (r *replayer) apply(t *testing.T, words []string) []action {
 		if later {
 			fn.Revision, _ = strconv.ParseInt(revision, 10, 64)
 		}
-		return r.plan.want(words[1], fn)
+		app := r.apps[fn.App]
+		return &app, &fn
+	}
+	switch words[0] {
+	case "memory":
+		r.capacity.total.Memory = faas.Bytes(number(1)) * faas.MB
+	case "cpus":
+		r.capacity.total.CPU = faas.CPU(number(1) * 1000)
+	case "node":
+		for _, option := range words[1:] {
+			switch name, value, _ := strings.Cut(option, "="); name {
+			case "calls":
+				r.plan.calls, _ = strconv.Atoi(value)
+			case "waiters":
+				r.plan.waiters, _ = strconv.Atoi(value)
+			case "freeze":
+				r.plan.freezeAfter = duration(value)
+			default:
+				t.Fatalf("unknown option %v", words)
+			}
+		}
+	case "app":
+		r.apps[words[1]] = faas.App{ID: words[1], Name: words[1], Revision: 1, MaxConcurrency: number(2)}
+	case "function":
+		fn := faas.Function{ID: words[1], Revision: 1, Format: faas.FormatDefault, Idle: 30 * time.Second,
+			Memory: faas.Bytes(number(2)) * faas.MB, MaxConcurrency: number(3), Line: number(4)}
+		for _, option := range words[5:] {
+			switch name, value, _ := strings.Cut(option, "="); name {
+			case "hot":
+				fn.Format = faas.FormatHTTP
+			case "idle":
+				fn.Idle = duration(value)
+			case "each":
+				fn.Format = faas.FormatPort
+				fn.Concurrency, _ = strconv.Atoi(value)
+			case "min":
+				fn.Min, _ = strconv.Atoi(value)
+			case "max":
+				fn.MaxCalls, _ = strconv.Atoi(value)
+			case "cpus":
+				fn.CPU, _ = faas.ParseCPU(value)
+			case "app":
+				fn.App = value
+			case "never-frozen":
+				fn.Freeze = faas.FreezeNever
+			default:
+				t.Fatalf("unknown option %v", words)
+			}
+		}
+		r.fns[words[1]] = fn
+	case "at":
+		r.plan.now = duration(words[1])
+	case "want":
+		app, fn := function(words[2])
+		if s := r.plan.take(app, fn); s != nil {
+			return []action{{"take", s, words[1]}}
+		}
+		return r.plan.want(words[1], app, fn)
 	case "gone":
-		return r.plan.gone(words[1])
+		for l := range r.plan.lines {
+			if l.find(words[1]) >= 0 {
+				return r.plan.gone(words[1], l)
+			}
+		}
+		t.Fatalf("%v: it does not wait", words)
 	case "ready":
-		return r.plan.ready(number(1))
+		return r.plan.ready(slot())
 	case "failed":
-		return r.plan.failed(number(1))
-	case "done":
-		return r.plan.done(number(1))
+		return r.plan.failed(slot())
+	case "done", "broken":
+		return r.plan.done(slot(), words[0] == "done" && slot().pool.fn.Format.Hot())
+	case "died":
+		return r.plan.died(slot())
+	case "frozen":
+		return r.plan.frozen(slot(), faas.Bytes(number(2))*faas.MB)
+	case "restless":
+		return r.plan.restless(slot())
 	case "stopped":
-		return r.plan.stopped(number(1))
+		return r.plan.stopped(slot())
+	case "renew":
+		return r.plan.renew(function(words[1]))
+	case "forget":
+		return r.plan.forget(words[1])
+	case "tick":
+		return r.plan.tick()
 	case "close":
 		return r.plan.close()
 	default:

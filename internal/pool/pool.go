@@ -1,69 +1,100 @@
 // Package pool decides who runs and who waits on this node. One plan for all
 // functions gives each caller a slot: the right to use one sandbox for one call.
-// Who cannot be served at once waits in line, first in first out, and can be
-// told its place and the reason.
+// A sandbox of a hot function serves many calls and is frozen in between. Who
+// cannot be served at once waits in line, first in first out, and can be told its
+// place and the reason.
 //
-// It owns slots, lines and limits, and the goroutines that start and stop
+// It owns slots, lines and limits, and the goroutines that start, freeze and stop
 // sandboxes. It leaves to others how a sandbox starts (it gets a Start function),
-// how much memory there is (it gets a Memory), and what a call means.
-//
-// For now a slot serves one call and its sandbox is stopped behind it.
+// how much there is to give (it gets a Capacity), and what a call means.
 package pool
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"hob/faas"
 )
 
-// Memory is what sandboxes may use on this node.
-type Memory interface {
-	TryReserve(faas.Bytes) bool // reserve now, or report that there is no room
-	Release(faas.Bytes)
-	Total() faas.Bytes
-	Reserved() faas.Bytes
+// Capacity is what sandboxes may use on this node.
+type Capacity interface {
+	TryReserve(faas.Resources) bool // reserve now, or report that there is no room
+	Release(faas.Resources)
+	Total() faas.Resources
+	Free() faas.Resources
 }
 
-// Conn is a sandbox that can serve a call.
+// Conn is a sandbox that can serve calls: one at a time, or as many at once as its
+// function's Concurrency says.
 type Conn interface {
 	Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error)
+
+	// Start tells what the sandbox was made from; empty if that is not known yet.
+	Start() faas.Start
+
+	// Freeze makes an idle sandbox stand still and returns the memory that it
+	// holds on to; Thaw lets it go on. They are called in turns.
+	Freeze() (holds faas.Bytes, err error)
+	Thaw() error
 
 	// Close returns when nothing of the sandbox is left.
 	Close() error
 }
 
+// Need is what a call needs a slot of.
+type Need struct {
+	App      faas.App
+	Function faas.Function
+}
+
 // Set is the pools of all functions of a node. Its exported fields are set
-// before the first Acquire and not changed after.
+// before the first use and not changed after.
 type Set struct {
 	// Start makes a sandbox for one revision of a function. It is called outside
 	// the lock, in a goroutine that Close waits for; ctx ends when the Set is
-	// closed. After an error nothing is left.
-	Start func(ctx context.Context, fn faas.Function) (Conn, error)
+	// closed. died is called at most once, when the sandbox has ended by itself.
+	// After an error nothing is left.
+	Start func(ctx context.Context, need Need, died func()) (Conn, error)
 
-	Memory Memory
-	Log    *slog.Logger
+	Capacity Capacity
+	Log      *slog.Logger
 
-	ctx  context.Context
-	stop context.CancelFunc
-	work sync.WaitGroup // every goroutine of this Set
+	MaxCalls    int           // at once on this node; 0: no limit
+	MaxWaiting  int           // callers in line on this node; 0: no limit
+	FreezeAfter time.Duration // of being idle; negative: never
+
+	ctx   context.Context
+	stop  context.CancelFunc
+	work  sync.WaitGroup // every goroutine of this Set
+	began time.Time
+	icing chan struct{} // one who freezes holds a place in it
+	turns sync.Pool     // of chan grant, for callers who wait; each gets one
 
 	mu      sync.Mutex
-	plan    plan                     // guarded by mu, as all below
-	conns   map[int]Conn             // by slot number
-	callers map[string]chan<- *grant // by call ID
-	empty   sync.Cond                // on mu: there are no slots
+	plan    plan                  // guarded by mu, as all below
+	callers map[string]chan grant // by call ID
+	timer   *time.Timer           // calls tick
+	armed   time.Duration         // when timer fires
+	empty   sync.Cond             // on mu: there are no slots
 }
 
-// grant ends a caller's wait, with a sandbox or with the reason for none.
+// box is what the Set knows of a slot.
+type box struct {
+	conn Conn // set before the slot is ready
+
+	ice sync.Mutex // held to freeze and to thaw; taken before Set.mu
+	icy bool       // it is frozen; guarded by ice
+}
+
+// grant ends a caller's wait, with a slot or with the reason for none.
 type grant struct {
-	slot int
-	conn Conn
+	slot *slot
+	thaw bool
 	err  error
 }
 
@@ -73,72 +104,156 @@ var errClosed = faas.Errorf(faas.Busy, "this node is shutting down")
 // Slot is the use of one sandbox for one call. The caller must end it with
 // Done, exactly once.
 type Slot struct {
-	set *Set
-	grant
+	set   *Set
+	slot  *slot
+	first bool // the sandbox has served no call yet
+	wait  wait // what was waited for; zero: nothing
+	of    Need
 }
 
-// Acquire waits for a sandbox of fn until ctx ends. callID names the caller and
-// must be unique among those who wait. The error is Busy when the line is full
-// or the wait ended, Invalid when fn can never fit, or what Start returned.
-func (s *Set) Acquire(ctx context.Context, fn faas.Function, callID string) (*Slot, error) {
-	if total := s.Memory.Total(); fn.Memory > total {
-		return nil, faas.Errorf(faas.Invalid, "function %s needs %v of memory, and this node has %v for all sandboxes", fn.Name, fn.Memory, total)
-	}
-	turn := make(chan *grant, 1)
+// Acquire waits for a sandbox of need.Function until ctx ends. callID names the
+// caller and must be unique among those who wait. The error is Busy when the line
+// is full or the wait ended, Invalid when the function can never fit, or what
+// Start returned.
+func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, error) {
+	fn := &need.Function
 	s.mu.Lock()
 	s.init()
+	s.plan.now = time.Since(s.began)
+	if slot := s.plan.take(&need.App, fn); slot != nil {
+		first := slot.calls == 1
+		s.mu.Unlock()
+		return Slot{set: s, slot: slot, first: first}, nil
+	}
+	if what, needs, all := lacks(fn, s.Capacity.Total()); what != "" {
+		s.mu.Unlock()
+		return Slot{}, faas.Errorf(faas.Invalid, "function %s needs %v of %s, and this node has %v for all sandboxes", fn.Name, needs, what, all)
+	}
 	if s.plan.closed {
 		s.mu.Unlock()
-		return nil, errClosed
+		return Slot{}, errClosed
 	}
+	turn := s.turns.Get().(chan grant)
 	s.callers[callID] = turn
-	s.do(s.plan.want(callID, fn), faas.Errorf(faas.Busy, "%s of function %s wait already, and no more may", calls(fn.Line), fn.Name))
+	l := s.plan.pool(&need.App, fn)
+	s.do(s.plan.want(callID, &need.App, fn), s.tooMany(fn))
+	waits, _ := s.plan.waitOf(callID, l)
 	s.mu.Unlock()
 
 	select {
 	case g := <-turn:
-		return s.take(g)
+		s.turns.Put(turn)
+		return s.take(g, waits)
 	case <-ctx.Done():
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.callers, callID)
-	why := cmp.Or(s.why(callID), "it was about to")
-	s.do(s.plan.gone(callID), nil)
+	why := "it was about to"
+	if w, still := s.plan.waitOf(callID, l); still {
+		why = s.reason(w)
+	}
+	s.event(func(p *plan) []action { return p.gone(callID, l) })
 	select {
 	case g := <-turn: // the grant crossed with the end of ctx
+		s.turns.Put(turn)
 		if g.err != nil {
-			return s.take(g)
+			return Slot{}, g.err
 		}
-		s.do(s.plan.done(g.slot), nil)
+		// One that was frozen is not worth the thawing.
+		s.event(func(p *plan) []action { return p.done(g.slot, !g.thaw && fn.Format.Hot()) })
 	default:
+		s.turns.Put(turn)
 	}
 	kind := faas.KindOf(context.Cause(ctx))
 	if kind == faas.TimedOut {
 		kind = faas.Busy // the wait is over, not the call
 	}
-	return nil, faas.Errorf(kind, "no sandbox became free (%s): %w", why, context.Cause(ctx))
+	return Slot{}, faas.Errorf(kind, "no sandbox became free (%s): %w", why, context.Cause(ctx))
 }
 
-func (s *Set) take(g *grant) (*Slot, error) {
+// take takes what was granted.
+func (s *Set) take(g grant, waits wait) (Slot, error) {
 	if g.err != nil {
-		return nil, g.err
+		return Slot{}, g.err
 	}
-	return &Slot{set: s, grant: *g}, nil
+	slot := Slot{set: s, slot: g.slot, wait: waits}
+	if g.thaw {
+		if err := g.slot.thaw(); err != nil {
+			slot.Done(false)
+			return Slot{}, fmt.Errorf("thaw a sandbox: %w", err)
+		}
+	}
+	slot.first = g.slot.calls == 1
+	return slot, nil
+}
+
+// thaw ends or prevents the freezing of a slot that was given to a caller.
+func (b *box) thaw() error {
+	b.ice.Lock()
+	defer b.ice.Unlock()
+	if !b.icy {
+		return nil
+	}
+	b.icy = false
+	return b.conn.Thaw()
 }
 
 // Exchange runs one call in the slot's sandbox.
 func (s *Slot) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
-	return s.conn.Exchange(ctx, req, w)
+	return s.slot.conn.Exchange(ctx, req, w)
 }
 
-// Done gives the slot back. It does not wait: the sandbox is stopped in the
-// background, and its memory is free when nothing of it is left.
-func (s *Slot) Done() {
+// Start tells what the call found: a hot sandbox, or what its own was made from;
+// empty if that is known only after the Exchange.
+func (s *Slot) Start() faas.Start {
+	if s.first {
+		return s.slot.conn.Start()
+	}
+	return faas.StartHot
+}
+
+// Waited tells what the caller stood in line for when it came, in words; empty if
+// it did not have to.
+func (s *Slot) Waited() string {
+	if s.wait.caller == "" {
+		return ""
+	}
 	s.set.mu.Lock()
 	defer s.set.mu.Unlock()
-	s.set.do(s.set.plan.done(s.slot), nil)
+	return s.set.reason(s.wait)
+}
+
+// Done gives the slot back; keep says that its sandbox can serve another call. It
+// does not wait: a sandbox is stopped in the background, and its memory is free
+// when nothing of it is left.
+func (s *Slot) Done(keep bool) {
+	set := s.set
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	set.plan.now = time.Since(set.began)
+	set.do(set.plan.done(s.slot, keep), nil)
+}
+
+// Renew makes what need says what new calls will use, as after a change of the
+// function: sandboxes of other revisions end when their calls do, and those that
+// the function wants to have ready are started.
+func (s *Set) Renew(need *Need) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.init()
+	if total := s.Capacity.Total(); need.Function.Memory <= total.Memory && need.Function.CPU <= total.CPU && !s.plan.closed {
+		s.event(func(p *plan) []action { return p.renew(&need.App, &need.Function) })
+	}
+}
+
+// Forget ends the sandboxes of a function that is no more, when their calls do.
+func (s *Set) Forget(function string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.init()
+	s.event(func(p *plan) []action { return p.forget(function) })
 }
 
 // Waiting is one caller in line.
@@ -156,30 +271,51 @@ func (s *Set) Waiting() []Waiting {
 	s.init()
 	var all []Waiting
 	for _, w := range s.plan.waits() {
-		all = append(all, Waiting{Call: w.caller, Function: w.fn.ID, Place: w.place, Reason: s.reason(w)})
+		all = append(all, Waiting{Call: w.caller, Function: w.pool.fn.ID, Place: w.place, Reason: s.reason(w)})
 	}
 	return all
 }
 
-// why is the reason that a caller waits. Precondition: s.mu is held.
-func (s *Set) why(callID string) string {
-	for _, w := range s.plan.waits() {
-		if w.caller == callID {
-			return s.reason(w)
-		}
-	}
-	return ""
-}
-
 // reason puts a wait into words. Precondition: s.mu is held.
 func (s *Set) reason(w wait) string {
+	fn, free, total := &w.pool.fn, s.Capacity.Free(), s.Capacity.Total()
 	switch w.reason {
+	case waitTurn:
+		return fmt.Sprintf("place %d in the line of the function: one of its containers is expected to be free sooner than another could start", w.place)
 	case waitLimit:
-		return fmt.Sprintf("place %d in the line of the function: it may run %s at once", w.place, calls(w.fn.MaxConcurrency))
+		return fmt.Sprintf("place %d in the line of the function: it may run %s at once", w.place, calls(fn.MaxConcurrency))
+	case waitApp:
+		return fmt.Sprintf("place %d in the line of the app %s: it may run %s at once", w.place, w.pool.app.Name, calls(w.pool.app.MaxConcurrency))
+	case waitNode:
+		return fmt.Sprintf("place %d in the line of the node: it may run %s at once", w.place, calls(s.MaxCalls))
 	case waitMemory:
-		return fmt.Sprintf("place %d in the line for %v of memory: %v of %v are in use", w.place, w.fn.Memory, s.Memory.Reserved(), s.Memory.Total())
+		return fmt.Sprintf("place %d in the line for %v of memory: %v of %v are in use", w.place, fn.Memory, total.Memory-free.Memory, total.Memory)
+	case waitBehind:
+		return fmt.Sprintf("place %d in the line of the node: those before it wait for memory or processors", w.place)
+	case waitCPU:
+		return fmt.Sprintf("place %d in the line for %v processors: %v of %v are in use", w.place, fn.CPU, total.CPU-free.CPU, total.CPU)
 	}
 	return "its sandbox is starting"
+}
+
+// tooMany is why a caller is not let into the line.
+func (s *Set) tooMany(fn *faas.Function) func() error {
+	return func() error {
+		if n := s.waitersOf(fn.ID); n < fn.Line {
+			return faas.Errorf(faas.Busy, "%s wait on this node already, and no more may", calls(s.MaxWaiting))
+		}
+		return faas.Errorf(faas.Busy, "%s of function %s wait already, and no more may", calls(fn.Line), fn.Name)
+	}
+}
+
+// waitersOf counts the callers of a function that nothing is started for.
+func (s *Set) waitersOf(function string) (n int) {
+	for l := range s.plan.lines {
+		if l.fn.ID == function {
+			n += len(l.waiting) - l.covered()
+		}
+	}
+	return n
 }
 
 func calls(n int) string {
@@ -195,72 +331,136 @@ func (s *Set) Close() {
 	s.mu.Lock()
 	s.init()
 	s.stop()
-	s.do(s.plan.close(), errClosed)
+	s.do(s.plan.close(), closing)
 	for len(s.plan.slots) > 0 {
 		s.empty.Wait()
 	}
+	s.timer.Stop()
 	s.mu.Unlock()
 	s.work.Wait()
 }
 
+func closing() error { return errClosed }
+
+// event tells the plan of something now. Precondition: s.mu is held.
+func (s *Set) event(what func(*plan) []action) {
+	s.plan.now = time.Since(s.began)
+	s.do(what(&s.plan), nil)
+}
+
 // do carries out what the plan decided; err is the reason of a "fail" or
-// "refuse". Nothing in it waits: starts and stops happen in goroutines and come
-// back as events. Precondition: s.mu is held.
-func (s *Set) do(acts []action, err error) {
+// "refuse". Nothing in it waits: starts, freezes and stops happen in goroutines
+// and come back as events. Precondition: s.mu is held.
+func (s *Set) do(acts []action, err func() error) {
 	for _, a := range acts {
+		slot := a.Slot
 		switch a.Do {
 		case "start":
-			fn := s.plan.slots[a.Slot].fn
-			s.work.Go(func() { s.start(a.Slot, fn) })
-		case "give":
-			s.answer(a.Caller, &grant{slot: a.Slot, conn: s.conns[a.Slot]})
+			need := Need{slot.pool.app, slot.pool.fn}
+			s.work.Go(func() { s.start(slot, need) })
+		case "give", "thaw":
+			s.answer(a.Caller, grant{slot: slot, thaw: a.Do == "thaw"})
 		case "fail", "refuse":
-			s.answer(a.Caller, &grant{err: err})
+			s.answer(a.Caller, grant{err: err()})
+		case "freeze":
+			s.work.Go(func() { s.freeze(slot) })
 		case "stop":
-			s.work.Go(func() { s.end(a.Slot) })
+			s.work.Go(func() { s.end(slot) })
 		}
 	}
 	if len(s.plan.slots) == 0 {
 		s.empty.Broadcast()
 	}
+	if s.plan.due < s.armed && !s.plan.closed {
+		s.armed = s.plan.due
+		s.timer.Reset(s.armed - s.plan.now)
+	}
+}
+
+// tick lets the plan do what is due.
+func (s *Set) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.armed = never
+	if !s.plan.closed {
+		s.event((*plan).tick)
+	}
 }
 
 // answer ends the wait of a caller. Precondition: s.mu is held.
-func (s *Set) answer(callID string, g *grant) {
+func (s *Set) answer(callID string, g grant) {
 	s.callers[callID] <- g // it holds one, and is used once
 	delete(s.callers, callID)
 }
 
 // start is one start, in a goroutine of its own.
-func (s *Set) start(slot int, fn faas.Function) {
+func (s *Set) start(slot *slot, need Need) {
 	var conn Conn
 	err := s.ctx.Err()
 	if err == nil {
-		conn, err = s.Start(s.ctx, fn)
+		conn, err = s.Start(s.ctx, need, func() { s.died(slot) })
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.plan.now = time.Since(s.began)
 	if err != nil {
-		s.do(s.plan.failed(slot), err)
+		if s.plan.closed {
+			err = errClosed
+		}
+		s.do(s.plan.failed(slot), func() error { return err })
 		return
 	}
-	s.conns[slot] = conn
+	slot.conn = conn
 	s.do(s.plan.ready(slot), nil)
 }
 
-// end is one stop, in a goroutine of its own.
-func (s *Set) end(slot int) {
+// died is told that the sandbox of a slot has ended by itself.
+func (s *Set) died(slot *slot) {
 	s.mu.Lock()
-	conn := s.conns[slot]
-	delete(s.conns, slot)
+	defer s.mu.Unlock()
+	s.event(func(p *plan) []action { return p.died(slot) })
+}
+
+// freeze freezes one slot, unless it was taken meanwhile, in a goroutine of its
+// own. Few do so at once: the kernel makes some wait, and each holds a thread then.
+func (s *Set) freeze(slot *slot) {
+	s.icing <- struct{}{}
+	defer func() { <-s.icing }()
+	slot.ice.Lock()
+	defer slot.ice.Unlock()
+	s.mu.Lock()
+	wanted := slot.freezing
 	s.mu.Unlock()
-	if err := conn.Close(); err != nil {
+	if !wanted {
+		return
+	}
+	holds, err := slot.conn.Freeze()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.Log.Debug("a sandbox was not frozen", "function", slot.pool.fn.Name, "err", err)
+		s.event(func(p *plan) []action { return p.restless(slot) })
+		return
+	}
+	slot.icy = true
+	s.event(func(p *plan) []action { return p.frozen(slot, holds) })
+}
+
+// end is one stop, in a goroutine of its own.
+func (s *Set) end(slot *slot) {
+	slot.ice.Lock() // a freeze that has begun ends first
+	err := slot.conn.Close()
+	slot.ice.Unlock()
+	if err != nil {
 		s.Log.Error("sandbox was not stopped cleanly", "err", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.do(s.plan.stopped(slot), nil)
+	s.event(func(p *plan) []action { return p.stopped(slot) })
 }
+
+// freezers is how many sandboxes are being frozen at once.
+const freezers = 2
 
 // init makes the zero Set usable. Precondition: s.mu is held.
 func (s *Set) init() {
@@ -268,8 +468,13 @@ func (s *Set) init() {
 		return
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.plan = newPlan(s.Memory)
-	s.conns = make(map[int]Conn)
-	s.callers = make(map[string]chan<- *grant)
+	s.plan = newPlan(s.Capacity)
+	s.plan.calls, s.plan.waiters, s.plan.freezeAfter = s.MaxCalls, s.MaxWaiting, s.FreezeAfter
+	s.callers = make(map[string]chan grant)
+	s.icing = make(chan struct{}, freezers)
+	s.turns.New = func() any { return make(chan grant, 1) }
+	s.began, s.armed = time.Now(), never
+	s.timer = time.AfterFunc(time.Hour, s.tick)
+	s.timer.Stop()
 	s.empty.L = &s.mu
 }

@@ -18,15 +18,22 @@ import (
 	"hob/faas"
 )
 
-// box is a sandbox that serves a call in a while and takes another to stop.
-type box struct {
+// testConn is a sandbox that serves a call in a while and takes another to stop.
+type testConn struct {
 	delay  time.Duration
+	hot    bool
 	served atomic.Int32
 	closed *atomic.Int32
+
+	frozen atomic.Bool
+	broken atomic.Bool
 }
 
-func (b *box) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
-	if b.served.Add(1) > 1 {
+func (b *testConn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
+	if b.frozen.Load() {
+		return faas.Outcome{}, errors.New("a frozen sandbox was used")
+	}
+	if b.served.Add(1) > 1 && !b.hot {
 		return faas.Outcome{}, errors.New("a sandbox was used twice")
 	}
 	select {
@@ -38,55 +45,81 @@ func (b *box) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWr
 	}
 }
 
-func (b *box) Close() error {
+func (b *testConn) Start() faas.Start { return faas.StartBare }
+
+func (b *testConn) Freeze() (faas.Bytes, error) {
+	time.Sleep(time.Millisecond)
+	if b.frozen.Swap(true) {
+		return 0, errors.New("it was frozen already")
+	}
+	return faas.MB, nil
+}
+
+func (b *testConn) Thaw() error {
+	if !b.frozen.Swap(false) {
+		return errors.New("it was not frozen")
+	}
+	return nil
+}
+
+func (b *testConn) Close() error {
 	time.Sleep(5 * time.Millisecond)
 	b.closed.Add(1)
 	return nil
 }
 
-// shared is a Memory that many goroutines may use.
+// shared is a Capacity that many goroutines may use.
 type shared struct {
 	mu sync.Mutex
 	ledger
 }
 
-func (s *shared) TryReserve(n faas.Bytes) bool {
+func (s *shared) TryReserve(r faas.Resources) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ledger.TryReserve(n)
+	return s.ledger.TryReserve(r)
 }
 
-func (s *shared) Release(n faas.Bytes) {
+func (s *shared) Release(r faas.Resources) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ledger.Release(n)
+	s.ledger.Release(r)
+}
+
+func (s *shared) Free() faas.Resources {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.Free()
 }
 
 func newSet(total faas.Bytes) (s *Set, started, closed *atomic.Int32) {
 	started, closed = new(atomic.Int32), new(atomic.Int32)
-	s = &Set{Memory: &shared{ledger: ledger{total: total}}, Log: slog.New(slog.DiscardHandler)}
-	s.Start = func(ctx context.Context, fn faas.Function) (Conn, error) {
+	s = &Set{Capacity: &shared{ledger: ledger{total: faas.Resources{Memory: total, CPU: 2000}}}, FreezeAfter: -1, Log: slog.New(slog.DiscardHandler)}
+	s.Start = func(ctx context.Context, need Need, died func()) (Conn, error) {
 		time.Sleep(100 * time.Millisecond)
 		started.Add(1)
-		return &box{delay: 10 * time.Millisecond, closed: closed}, nil
+		return &testConn{delay: 10 * time.Millisecond, hot: need.Function.Format.Hot(), closed: closed}, nil
 	}
 	return s, started, closed
 }
 
+// reserved is what is given away.
+func reserved(s *Set) faas.Resources { return s.Capacity.Total().Minus(s.Capacity.Free()) }
+
 func function(name string, limit int) faas.Function {
-	return faas.Function{ID: name, Name: name, Revision: 1, Memory: 10 * faas.MB, MaxConcurrency: limit, Line: 1000}
+	return faas.Function{ID: name, Name: name, Revision: 1, Format: faas.FormatDefault, Memory: 10 * faas.MB, MaxConcurrency: limit, Line: 1000, Idle: 30 * time.Second}
 }
 
 var errWaited = errors.New("waited 1m0s")
 
-func call(s *Set, fn faas.Function, id string, wait time.Duration) error {
+func call(s *Set, fn faas.Function, id string, wait time.Duration) (ended error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), wait, faas.Errorf(faas.Busy, "%w", errWaited))
 	defer cancel()
-	slot, err := s.Acquire(ctx, fn, id)
+	slot, err := s.Acquire(ctx, &Need{Function: fn}, id)
 	if err != nil {
 		return err
 	}
-	defer slot.Done()
+	defer func() { slot.Done(fn.Format.Hot() && ended == nil) }()
 	w := httptest.NewRecorder()
 	if _, err := slot.Exchange(ctx, &faas.Request{Body: strings.NewReader(id)}, w); err != nil {
 		return err
@@ -107,8 +140,8 @@ func TestEachCallHasASandboxOfItsOwn(t *testing.T) {
 			}
 		}
 		s.Close()
-		if started.Load() != 3 || closed.Load() != 3 || s.Memory.Reserved() != 0 {
-			t.Errorf("started %d, closed %d, %v reserved; want 3, 3 and nothing", started.Load(), closed.Load(), s.Memory.Reserved())
+		if started.Load() != 3 || closed.Load() != 3 || reserved(s) != (faas.Resources{}) {
+			t.Errorf("started %d, closed %d, %v reserved; want 3, 3 and nothing", started.Load(), closed.Load(), reserved(s))
 		}
 	})
 }
@@ -157,7 +190,7 @@ func TestCallerThatLeavesIsCanceledAndItsSandboxServesTheNext(t *testing.T) {
 		fn := function("f", 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		left := make(chan error)
-		go func() { _, err := s.Acquire(ctx, fn, "leaves"); left <- err }()
+		go func() { _, err := s.Acquire(ctx, &Need{Function: fn}, "leaves"); left <- err }()
 		synctest.Wait()
 		begin, stayed := time.Now(), make(chan error)
 		go func() { stayed <- call(s, fn, "stays", time.Minute) }()
@@ -209,7 +242,7 @@ func TestWaitingCallersCanBeSeen(t *testing.T) {
 
 func TestFunctionLargerThanTheNodeIsRefusedAtOnce(t *testing.T) {
 	s, _, _ := newSet(8 * faas.MB)
-	_, err := s.Acquire(t.Context(), function("f", 0), "a")
+	_, err := s.Acquire(t.Context(), &Need{Function: function("f", 0)}, "a")
 	if want := "function f needs 10 MB of memory, and this node has 8 MB for all sandboxes"; faas.KindOf(err) != faas.Invalid || err.Error() != want {
 		t.Errorf("Acquire = %v, want %s", err, want)
 	}
@@ -241,15 +274,15 @@ func TestFullLineIsBusyWithTheNumber(t *testing.T) {
 func TestStartErrorReachesTheCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, _ := newSet(faas.GB)
-		s.Start = func(context.Context, faas.Function) (Conn, error) {
+		s.Start = func(context.Context, Need, func()) (Conn, error) {
 			return nil, faas.Errorf(faas.NotFound, "no image %q", "photos/resize:7")
 		}
 		if err := call(s, function("f", 0), "a", time.Minute); faas.KindOf(err) != faas.NotFound {
 			t.Errorf("call = %v, want the error of Start", err)
 		}
 		s.Close()
-		if s.Memory.Reserved() != 0 {
-			t.Errorf("%v are still reserved", s.Memory.Reserved())
+		if reserved(s) != (faas.Resources{}) {
+			t.Errorf("%v are still reserved", reserved(s))
 		}
 	})
 }
@@ -268,8 +301,8 @@ func TestCloseTurnsAwayWhoWaitsAndLeavesNothing(t *testing.T) {
 				t.Errorf("kind %q, want busy", got)
 			}
 		}
-		if started.Load() != closed.Load() || s.Memory.Reserved() != 0 {
-			t.Errorf("started %d sandboxes, closed %d, %v reserved", started.Load(), closed.Load(), s.Memory.Reserved())
+		if started.Load() != closed.Load() || reserved(s) != (faas.Resources{}) {
+			t.Errorf("started %d sandboxes, closed %d, %v reserved", started.Load(), closed.Load(), reserved(s))
 		}
 		if err := call(s, function("f", 0), "late", time.Minute); faas.KindOf(err) != faas.Busy {
 			t.Errorf("call after Close = %v, want Busy", err)
