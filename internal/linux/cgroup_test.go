@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,5 +103,41 @@ func TestLimitsAndUsageOfVersion2(t *testing.T) {
 	want := CgroupUsage{Memory: 4096, PeakMemory: 8192, CPUTime: 1500 * time.Microsecond, Processes: 3, OOMKills: 2}
 	if got := g.Usage(); got != want {
 		t.Errorf("usage %+v, want %+v", got, want)
+	}
+}
+
+func TestFreezeOfVersion2(t *testing.T) {
+	c := fakeV2(t, "cpu memory pids")
+	g, err := c.Make("hob/gen/box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(c.mounts["memory"], "hob/gen/box")
+	if c.CanFreeze("hob/gen/box") {
+		t.Error("a kernel without cgroup.freeze can freeze")
+	}
+	write(t, filepath.Join(dir, "cgroup.freeze"), "0")
+	write(t, filepath.Join(dir, "cgroup.events"), "populated 1\nfrozen 0\n")
+	if !c.CanFreeze("hob/gen/box") {
+		t.Error("a kernel with cgroup.freeze cannot freeze")
+	}
+	state := func() string { text, _ := os.ReadFile(filepath.Join(dir, "cgroup.freeze")); return string(text) }
+	if err := g.Thaw(); err != nil || state() != "0" {
+		t.Errorf("thaw of what was never frozen: %v, state %q", err, state())
+	}
+	if err := g.Freeze(nil); err == nil || !strings.Contains(err.Error(), "500ms") || state() != "0" {
+		t.Errorf("freeze of what does not stand still: %v, state %q; want the limit and a thaw", err, state())
+	}
+	stop := make(chan struct{})
+	close(stop)
+	if err := g.Freeze(stop); !errors.Is(err, errStopped) || state() != "0" {
+		t.Errorf("freeze while stopping: %v, state %q", err, state())
+	}
+	write(t, filepath.Join(dir, "cgroup.events"), "populated 1\nfrozen 1\n")
+	if err := g.Freeze(nil); err != nil || state() != "1" {
+		t.Errorf("freeze: %v, state %q", err, state())
+	}
+	if err := g.Thaw(); err != nil || state() != "0" {
+		t.Errorf("thaw: %v, state %q", err, state())
 	}
 }

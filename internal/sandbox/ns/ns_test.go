@@ -414,38 +414,47 @@ func TestDaemonsDeathEndsItsSandboxes(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var pid int
-	if _, err := fmt.Fscanf(stdout, "sandbox %d\n", &pid); err != nil {
+	var pid, frozen int
+	if _, err := fmt.Fscanf(stdout, "sandboxes %d %d\n", &pid, &frozen); err != nil {
 		t.Fatalf("the victim did not start: %v", err)
 	}
-	proc := fmt.Sprintf("/proc/%d/comm", pid)
-	if comm, _ := os.ReadFile(proc); string(comm) != "prog\n" {
-		t.Fatalf("process %d is %q", pid, comm)
+	for _, pid := range []int{pid, frozen} {
+		if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(comm) != "prog\n" {
+			t.Fatalf("process %d is %q", pid, comm)
+		}
 	}
 	if err := d.Reap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(proc); err != nil {
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
 		t.Fatal("the sandbox of a living daemon was reaped")
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, err := os.Stat(proc); err != nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the sandbox outlives its daemon")
-		}
-	}
+	gone(t, pid)
 	if err := d.Reap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	// In version 1 of cgroups only a thaw lets a frozen one end.
+	gone(t, frozen)
 	if left, _ := d.cgroups.Children(d.cfg.CgroupParent); len(left) != 1 {
 		t.Errorf("generations after Reap: %v, want only this one", left)
 	}
 	if locks, _ := filepath.Glob(filepath.Join(d.cfg.LockDir, "*")); len(locks) != 1 {
 		t.Errorf("locks after Reap: %v, want only this one", locks)
+	}
+}
+
+// gone waits until a process has ended and init has reaped it.
+func gone(t *testing.T, pid int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("process %d outlives its daemon", pid)
+		}
 	}
 }
 
@@ -459,7 +468,16 @@ func victim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Printf("sandbox %d\n", b.(*box).process.PID)
+	frozen, err := d.Start(t.Context(), spec(t, "prog", "hang"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.caps.Freezer {
+		if err := frozen.(*box).Freeze(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fmt.Printf("sandboxes %d %d\n", b.(*box).process.PID, frozen.(*box).process.PID)
 	select {} // until killed
 }
 

@@ -253,6 +253,16 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 			t.Errorf("Start = %v, want Invalid", err)
 		}
 	})
+	t.Run("StartTellsWhatItWasMadeFrom", func(t *testing.T) {
+		b := s.start(t, "exit", "0")
+		if from := b.Start(); from != faas.StartPrepared && from != faas.StartBare && from != faas.StartOnDemand {
+			t.Errorf("Start() = %q", from)
+		}
+	})
+	t.Run("UnreadBytesAreCounted", func(t *testing.T) { s.testUnread(t) })
+	t.Run("DialUnix", func(t *testing.T) { s.testDialUnix(t) })
+	t.Run("DialTCP", func(t *testing.T) { s.testDialTCP(t) })
+	t.Run("FrozenOnesAreThawedByStop", func(t *testing.T) { s.testFreeze(t) })
 	t.Run("ManyAtOnce", func(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 24 {

@@ -64,6 +64,19 @@ func run(args []string) int {
 		d, _ := time.ParseDuration(args[2])
 		for begin := time.Now(); time.Since(begin) < d; {
 		}
+	case "spinners": // children that use a processor until they are killed
+		n, _ := strconv.Atoi(args[2])
+		for range n {
+			c := exec.Command(args[0], "spin", "1h")
+			if err := c.Start(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
+		fmt.Print("ready\n")
+		for {
+			exec.Command(args[0], "exit", "0").Run() // and new ones all the time
+		}
 	case "dial": // the network
 		c, err := net.DialTimeout("tcp", args[2], 200*time.Millisecond)
 		if err == nil {

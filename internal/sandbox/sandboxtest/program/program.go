@@ -5,10 +5,15 @@
 package program
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -20,6 +25,8 @@ type Proc struct {
 	Stdout io.WriteCloser
 	Stderr io.Writer
 	Term   <-chan struct{} // closed by SIGTERM, if the driver can tell
+
+	Sockets string // the directory that Spec.Sockets asked for; "": the value of SOCKETS in Env
 }
 
 // Main does what p.Args[1] says and returns the exit status.
@@ -66,6 +73,15 @@ func Main(p Proc) int {
 			}
 			left -= n
 		}
+	case "serve": // sockets, as the lines of standard input say
+		if p.Sockets == "" {
+			for _, e := range p.Env {
+				if dir, ok := strings.CutPrefix(e, "SOCKETS="); ok {
+					p.Sockets = dir
+				}
+			}
+		}
+		return serve(p, arg(2))
 	case "close": // standard output, and go on until standard input ends
 		p.Stdout.Close()
 		io.Copy(io.Discard, p.Stdin)
@@ -85,6 +101,80 @@ func Main(p Proc) int {
 	default:
 		fmt.Fprintf(p.Stderr, "what is %q?\n", arg(1))
 		return 64
+	}
+	return 0
+}
+
+// serve carries out the lines of standard input and answers each with "ok" or an
+// error. A path in a line that begins with @ is one of the directory for sockets.
+//
+//	listen unix|tcp ADDRESS  answer each connection with word
+//	close ADDRESS            listen there no more, but leave the socket
+//	mode PATH OCTAL
+//	link TARGET PATH
+//	file PATH
+//	fifo PATH
+//	remove PATH
+func serve(p Proc, word string) int {
+	listeners := make(map[string]net.Listener)
+	defer func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	lines := bufio.NewScanner(p.Stdin)
+	for lines.Scan() {
+		args := strings.Fields(lines.Text() + " - - -")
+		for i, a := range args {
+			if name, ok := strings.CutPrefix(a, "@"); ok {
+				args[i] = filepath.Join(p.Sockets, name)
+			}
+		}
+		var err error
+		switch args[0] {
+		case "listen":
+			var l net.Listener
+			if l, err = net.Listen(args[1], args[2]); err != nil {
+				break
+			}
+			if u, ok := l.(*net.UnixListener); ok {
+				u.SetUnlinkOnClose(false)
+				err = os.Chmod(args[2], 0o666)
+			}
+			listeners[args[2]] = l
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					io.WriteString(c, word)
+					c.Close()
+				}
+			}()
+		case "close":
+			err = listeners[args[1]].Close()
+		case "mode":
+			var mode uint64
+			if mode, err = strconv.ParseUint(args[2], 8, 32); err == nil {
+				err = os.Chmod(args[1], os.FileMode(mode))
+			}
+		case "link":
+			err = os.Symlink(args[1], args[2])
+		case "file":
+			err = os.WriteFile(args[1], nil, 0o666)
+		case "fifo":
+			err = syscall.Mkfifo(args[1], 0o666)
+		case "remove":
+			err = os.Remove(args[1])
+		default:
+			err = fmt.Errorf("what is %q?", args[0])
+		}
+		if err != nil {
+			fmt.Fprintln(p.Stdout, err)
+			continue
+		}
+		fmt.Fprintln(p.Stdout, "ok")
 	}
 	return 0
 }
