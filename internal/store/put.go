@@ -40,7 +40,7 @@ func NextApp(app faas.App, ifRevision int64, old, namesake *faas.App, now time.T
 // same ID, namesake the one with the same name in that app; nil if there is none.
 func NextFunction(fn faas.Function, ifRevision int64, app *faas.App, old, namesake *faas.Function, now time.Time) (faas.Function, error) {
 	if err := checkPut("function", fn.ID, fn.Name, ifRevision, fn.Env, append([]string{
-		fn.App, fn.Image, fn.Digest, string(fn.Format), fn.Workdir, fn.User, fn.Network,
+		fn.App, fn.Image, fn.Digest, string(fn.Format), fn.Workdir, fn.User, fn.Network, fn.Freeze,
 	}, append(fn.Entrypoint[:len(fn.Entrypoint):len(fn.Entrypoint)], fn.Command...)...)...); err != nil {
 		return faas.Function{}, err
 	}

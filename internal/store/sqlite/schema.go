@@ -68,7 +68,8 @@ func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 
 // appJSON is the column definition of an app.
 type appJSON struct {
-	Env map[string]string `json:"env"`
+	Env            map[string]string `json:"env"`
+	MaxConcurrency int               `json:"max_concurrency"`
 }
 
 // functionJSON is the column definition of a function. No field is left out
@@ -94,6 +95,11 @@ type functionJSON struct {
 	Idle           time.Duration     `json:"idle"`
 	MaxConcurrency int               `json:"max_concurrency"`
 	Line           int               `json:"line"`
+	Port           int               `json:"port"`
+	Concurrency    int               `json:"concurrency"`
+	Min            int               `json:"min"`
+	MaxCalls       int               `json:"max_calls"`
+	Freeze         string            `json:"freeze"`
 }
 
 func functionToJSON(fn faas.Function) functionJSON {
@@ -104,6 +110,7 @@ func functionToJSON(fn faas.Function) functionJSON {
 		Memory: fn.Memory, CPU: fn.CPU, TmpSize: fn.TmpSize,
 		Timeout: fn.Timeout, Wait: fn.Wait, StartTimeout: fn.StartTimeout, Idle: fn.Idle,
 		MaxConcurrency: fn.MaxConcurrency, Line: fn.Line,
+		Port: fn.Port, Concurrency: fn.Concurrency, Min: fn.Min, MaxCalls: fn.MaxCalls, Freeze: fn.Freeze,
 	}
 }
 
@@ -115,6 +122,7 @@ func (j functionJSON) function() faas.Function {
 		Memory: j.Memory, CPU: j.CPU, TmpSize: j.TmpSize,
 		Timeout: j.Timeout, Wait: j.Wait, StartTimeout: j.StartTimeout, Idle: j.Idle,
 		MaxConcurrency: j.MaxConcurrency, Line: j.Line,
+		Port: j.Port, Concurrency: j.Concurrency, Min: j.Min, MaxCalls: j.MaxCalls, Freeze: j.Freeze,
 	}
 }
 
@@ -161,7 +169,8 @@ func scanApp(scan func(...any) error) (app faas.App, definition string, err erro
 	if err := json.Unmarshal([]byte(definition), &j); err != nil {
 		return faas.App{}, "", damagedRow("app", app.Name, err)
 	}
-	app.Env, app.Created, app.Updated = j.Env, time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
+	app.Env, app.MaxConcurrency = j.Env, j.MaxConcurrency
+	app.Created, app.Updated = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
 	return app, definition, nil
 }
 

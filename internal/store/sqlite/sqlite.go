@@ -302,7 +302,7 @@ func (s *Store) putApp(ctx context.Context, app faas.App, ifRevision int64) (faa
 	if app, err = store.NextApp(app, ifRevision, old, namesake, time.Now()); err != nil {
 		return faas.App{}, err
 	}
-	definition, err := merged(appJSON{Env: app.Env}, stored)
+	definition, err := merged(appJSON{Env: app.Env, MaxConcurrency: app.MaxConcurrency}, stored)
 	if err != nil {
 		return faas.App{}, fmt.Errorf("write app %q: %w", app.Name, err)
 	}

@@ -57,7 +57,7 @@ func equal(t *testing.T, r *rapid.T, a, b store.Store) {
 			switch op {
 			case "PutApp":
 				var v faas.App
-				v, errs[i] = s.PutApp(ctx, faas.App{ID: ids[app][i], Name: name, Env: env}, revision)
+				v, errs[i] = s.PutApp(ctx, faas.App{ID: ids[app][i], Name: name, Env: env, MaxConcurrency: int(revision)}, revision)
 				got[i] = plainApp(v, ids, i)
 			case "PutFunction":
 				fn.ID, fn.App = id, ids[app][i]

@@ -77,13 +77,14 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 func Function(app faas.App, name string) faas.Function {
 	fn := faas.Function{
 		ID: faas.NewID(), App: app.ID, Name: name,
-		Image: "registry.example/photos/" + name + ":7", Digest: "sha256:" + strings.Repeat("ab", 32), Format: faas.FormatDefault,
+		Image: "registry.example/photos/" + name + ":7", Digest: "sha256:" + strings.Repeat("ab", 32), Format: faas.FormatPort,
 		Entrypoint: []string{"/bin/sh", "-c"}, Command: []string{"convert - -resize 50% fd:1", ""},
 		Env:     map[string]string{"A": "1", "PATH": "/bin:/usr/bin", "EMPTY": "", "GRUSS": "Grüß Gott \u2028 <&>\n"},
 		Workdir: "/work", User: "12:34", Writable: true, Network: "host",
 		Memory: 65 * faas.MB, CPU: 510, TmpSize: 3 * faas.MB,
 		Timeout: 31 * time.Second, Wait: 32 * time.Second, StartTimeout: 33 * time.Second, Idle: 34*time.Second + time.Nanosecond,
 		MaxConcurrency: 35, Line: 36,
+		Port: 37, Concurrency: 38, Min: 39, MaxCalls: 40, Freeze: faas.FreezeNever,
 		Revision: 99, Created: time.Unix(1, 0), Updated: time.Unix(2, 0), // Put sets its own
 	}
 	return fn
@@ -153,7 +154,7 @@ func defaultAppStays(t *testing.T, s store.Store) {
 }
 
 func putApp(t *testing.T, s store.Store) {
-	put, err := s.PutApp(t.Context(), faas.App{ID: faas.NewID(), Name: "photos", Env: map[string]string{"A": "ü"}}, store.IfNew)
+	put, err := s.PutApp(t.Context(), faas.App{ID: faas.NewID(), Name: "photos", Env: map[string]string{"A": "ü"}, MaxConcurrency: 7}, store.IfNew)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,6 +164,7 @@ func putApp(t *testing.T, s store.Store) {
 	}
 	wantEqual(t, "App after PutApp", got, put)
 	wantEqual(t, "Env", got.Env, map[string]string{"A": "ü"})
+	wantEqual(t, "MaxConcurrency", got.MaxConcurrency, 7)
 }
 
 func everyField(t *testing.T, s store.Store) {
