@@ -27,8 +27,14 @@ type Config struct {
 	Insecure     bool     // allow what is refused while there is no access control
 	Driver       string   // "ns" or "fake"
 	Memory       faas.Bytes
+	CPUs         faas.CPU // for functions that reserve some; 0: all of the machine
 	CgroupParent string   // "": chosen by the driver
 	Load         []string // image archives loaded at start
+
+	FreezeAfter    time.Duration // idle time after which a hot sandbox is frozen; negative: never
+	Blanks         int           // sandboxes made ahead of need; 0: what the driver thinks right; negative: none
+	MaxConcurrency int           // calls at once on this node; 0: no limit
+	MaxWaiting     int           // callers that may wait on this node
 
 	PlainHTTP   []string      // registries, "host[:port]", that may be spoken to without TLS
 	PullTimeout time.Duration // of a whole pull
@@ -58,6 +64,9 @@ func Default() Config {
 		Listen: "127.0.0.1:8080",
 		Driver: "ns",
 
+		FreezeAfter: 50 * time.Millisecond,
+		MaxWaiting:  10_000,
+
 		PullTimeout: 15 * time.Minute,
 		MaxImage:    16 * faas.GB,
 		ImageBytes:  32 * faas.GB,
@@ -86,8 +95,13 @@ func (c *Config) settings() []setting {
 		{"insecure", "allow listening off loopback, host networking and user 0 without access control", "Whoever reaches the address can then run any image on this machine.", (*boolean)(&c.Insecure)},
 		{"driver", "what makes sandboxes: ns (Linux namespaces), or fake (no isolation, no images: for tests)", "", (*text)(&c.Driver)},
 		{"memory", "memory for all sandboxes together; 0 is 80 % of the machine", "A call that does not fit waits until it does.", (*bytes)(&c.Memory)},
+		{"cpus", "processors for functions that reserve some; 0 is all of the machine", "A function reserves what its own cpus says; one without reserves none.", (*cpus)(&c.CPUs)},
 		{"cgroup-parent", "control group below which those of sandboxes are made; empty lets the driver choose", "", (*text)(&c.CgroupParent)},
 		{"load", "image archives to load at start", "As `hob image load` reads them.", (*list)(&c.Load)},
+		{"freeze-after", "idle time after which a hot sandbox is frozen; negative is never", "A frozen one uses no processor, and the next call thaws it.", (*signedDuration)(&c.FreezeAfter)},
+		{"blanks", "sandboxes made ahead of need; 0 leaves it to the driver, negative is none", "They make the first call of a function, and every call of format default, quick.", (*number)(&c.Blanks)},
+		{"max-concurrency", "calls at once on this node; 0 is no limit", "Those above it wait in line.", (*number)(&c.MaxConcurrency)},
+		{"max-waiting", "callers that may wait on this node", "Those above it are answered at once with 503.", (*number)(&c.MaxWaiting)},
 		{"plain-http", "registries, host[:port], that may be spoken to without TLS", "Those on loopback always may.", (*list)(&c.PlainHTTP)},
 		{"pull-timeout", "longest time a pull may take", "", (*duration)(&c.PullTimeout)},
 		{"max-image", "largest unpacked size of one image", "The guard against archives made to fill the disk.", (*bytes)(&c.MaxImage)},
@@ -143,6 +157,12 @@ func (c Config) Check() error {
 	}
 	if c.Memory > 0 && c.Memory < faas.MinMemory {
 		return bad("memory", "%v is under the least of %v, which one sandbox needs", c.Memory, faas.MinMemory)
+	}
+	if c.MaxConcurrency < 0 {
+		return bad("max-concurrency", "%d is negative", c.MaxConcurrency)
+	}
+	if c.MaxWaiting < 0 {
+		return bad("max-waiting", "%d is negative", c.MaxWaiting)
 	}
 	for name, least := range map[string]struct{ value, min faas.Bytes }{
 		"max-image":        {c.MaxImage, faas.MB},

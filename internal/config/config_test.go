@@ -74,12 +74,12 @@ func TestFlagOfAListAddsUpAndReplacesTheFile(t *testing.T) {
 }
 
 func TestWhatIsPrintedReadsBack(t *testing.T) {
-	c, _, err := load(t, "memory = 1234567\ndata = \"/srv/a #1\"\nhosts = a,b\ngrace = 90m # long\njournal-age=0s", nil)
+	c, _, err := load(t, "memory = 1234567\ndata = \"/srv/a #1\"\nhosts = a,b\ngrace = 90m # long\njournal-age=0s\nfreeze-after = -1s\ncpus = 500m\nblanks = -1\nmax-waiting=7", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Data != "/srv/a #1" || c.Grace != 90*time.Minute {
-		t.Errorf("got data %q, grace %v", c.Data, c.Grace)
+	if c.Data != "/srv/a #1" || c.Grace != 90*time.Minute || c.FreezeAfter != -time.Second || c.CPUs != 500 || c.Blanks != -1 || c.MaxWaiting != 7 {
+		t.Errorf("got data %q, grace %v, freeze-after %v, cpus %v, blanks %d, max-waiting %d", c.Data, c.Grace, c.FreezeAfter, c.CPUs, c.Blanks, c.MaxWaiting)
 	}
 	var printed strings.Builder
 	if _, err := c.WriteTo(&printed); err != nil {
@@ -107,6 +107,9 @@ func TestBrokenConfigurationNamesThePlace(t *testing.T) {
 		{"bad size", "memory = lots", nil, nil, []string{"hob.conf:1:", "memory", `"lots"`, "64m"}},
 		{"bad duration", "grace = soon", nil, nil, []string{"hob.conf:1:", "grace", `"soon"`}},
 		{"negative duration", "grace = -1s", nil, nil, []string{"grace", `"-1s"`}},
+		{"bad signed duration", "freeze-after = never", nil, nil, []string{"hob.conf:1:", "freeze-after", `"never"`, "-1s"}},
+		{"bad number", "max-waiting = 1.5", nil, nil, []string{"max-waiting", `"1.5"`, "whole number"}},
+		{"bad cpus", "cpus = all", nil, nil, []string{"cpus", `"all"`, "500m"}},
 		{"bad boolean", "insecure = maybe", nil, nil, []string{"insecure", `"maybe"`}},
 		{"given twice", "grace = 1s\ngrace = 2s", nil, nil, []string{"hob.conf:2:", "line 1"}},
 		{"no equals sign", "grace 1s", nil, nil, []string{"hob.conf:1:", "name = value"}},
@@ -156,6 +159,9 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 		{"format", func(c *config.Config) { c.LogFormat = "xml" }, faas.Invalid, "text, json"},
 		{"memory", func(c *config.Config) { c.Memory = 1 }, faas.Invalid, "8 MB"},
 		{"journal", func(c *config.Config) { c.JournalBytes = 0 }, faas.Invalid, "1 MB"},
+		{"never frozen, no blanks", func(c *config.Config) { c.FreezeAfter, c.Blanks = -1, -1 }, faas.OK, ""},
+		{"calls at once", func(c *config.Config) { c.MaxConcurrency = -1 }, faas.Invalid, "negative"},
+		{"callers in line", func(c *config.Config) { c.MaxWaiting = -1 }, faas.Invalid, "negative"},
 		{"pull time", func(c *config.Config) { c.PullTimeout = 0 }, faas.Invalid, "no time"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -106,3 +106,43 @@ func (v *duration) String() string {
 	return s
 }
 func (v *duration) Type() string { return "duration" }
+
+// signedDuration is a duration of which a negative one means something.
+type signedDuration time.Duration
+
+func (v *signedDuration) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return faas.Errorf(faas.Invalid, "bad duration %q: write it as 50ms, 1s or -1s", s)
+	}
+	*v = signedDuration(d)
+	return nil
+}
+func (v *signedDuration) String() string { return time.Duration(*v).String() }
+func (v *signedDuration) Type() string   { return "duration" }
+
+type number int
+
+func (v *number) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return faas.Errorf(faas.Invalid, "%q is not a whole number", s)
+	}
+	*v = number(n)
+	return nil
+}
+func (v *number) String() string { return strconv.Itoa(int(*v)) }
+func (v *number) Type() string   { return "number" }
+
+type cpus faas.CPU
+
+func (v *cpus) Set(s string) error {
+	c, err := faas.ParseCPU(s)
+	if err != nil {
+		return err
+	}
+	*v = cpus(c)
+	return nil
+}
+func (v *cpus) String() string { return faas.CPU(*v).String() }
+func (v *cpus) Type() string   { return "number" }
