@@ -23,7 +23,7 @@ const trailerOutcome = "Hob-Outcome"
 type CallRequest struct {
 	App, Function string
 	Method        string // "": POST
-	Query         url.Values
+	Path          string // what the function is asked for, escaped and with its query: "/users/1?all=1"; "": "/"
 	Header        http.Header
 	Body          io.Reader // nil: none. It is read while the answer is already coming
 }
@@ -45,7 +45,8 @@ type Answer struct {
 const askFirst = 64 << 10
 
 // Call calls a function. It returns once the answer has begun, or with the
-// error that the call ended with before.
+// error that the call ended with before. A function of a hot format has its own
+// statuses: one that it chose is an Answer, whichever it is.
 func (c *Client) Call(ctx context.Context, r CallRequest) (*Answer, error) {
 	method := r.Method
 	if method == "" {
@@ -59,12 +60,16 @@ func (c *Client) Call(ctx context.Context, r CallRequest) (*Answer, error) {
 		}
 		header.Set("Expect", "100-continue")
 	}
-	resp, err := c.roundTrip(ctx, method, path("apps", r.App, "functions", r.Function, "call"), r.Query, header, r.Body)
+	at := path("apps", r.App, "functions", r.Function, "call")
+	if r.Path != "" {
+		at += "/" + strings.TrimPrefix(r.Path, "/")
+	}
+	resp, err := c.roundTrip(ctx, method, at, nil, header, r.Body)
 	if err != nil {
 		return nil, err
 	}
 	id := resp.Header.Get(headerCall)
-	if resp.StatusCode >= 300 {
+	if resp.Header.Get(headerFault) != "" || resp.StatusCode >= 300 && id == "" {
 		defer resp.Body.Close()
 		return nil, c.failureOf(resp)
 	}

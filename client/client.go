@@ -28,6 +28,9 @@ import (
 // headerCall carries the id of a call in every answer to one, errors included.
 const headerCall = "Hob-Call"
 
+// headerFault is on every failure that a daemon tells, and on no answer of a function.
+const headerFault = "Hob-Fault"
+
 // Client talks to one daemon. Its methods may be used from many goroutines.
 type Client struct {
 	address string // as the user wrote it, for messages

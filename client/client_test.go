@@ -39,6 +39,7 @@ func TestEveryKindCrossesTheWire(t *testing.T) {
 	for _, kind := range faas.Kinds() {
 		c := server(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Hob-Call", "C1")
+			w.Header().Set("Hob-Fault", string(kind))
 			w.WriteHeader(500)
 			fmt.Fprintf(w, `{"error":{"kind":%q,"message":"why","request":"R1"}}`, kind)
 		})

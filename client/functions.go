@@ -23,23 +23,20 @@ func (c *Client) App(ctx context.Context, name string) (App, error) {
 }
 
 // CreateApp makes an app; a name that is taken is a Conflict.
-func (c *Client) CreateApp(ctx context.Context, name string, env map[string]string) (App, error) {
+func (c *Client) CreateApp(ctx context.Context, name string, s AppSettings) (App, error) {
 	in := struct {
-		Name string            `json:"name"`
-		Env  map[string]string `json:"env,omitempty"`
-	}{name, env}
+		Name string `json:"name"`
+		AppSettings
+	}{name, s}
 	var out App
 	err := c.do(ctx, http.MethodPost, path("apps"), nil, in, &out)
 	return out, err
 }
 
-// UpdateApp sets variables of an app's environment; a nil value removes one.
-func (c *Client) UpdateApp(ctx context.Context, name string, env map[string]*string) (App, error) {
-	in := struct {
-		Env map[string]*string `json:"env,omitempty"`
-	}{env}
+// UpdateApp changes an app.
+func (c *Client) UpdateApp(ctx context.Context, name string, s AppSettings) (App, error) {
 	var out App
-	err := c.do(ctx, http.MethodPatch, path("apps", name), nil, in, &out)
+	err := c.do(ctx, http.MethodPatch, path("apps", name), nil, s, &out)
 	return out, err
 }
 
@@ -115,6 +112,13 @@ func (c *Client) Sandboxes(ctx context.Context) ([]Sandbox, error) {
 	}
 	err := c.do(ctx, http.MethodGet, path("sandboxes"), nil, nil, &out)
 	return out.Sandboxes, err
+}
+
+// Top returns what goes on at the node.
+func (c *Client) Top(ctx context.Context) (Top, error) {
+	var out Top
+	err := c.do(ctx, http.MethodGet, path("top"), nil, nil, &out)
+	return out, err
 }
 
 // Node returns what the daemon says of itself.

@@ -44,12 +44,20 @@ func (c *CPU) UnmarshalJSON(b []byte) error {
 
 // App is a group of functions with shared environment.
 type App struct {
-	ID       string            `json:"id"`
-	Name     string            `json:"name"`
-	Env      map[string]string `json:"env"`
-	Revision int64             `json:"revision"`
-	Created  time.Time         `json:"created"`
-	Updated  time.Time         `json:"updated"`
+	ID             string            `json:"id"`
+	Name           string            `json:"name"`
+	Env            map[string]string `json:"env"`
+	MaxConcurrency int               `json:"max_concurrency"` // calls at once of all its functions together; 0: no limit
+	Revision       int64             `json:"revision"`
+	Created        time.Time         `json:"created"`
+	Updated        time.Time         `json:"updated"`
+}
+
+// AppSettings are what can be set of an app. When an app is made, what is nil
+// gets its default; when it is changed, what is nil stays as it is.
+type AppSettings struct {
+	Env            map[string]*string `json:"env,omitempty"` // a nil value removes a variable
+	MaxConcurrency *int               `json:"max_concurrency,omitempty"`
 }
 
 // Function is an image with limits that can be called. See faas.Function for
@@ -74,9 +82,14 @@ type Function struct {
 	Timeout        Duration          `json:"timeout"`
 	Wait           Duration          `json:"wait"`
 	StartTimeout   Duration          `json:"start_timeout"`
-	Idle           Duration          `json:"idle"`
+	IdleTimeout    Duration          `json:"idle_timeout"`
 	MaxConcurrency int               `json:"max_concurrency"`
 	Line           int               `json:"line"`
+	Port           int               `json:"port"`
+	Concurrency    int               `json:"concurrency"`
+	Min            int               `json:"min"`
+	MaxCalls       int               `json:"max_calls"`
+	Freeze         string            `json:"freeze"` // faas.FreezeNever, or "" for a sandbox that is frozen between calls
 	Revision       int64             `json:"revision"`
 	Created        time.Time         `json:"created"`
 	Updated        time.Time         `json:"updated"`
@@ -100,9 +113,14 @@ type Settings struct {
 	Timeout        *Duration          `json:"timeout,omitempty"`
 	Wait           *Duration          `json:"wait,omitempty"`
 	StartTimeout   *Duration          `json:"start_timeout,omitempty"`
-	Idle           *Duration          `json:"idle,omitempty"`
+	IdleTimeout    *Duration          `json:"idle_timeout,omitempty"`
 	MaxConcurrency *int               `json:"max_concurrency,omitempty"`
 	Line           *int               `json:"line,omitempty"`
+	Port           *int               `json:"port,omitempty"`
+	Concurrency    *int               `json:"concurrency,omitempty"`
+	Min            *int               `json:"min,omitempty"`
+	MaxCalls       *int               `json:"max_calls,omitempty"`
+	Freeze         *string            `json:"freeze,omitempty"`
 
 	Revision int64    `json:"revision,omitempty"` // change only if the function is still at this one; 0: whatever is there
 	Reset    []string `json:"-"`                  // fields, by their name on the wire, that go back to their default
@@ -241,6 +259,36 @@ type LayerProgress struct {
 type Pruned struct {
 	Removed []Image    `json:"removed"`
 	Freed   faas.Bytes `json:"freed"`
+}
+
+// Top is what goes on at a node at one moment.
+type Top struct {
+	Time      time.Time     `json:"time"`
+	Node      Node          `json:"node"`
+	Functions []TopFunction `json:"functions"`
+}
+
+// TopFunction is what goes on with a function that has calls or sandboxes, or
+// had calls in the last seconds.
+type TopFunction struct {
+	App       string       `json:"app"`
+	Function  string       `json:"function"`
+	Running   int          `json:"running"`           // calls
+	Queued    int          `json:"queued"`            // calls
+	Waiting   string       `json:"waiting,omitempty"` // place and reason of the call that has waited longest
+	Sandboxes TopSandboxes `json:"sandboxes"`
+	Memory    faas.Bytes   `json:"memory"`     // of its sandboxes, now
+	PerSecond float64      `json:"per_second"` // calls that ended, over the last seconds
+	Failed    float64      `json:"failed_per_second"`
+	P50       Duration     `json:"p50"` // of those that succeeded, from the request to the end; 0: there are none
+}
+
+// TopSandboxes counts sandboxes by state.
+type TopSandboxes struct {
+	Starting int `json:"starting"`
+	Busy     int `json:"busy"`
+	Idle     int `json:"idle"`
+	Frozen   int `json:"frozen"`
 }
 
 // Node is what a daemon says of itself and its machine.

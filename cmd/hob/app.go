@@ -15,8 +15,8 @@ func newApp(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "app",
 		Short: "group functions that share variables",
-		Long: `An app is a group of functions with shared variables. A function without an app
-is in "default".`,
+		Long: `An app is a group of functions with shared variables and a limit of their own of
+calls at once. A function without an app is in "default".`,
 		Example: "  hob app create photos -e BUCKET=holidays\n  hob create --name photos/resize photos/resize:7",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    noVerb,
@@ -25,41 +25,52 @@ is in "default".`,
 	return cmd
 }
 
-// envFlags adds the flags that set variables.
-func envFlags(cmd *cobra.Command, env, files *[]string) {
-	cmd.Flags().StringArrayVarP(env, "env", "e", nil, "set a variable, as `NAME=value`; NAME alone takes the value from here")
-	cmd.Flags().StringArrayVar(files, "env-file", nil, "read variables from a `file`, one NAME=value a line")
+// appFlags are the flags that create and update of an app share.
+type appFlags struct {
+	env, files []string
+	concurrent int
+}
+
+func (f *appFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVarP(&f.env, "env", "e", nil, "set a variable, as `NAME=value`; NAME alone takes the value from here")
+	cmd.Flags().StringArrayVar(&f.files, "env-file", nil, "read variables from a `file`, one NAME=value a line")
+	cmd.Flags().IntVar(&f.concurrent, "max-concurrency", 0, "most calls at once of all its functions together (default 0: no limit)")
+}
+
+// settings are those that were given on the command line.
+func (f *appFlags) settings(c *cli, cmd *cobra.Command) (s client.AppSettings, err error) {
+	if cmd.Flags().Changed("max-concurrency") {
+		s.MaxConcurrency = &f.concurrent
+	}
+	s.Env, err = readEnv(c, f.files, f.env)
+	return s, err
 }
 
 func newAppCreate(c *cli) *cobra.Command {
-	var env, files []string
+	var flags appFlags
 	cmd := &cobra.Command{
 		Use:     "create NAME",
 		Short:   "make an app",
-		Example: "  hob app create photos -e BUCKET=holidays",
+		Example: "  hob app create photos -e BUCKET=holidays --max-concurrency 20",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			vars, err := readEnv(c, files, env)
+			settings, err := flags.settings(c, cmd)
 			if err != nil {
 				return err
 			}
-			return runAppCreate(cmd.Context(), c, args[0], vars)
+			return runAppCreate(cmd.Context(), c, args[0], settings)
 		},
 	}
-	envFlags(cmd, &env, &files)
+	flags.add(cmd)
 	return cmd
 }
 
-func runAppCreate(ctx context.Context, c *cli, name string, vars map[string]*string) error {
-	env := map[string]string{}
-	for k, v := range vars {
-		env[k] = *v
-	}
+func runAppCreate(ctx context.Context, c *cli, name string, s client.AppSettings) error {
 	cl, err := c.client()
 	if err != nil {
 		return err
 	}
-	app, err := cl.CreateApp(ctx, name, env)
+	app, err := cl.CreateApp(ctx, name, s)
 	if err != nil {
 		return err
 	}
@@ -127,48 +138,54 @@ func appRows(t table, a client.App) {
 	for _, k := range slices.Sorted(maps.Keys(a.Env)) {
 		t.row("env", k+"="+a.Env[k])
 	}
+	if a.MaxConcurrency == 0 {
+		t.row("max concurrency", "no limit")
+	} else {
+		t.row("max concurrency", count(a.MaxConcurrency))
+	}
 	t.row("revision", count(int(a.Revision)))
 	t.row("created", stamp(a.Created))
 	t.row("updated", stamp(a.Updated))
 }
 
 func newAppUpdate(c *cli) *cobra.Command {
-	var env, files, unset []string
+	var flags appFlags
+	var unset []string
 	cmd := &cobra.Command{
 		Use:               "update NAME",
-		Short:             "change the variables of an app",
-		Long:              "Change the variables of an app: those that are not named stay as they are.",
+		Short:             "change an app",
+		Long:              "Change an app: variables and settings that are not named stay as they are.",
 		Example:           "  hob app update photos -e BUCKET=winter --unset-env LEVEL",
 		Args:              exactly(1),
 		ValidArgsFunction: completeApps(c),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			vars, err := readEnv(c, files, env)
+			settings, err := flags.settings(c, cmd)
 			if err != nil {
 				return err
 			}
-			if vars == nil {
-				vars = map[string]*string{}
+			if settings.Env == nil {
+				settings.Env = map[string]*string{}
 			}
 			for _, name := range unset {
-				if vars[name] != nil {
+				if settings.Env[name] != nil {
 					return faas.Errorf(faas.Invalid, "variable %s is both set and removed", name)
 				}
-				vars[name] = nil
+				settings.Env[name] = nil
 			}
-			return runAppUpdate(cmd.Context(), c, args[0], vars)
+			return runAppUpdate(cmd.Context(), c, args[0], settings)
 		},
 	}
-	envFlags(cmd, &env, &files)
+	flags.add(cmd)
 	cmd.Flags().StringArrayVar(&unset, "unset-env", nil, "remove a `variable`")
 	return cmd
 }
 
-func runAppUpdate(ctx context.Context, c *cli, name string, vars map[string]*string) error {
+func runAppUpdate(ctx context.Context, c *cli, name string, s client.AppSettings) error {
 	cl, err := c.client()
 	if err != nil {
 		return err
 	}
-	app, err := cl.UpdateApp(ctx, name, vars)
+	app, err := cl.UpdateApp(ctx, name, s)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,8 @@ type callFlags struct {
 	app     string
 	headers []string
 	method  string
+	path    string
+	include bool
 	timeout time.Duration
 	timing  bool
 }
@@ -32,12 +36,18 @@ func newCall(c *cli) *cobra.Command {
 		Long: `Call a function: standard input is the payload, the result is written to standard
 output as it comes. Input is not read from a terminal unless "-" asks for it.
 
+A function of a hot format has a status and headers of its own, and may ask for
+a path and a query: give them with --path. Its answer is printed whatever the
+status is, and --include prints status and headers before it.
+
 The exit code says how the call ended ("hob help exit"): 8 if the function ran
-and failed, also when a part of the result has been written already. The reason
-and the id of the call are told on standard error; "hob logs NAME --call ID" has
-what the function wrote on its own.`,
+and failed, also when a part of the result has been written already, and when it
+answered with a status of 400 or above. The reason and the id of the call are told
+on standard error; "hob logs NAME --call ID" has what the function wrote on its
+own.`,
 		Example: `  hob call hello
   hob call resizer <photo.jpg >small.jpg
+  hob call site --method GET --path '/users/1?all=1' --include
   hob call photos/tag -H 'Content-Type: image/jpeg' --timing <photo.jpg`,
 		Args:              between(1, 2),
 		ValidArgsFunction: completeFunctions(c),
@@ -54,7 +64,9 @@ what the function wrote on its own.`,
 	}
 	appFlag(cmd, &flags.app)
 	cmd.Flags().StringArrayVarP(&flags.headers, "header", "H", nil, "send a header, as `'Name: value'`")
-	cmd.Flags().StringVarP(&flags.method, "method", "X", http.MethodPost, "HTTP `method`: GET, POST, PUT, PATCH or DELETE")
+	cmd.Flags().StringVarP(&flags.method, "method", "X", http.MethodPost, "HTTP `method`")
+	cmd.Flags().StringVar(&flags.path, "path", "", "what the function is asked for, escaped, as `/users/1?all=1` (default /)")
+	cmd.Flags().BoolVarP(&flags.include, "include", "i", false, "print status and headers before the answer")
 	cmd.Flags().DurationVar(&flags.timeout, "timeout", 0, "give up after this long (default: the function's own limits decide)")
 	cmd.Flags().BoolVar(&flags.timing, "timing", false, "print on standard error where the time went")
 	return cmd
@@ -78,7 +90,7 @@ func runCall(ctx context.Context, c *cli, name name, flags callFlags, input bool
 		return err
 	}
 	began := time.Now()
-	req := client.CallRequest{App: name.app, Function: name.function, Method: flags.method, Header: header}
+	req := client.CallRequest{App: name.app, Function: name.function, Method: flags.method, Path: flags.path, Header: header}
 	if input || !c.Terminal(c.Stdin) {
 		req.Body = payload(c.Stdin)
 	}
@@ -88,6 +100,11 @@ func runCall(ctx context.Context, c *cli, name name, flags callFlags, input bool
 	}
 	defer answer.Body.Close()
 	first := time.Since(began)
+	if flags.include {
+		if err := c.printHead(answer); err != nil {
+			return err
+		}
+	}
 	n, err := io.Copy(c.Stdout, answer.Body)
 	if flags.timing {
 		c.printTiming(ctx, cl, answer.Call, first, time.Since(began), n)
@@ -95,7 +112,23 @@ func runCall(ctx context.Context, c *cli, name name, flags callFlags, input bool
 	if err != nil {
 		return inCall(name, err)
 	}
+	if answer.Status >= 400 {
+		return inCall(name, faas.Errorf(faas.FuncFailed, "the function answered %d %s (call %s)", answer.Status, http.StatusText(answer.Status), answer.Call))
+	}
 	return nil
+}
+
+// printHead prints the head of an answer as HTTP writes it, but with plain line ends.
+func (c *cli) printHead(a *client.Answer) error {
+	var head strings.Builder
+	fmt.Fprintf(&head, "%d %s\n", a.Status, http.StatusText(a.Status))
+	for _, name := range slices.Sorted(maps.Keys(a.Header)) {
+		for _, v := range a.Header[name] {
+			fmt.Fprintf(&head, "%s: %s\n", printable(name), printable(v))
+		}
+	}
+	_, err := fmt.Fprintln(c.Stdout, head.String())
+	return printed(err)
 }
 
 // inCall says which call failed, unless the server has said so.
@@ -139,6 +172,12 @@ func (c *cli) printTiming(ctx context.Context, cl *client.Client, id string, fir
 	record, err := cl.CallRecord(ctx, id)
 	if err != nil {
 		return
+	}
+	if record.Waiting != "" {
+		fmt.Fprintf(c.Stderr, "%-8s %s\n", "waited", printable(record.Waiting))
+	}
+	if record.Start != "" {
+		fmt.Fprintf(c.Stderr, "%-8s %s\n", "start", startOf(record.Start))
 	}
 	for _, phase := range []struct {
 		name string

@@ -19,7 +19,11 @@ func newCalls(c *cli) *cobra.Command {
 		Use:   "calls [NAME]",
 		Short: "list calls, the newest first",
 		Long: `List the records of calls, the newest first: those that wait and run now, and
-those of the journal, which keeps the last 7 days (a setting of the server).`,
+those of the journal, which keeps the last 7 days (a setting of the server).
+
+START is what a call found: a hot sandbox, or what one was made from for it (a
+prepared blank, a bare one, or nothing: on demand). ENDED is how its process
+ended, and of a call that waits its place in line and what it waits for.`,
 		Example: `  hob calls
   hob calls resizer --state failed --limit 10
   hob calls inspect 01K9ZZ8N2R6W0V5T3YQ4XH7JGM`,

@@ -20,10 +20,13 @@ func newCreate(c *cli) *cobra.Command {
 it, and the digest that its name stands for now is what the function runs until
 it is updated. What stands behind IMAGE is the command in place of the image's.
 
-The function is called with "hob call NAME": the payload on standard input, the
-result on standard output, its log on standard error.`,
+The function is called with "hob call NAME". Each call has a fresh container: the
+payload on its standard input, the result on its standard output, its log on
+standard error. With another --format a container is hot: it serves many calls,
+and docs/contract.md says how it is spoken to.`,
 		Example: `  hob create --name hello busybox echo hello
   hob create --name resizer --memory 256m --timeout 1m photos/imagemagick convert - -resize 50% fd:1
+  hob create --name site --format port --port 80 --concurrency 50 nginx
   hob create --name photos/tag -e LEVEL=2 --env-file tag.env hob.local/tag:7`,
 		Args: between(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -116,13 +116,26 @@ func functionRows(t table, f client.Function) {
 	t.row("timeout", f.Timeout.String())
 	t.row("wait", f.Wait.String())
 	t.row("start timeout", f.StartTimeout.String())
-	t.row("idle", f.Idle.String())
 	if f.MaxConcurrency == 0 {
 		t.row("max concurrency", "as memory allows")
 	} else {
 		t.row("max concurrency", count(f.MaxConcurrency))
 	}
 	t.row("line", count(f.Line))
+	if faas.Format(f.Format).Hot() {
+		t.row("idle timeout", f.IdleTimeout.String())
+		t.row("min", count(f.Min))
+		if f.MaxCalls == 0 {
+			t.row("max calls", "no limit")
+		} else {
+			t.row("max calls", count(f.MaxCalls))
+		}
+		t.row("freeze", or(f.Freeze, "auto"))
+	}
+	if faas.Format(f.Format) == faas.FormatPort {
+		t.row("port", count(f.Port))
+		t.row("concurrency", count(f.Concurrency))
+	}
 	t.row("revision", count(int(f.Revision)))
 	t.row("created", stamp(f.Created))
 	t.row("updated", stamp(f.Updated))

@@ -34,9 +34,9 @@ func runLs(ctx context.Context, c *cli, app string) error {
 	if c.json {
 		return c.printJSON(functions)
 	}
-	t := c.table("APP", "NAME", "IMAGE", "DIGEST", "MEMORY", "TIMEOUT", "UPDATED")
+	t := c.table("APP", "NAME", "FORMAT", "IMAGE", "DIGEST", "MEMORY", "TIMEOUT", "UPDATED")
 	for _, f := range functions {
-		t.row(f.App, f.Name, f.Image, short(f.Digest), f.Memory.String(), f.Timeout.String(), age(f.Updated))
+		t.row(f.App, f.Name, f.Format, f.Image, short(f.Digest), f.Memory.String(), f.Timeout.String(), age(f.Updated))
 	}
 	return t.flush()
 }
@@ -45,9 +45,12 @@ func newPs(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "ps",
 		Short: "list live sandboxes",
-		Long:  `List the sandboxes that are alive on the server now, and the calls that they serve.`,
-		Args:  exactly(0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runPs(cmd.Context(), c) },
+		Long: `List the sandboxes that are alive on the server now: what each does (starting, busy,
+idle, or frozen between calls), what it was made from (a prepared blank, a bare
+one, or nothing: on demand), how many calls it has served, and the one that it
+serves now.`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runPs(cmd.Context(), c) },
 	}
 }
 

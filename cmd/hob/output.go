@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -57,8 +58,10 @@ func (c *cli) printTemplate(format string, v any) error {
 // table prints rows in columns.
 type table struct{ w *tabwriter.Writer }
 
-func (c *cli) table(head ...string) table {
-	t := table{tabwriter.NewWriter(c.Stdout, 0, 8, 2, ' ', 0)}
+func (c *cli) table(head ...string) table { return newTable(c.Stdout, head...) }
+
+func newTable(w io.Writer, head ...string) table {
+	t := table{tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)}
 	if len(head) > 0 {
 		t.row(head...)
 	}

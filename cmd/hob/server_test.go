@@ -77,6 +77,9 @@ func (f *functions) Call(ctx context.Context, fn faas.Function, call *faas.Call,
 	err := run1(ctx, fn.Name, req, w, log, &call.Outcome)
 	log.Close()
 	call.Run = 4 * time.Millisecond
+	if fn.Name == "web" {
+		call.Waiting = "2nd in line, for memory"
+	}
 	if err != nil {
 		call.Error, call.ErrKind = err.Error(), faas.KindOf(err)
 	}
@@ -98,6 +101,17 @@ func run1(ctx context.Context, name string, req *faas.Request, w http.ResponseWr
 		fmt.Fprintf(log, "%s of %d bytes, X-Level %q\n", req.Method, len(body), req.Header.Get("X-Level"))
 		n, err := w.Write(bytes.ToUpper(body))
 		out.Status, out.Out = http.StatusOK, int64(n)
+		return err
+	case "web":
+		out.Start = faas.StartHot
+		switch req.Target {
+		case "/teapot":
+			w.WriteHeader(http.StatusTeapot)
+		case "/moved":
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(http.StatusFound)
+		}
+		_, err := fmt.Fprintf(w, "%s %s\n", req.Method, req.Target)
 		return err
 	case "half":
 		io.WriteString(w, "the first ha")

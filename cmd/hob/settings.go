@@ -33,6 +33,12 @@ type settingFlags struct {
 	network    string
 	concurrent int
 	line       int
+	format     string
+	port       int
+	inOne      int
+	least      int
+	maxCalls   int
+	freeze     string
 	pull       string
 }
 
@@ -46,7 +52,7 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 	flags.DurationVar(&f.timeout, "timeout", 0, "longest run of a call (default 30s)")
 	flags.DurationVar(&f.wait, "wait", 0, "longest wait of a call for a sandbox (default 30s)")
 	flags.DurationVar(&f.start, "start-timeout", 0, "longest start of a sandbox (default 5s)")
-	flags.DurationVar(&f.idle, "idle", 0, "how long a sandbox that can serve another call is kept (default 30s)")
+	flags.DurationVar(&f.idle, "idle-timeout", 0, "hot: how long a sandbox is kept without a call (default 30s)")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "`program` in place of the image's entrypoint; \"\" for none; a JSON list for one with arguments")
 	flags.StringVar(&f.workdir, "workdir", "", "working `directory` in place of the image's")
 	flags.StringVar(&f.user, "user", "", "run as `user[:group]`, numbers or names of the image (default: the image's, else 1000:1000)")
@@ -54,6 +60,12 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.network, "network", "", "`network`: \"none\" for loopback only, or \"host\" where the server allows it (default none)")
 	flags.IntVar(&f.concurrent, "max-concurrency", 0, "most calls at once (default 0: as memory allows)")
 	flags.IntVar(&f.line, "line", 0, "most calls that may wait for a sandbox (default 1000)")
+	flags.StringVar(&f.format, "format", "", "how the process is spoken to, as `name`: \"default\", or one that is hot: "+hotFormats()+" (default \"default\")")
+	flags.IntVar(&f.port, "port", 0, "format port: where the process listens (default 8080)")
+	flags.IntVar(&f.inOne, "concurrency", 0, "format port: most calls at once in one sandbox (default 1)")
+	flags.IntVar(&f.least, "min", 0, "hot: sandboxes kept ready, also without calls (default 0)")
+	flags.IntVar(&f.maxCalls, "max-calls", 0, "hot: calls after which a sandbox is replaced (default 0: no limit)")
+	flags.StringVar(&f.freeze, "freeze", "", "hot: `when` a sandbox stands still: \"auto\" for between calls, or \"never\" (default auto)")
 	flags.StringVar(&f.pull, "pull", "", "fetch the image: \"missing\", \"always\" or \"never\" (default missing)")
 }
 
@@ -75,7 +87,7 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, er
 		to   **client.Duration
 	}{
 		"timeout": {&f.timeout, &s.Timeout}, "wait": {&f.wait, &s.Wait},
-		"start-timeout": {&f.start, &s.StartTimeout}, "idle": {&f.idle, &s.Idle},
+		"start-timeout": {&f.start, &s.StartTimeout}, "idle-timeout": {&f.idle, &s.IdleTimeout},
 	} {
 		if given(name) {
 			*d.to = (*client.Duration)(d.flag)
@@ -104,11 +116,27 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, er
 		}
 		s.Network = &network
 	}
-	if given("max-concurrency") {
-		s.MaxConcurrency = &f.concurrent
+	if given("format") {
+		s.Format = &f.format
 	}
-	if given("line") {
-		s.Line = &f.line
+	if given("freeze") {
+		freeze, err := parseFreeze(f.freeze)
+		if err != nil {
+			return s, err
+		}
+		s.Freeze = &freeze
+	}
+	for name, n := range map[string]struct {
+		flag *int
+		to   **int
+	}{
+		"max-concurrency": {&f.concurrent, &s.MaxConcurrency}, "line": {&f.line, &s.Line},
+		"port": {&f.port, &s.Port}, "concurrency": {&f.inOne, &s.Concurrency},
+		"min": {&f.least, &s.Min}, "max-calls": {&f.maxCalls, &s.MaxCalls},
+	} {
+		if given(name) {
+			*n.to = n.flag
+		}
 	}
 	if err := checkPull(f.pull); err != nil {
 		return s, err
@@ -116,6 +144,28 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, er
 	var err error
 	s.Env, err = readEnv(c, f.envFiles, f.env)
 	return s, err
+}
+
+// hotFormats lists the formats of which one sandbox serves many calls.
+func hotFormats() string {
+	var names []string
+	for _, f := range faas.Formats() {
+		if f.Hot() {
+			names = append(names, string(f))
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// parseFreeze is the setting that a value of --freeze stands for.
+func parseFreeze(s string) (string, error) {
+	switch s {
+	case "auto":
+		return "", nil
+	case faas.FreezeNever:
+		return faas.FreezeNever, nil
+	}
+	return "", faas.Errorf(faas.Invalid, `bad --freeze %q: it is "auto" or %q`, s, faas.FreezeNever)
 }
 
 // words is an entrypoint as a list: nothing, one program, or what a JSON list holds.

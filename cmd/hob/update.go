@@ -23,6 +23,8 @@ func newUpdate(c *cli) *cobra.Command {
 what they began with. A variable given with -e is added or replaced, the others
 stay.
 
+With another --format, what only the old format had goes back to its default.
+
 The image's digest is looked up anew when --image or --pull is given: a tag that
 has moved on changes nothing by itself.`,
 		Example: `  hob update hello --memory 256m -e LEVEL=3
@@ -80,7 +82,8 @@ has moved on changes nothing by itself.`,
 // resettable are the fields that have a default to go back to.
 func resettable() []string {
 	return []string{"entrypoint", "command", "env", "workdir", "user", "writable", "network", "memory", "cpus", "tmp_size",
-		"timeout", "wait", "start_timeout", "idle", "max_concurrency", "line"}
+		"timeout", "wait", "start_timeout", "idle_timeout", "max_concurrency", "line",
+		"format", "port", "concurrency", "min", "max_calls", "freeze"}
 }
 
 func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, pull string) error {

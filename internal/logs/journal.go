@@ -38,10 +38,12 @@ type journal struct {
 
 	flushing sync.Mutex // held by who takes records to the disk; before mu
 
-	mu      sync.Mutex
-	pending []faas.Call // guarded by mu, as all below; in the order in which they came
-	dropped int         // records for which there was no room, and the log does not say so yet
-	closed  bool
+	mu          sync.Mutex
+	pending     []faas.Call       // guarded by mu, as all below; in the order in which they came
+	dropped     int               // records for which there was no room, and the log does not say so yet
+	meters      map[string]*meter // by the ID of the function
+	sweepMeters int               // how many of them are too many
+	closed      bool
 }
 
 func newJournal(s *Store) *journal {
@@ -71,6 +73,7 @@ func (s *Store) Record(call faas.Call) {
 	if j.closed {
 		return
 	}
+	j.meter(call)
 	if len(j.pending) >= maxPending {
 		j.dropped++
 		return

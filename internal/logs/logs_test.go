@@ -128,6 +128,9 @@ func TestTailAndCallSelectLines(t *testing.T) {
 		text := fmt.Sprintf("line %d %s", i, strings.Repeat(".", 100))
 		all = append(all, text)
 		write(t, s, "f", fmt.Sprint("c", i%3), text)
+		if i%500 == 0 {
+			read(t, s, logs.Selection{Function: "f"}) // brings the lines to the disk: a segment takes all that wait
+		}
 	}
 	if n := len(segments(t, s, "f")); n < 3 {
 		t.Fatalf("%d segments, want at least 3 for this test", n)

@@ -155,12 +155,17 @@ func TestDamageInAnOldSegmentCostsOnlyWhatIsBehindItThere(t *testing.T) {
 	}
 	second, _ := segmentBase(filepath.Base(names[1]))
 	third, _ := segmentBase(filepath.Base(names[2]))
-	f, err := os.OpenFile(names[1], os.O_WRONLY, 0)
+	f, err := os.OpenFile(names[1], os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.WriteAt([]byte("X"), int64(len(segmentMagic)+lineSize("c", []byte(want[second]))+headSize+1)); err != nil {
+	damaged, at := make([]byte, 1), int64(len(segmentMagic)+lineSize("c", []byte(want[second]))+headSize+1)
+	if _, err := f.ReadAt(damaged, at); err != nil {
+		t.Fatal(err)
+	}
+	damaged[0]++
+	if _, err := f.WriteAt(damaged, at); err != nil {
 		t.Fatal(err)
 	}
 	lost := int(third - second - 1)

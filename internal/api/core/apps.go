@@ -11,13 +11,15 @@ import (
 
 // appIn makes an app.
 type appIn struct {
-	Name string             `json:"name"`
-	Env  map[string]*string `json:"env"`
+	Name           string             `json:"name"`
+	Env            map[string]*string `json:"env"`
+	MaxConcurrency int                `json:"max_concurrency"`
 }
 
-// appChangeIn changes an app: absent keeps.
+// appChangeIn changes an app: absent keeps, null sets back to the default.
 type appChangeIn struct {
-	Env map[string]*string `json:"env"`
+	Env            map[string]*string `json:"env"`
+	MaxConcurrency *int               `json:"max_concurrency"`
 }
 
 func (s *Server) listApps(w http.ResponseWriter, r *http.Request) error {
@@ -44,7 +46,7 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readJSON(w, r, &in); err != nil {
 		return err
 	}
-	app := faas.App{ID: faas.NewID(), Name: in.Name, Env: mergedEnv(nil, in.Env)}
+	app := faas.App{ID: faas.NewID(), Name: in.Name, Env: mergedEnv(nil, in.Env), MaxConcurrency: in.MaxConcurrency}
 	if err := checkApp(app); err != nil {
 		return err
 	}
@@ -58,8 +60,8 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusCreated, wireOfApp(app))
 }
 
-// updateApp changes the variables that are named; null removes one, and null
-// for the whole environment all.
+// updateApp changes what is named. Of the environment it changes the variables
+// that are named; null removes one, and null for the whole environment all.
 func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 	var in appChangeIn
 	fields, err := readJSON(w, r, &in)
@@ -75,6 +77,9 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 			app.Env = nil
 		}
 		app.Env = mergedEnv(app.Env, in.Env)
+		if fields["max_concurrency"] != nil {
+			app.MaxConcurrency = value(in.MaxConcurrency)
+		}
 		if err := checkApp(app); err != nil {
 			return err
 		}
@@ -117,6 +122,9 @@ func (s *Server) deleteApp(w http.ResponseWriter, r *http.Request) error {
 func checkApp(app faas.App) error {
 	if err := faas.CheckName("app", app.Name); err != nil {
 		return err
+	}
+	if app.MaxConcurrency < 0 {
+		return faas.Errorf(faas.Invalid, "max_concurrency %d of app %s is negative", app.MaxConcurrency, app.Name)
 	}
 	return faas.CheckEnv(app.Env)
 }

@@ -75,12 +75,14 @@ type route struct {
 	handle       api.Handler
 }
 
-// routes is the whole API. A test holds openapi.json against it.
+// routes is the whole API but the calls of functions (callPath). A test holds
+// openapi.json against it.
 func (s *Server) routes() []route {
 	const app, fn = "/api/apps/{app}", "/api/apps/{app}/functions/{function}"
-	routes := []route{
+	return []route{
 		{"GET", "/api/openapi.json", s.openapi},
 		{"GET", "/api/node", s.node},
+		{"GET", "/api/top", s.top},
 
 		{"GET", "/api/apps", s.listApps},
 		{"POST", "/api/apps", s.createApp},
@@ -107,14 +109,7 @@ func (s *Server) routes() []route {
 		{"POST", "/api/images/load", s.loadImages},
 		{"POST", "/api/images/prune", s.pruneImages},
 	}
-	for _, method := range callMethods {
-		routes = append(routes, route{method, fn + "/call", s.call})
-	}
-	return routes
 }
-
-// callMethods are those that a function may be called with.
-var callMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 // Handler returns all routes of this API. What it does not know below /api/ is
 // answered in its words too.
@@ -133,7 +128,14 @@ func (s *Server) Handler() http.Handler {
 		}
 		return faas.Errorf(faas.NotFound, "no %s %s in this API: /api/openapi.json describes it", r.Method, r.URL.Path)
 	}, WriteFault, s.Log))
-	return mux
+	call := api.Serve(s.call, WriteFault, s.Log)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if IsCall(r) {
+			call.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // allowed lists the methods with which the path of r is a route.
@@ -156,6 +158,10 @@ func (s *Server) openapi(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) node(w http.ResponseWriter, _ *http.Request) error {
+	return answer(w, http.StatusOK, s.nodeNow(len(s.sandboxes()), s.Caller.Live()))
+}
+
+func (s *Server) nodeNow(sandboxes int, live []faas.Call) wireNode {
 	var n Node
 	if s.Node != nil {
 		n = s.Node()
@@ -164,30 +170,34 @@ func (s *Server) node(w http.ResponseWriter, _ *http.Request) error {
 		Version: n.Version, Go: n.Go, Platform: n.Platform, Driver: n.Driver,
 		CgroupVersion: n.CgroupVersion, UserNamespaces: n.UserNamespaces, Notes: list(n.Notes),
 		CPUs: cpus(n.CPUs), Memory: int64(n.Memory), Reserved: int64(n.Reserved),
-		Waiting: n.Waiting, Started: n.Started.UTC(), Listen: n.Listen, Insecure: s.Insecure,
+		Sandboxes: sandboxes, Waiting: n.Waiting, Started: n.Started.UTC(), Listen: n.Listen, Insecure: s.Insecure,
 	}
-	if s.Sandboxes != nil {
-		wire.Sandboxes = len(s.Sandboxes())
-	}
-	for _, c := range s.Caller.Live() {
+	for _, c := range live {
 		if c.State == faas.CallRunning {
 			wire.Running++
 		}
 	}
-	return answer(w, http.StatusOK, wire)
+	return wire
+}
+
+// sandboxes are the live ones, the oldest first, with the names of their apps.
+func (s *Server) sandboxes() []faas.Sandbox {
+	if s.Sandboxes == nil {
+		return nil
+	}
+	live := s.Sandboxes()
+	slices.SortFunc(live, func(a, b faas.Sandbox) int { return a.Started.Compare(b.Started) })
+	for i := range live {
+		if app, err := s.Catalog.AppByID(live[i].App); err == nil {
+			live[i].App = app.Name // further in, apps are known by their ID
+		}
+	}
+	return live
 }
 
 func (s *Server) listSandboxes(w http.ResponseWriter, _ *http.Request) error {
-	var live []faas.Sandbox
-	if s.Sandboxes != nil {
-		live = s.Sandboxes()
-	}
-	slices.SortFunc(live, func(a, b faas.Sandbox) int { return a.Started.Compare(b.Started) })
 	out := wireSandboxes{Sandboxes: []wireSandbox{}}
-	for _, b := range live {
-		if app, err := s.Catalog.AppByID(b.App); err == nil {
-			b.App = app.Name // further in, apps are known by their ID
-		}
+	for _, b := range s.sandboxes() {
 		out.Sandboxes = append(out.Sandboxes, wireSandbox{
 			ID: b.ID, App: b.App, Function: b.Function, Format: b.Format, Call: b.Call,
 			State: b.State, Start: b.Start, Calls: b.Calls, Started: b.Started.UTC(),
@@ -207,10 +217,12 @@ func answer(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
-// WriteFault is the api.FaultBody of this API: {"error": {"kind", "message", "request"}}.
+// WriteFault is the api.FaultBody of this API: {"error": {"kind", "message", "request"}},
+// and the kind in a header, by which it is told from an answer of a function.
 func WriteFault(w http.ResponseWriter, f api.Fault) {
 	h := w.Header()
 	h.Del("Content-Length") // of the answer that there was to be
+	h.Set(headerFault, string(f.Kind))
 	if f.Kind == faas.Busy && h.Get("Retry-After") == "" {
 		h.Set("Retry-After", "1")
 	}

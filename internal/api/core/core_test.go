@@ -156,6 +156,14 @@ func (f *functions) run(name string, req *faas.Request, w http.ResponseWriter, l
 		n, err := w.Write(bytes.ToUpper(body))
 		out.Out = int64(n)
 		return err
+	case "tell":
+		w.Header().Set("Hob-Call", "of my own")
+		w.Header().Set("Hob-Fault", "internal")
+		if req.Target == "/teapot" {
+			w.WriteHeader(http.StatusTeapot)
+		}
+		_, err := fmt.Fprintf(w, "%s %s\n", req.Method, req.Target)
+		return err
 	case "half":
 		io.WriteString(w, "the first ha")
 		http.NewResponseController(w).Flush()

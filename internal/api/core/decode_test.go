@@ -22,7 +22,7 @@ func TestBadJSONNamesThePlace(t *testing.T) {
 		{"cut off", "{\"name\":", "bad JSON at line 1, column 8: unexpected end of JSON input"},
 		{"third line", "{\n\"name\": \"f\",\n\"image\" \"b\"}", `bad JSON at line 3, column 9: invalid character '"' after object key`},
 		{"two values", `{"name":"f"} {}`, "bad JSON at line 1, column 14: invalid character '{' after top-level value"},
-		{"unknown field", `{"memroy":"1g"}`, `unknown field "memroy": this request takes name, image, format, entrypoint, command, env, workdir, user, writable, network, memory, cpus, tmp_size, timeout, wait, start_timeout, idle, max_concurrency, line`},
+		{"unknown field", `{"memroy":"1g"}`, `unknown field "memroy": this request takes name, image, format, entrypoint, command, env, workdir, user, writable, network, memory, cpus, tmp_size, timeout, wait, start_timeout, idle_timeout, max_concurrency, line, port, concurrency, min, max_calls, freeze`},
 		{"other case", `{"Name":"f"}`, `unknown field "Name": this request takes name, `},
 		{"wrong type", `{"writable":"yes"}`, `field "writable" is a string: it must be true or false`},
 		{"number for text", `{"image":7}`, `field "image" is a number: it must be a string`},
@@ -81,10 +81,11 @@ func TestSizesAndProcessorsAreNumbersOrText(t *testing.T) {
 // full is a function in which nothing has its default.
 func full() faas.Function {
 	return faas.Function{
-		ID: "F", App: "A", Name: "f", Image: "busybox", Digest: "sha256:1", Format: faas.FormatDefault,
+		ID: "F", App: "A", Name: "f", Image: "busybox", Digest: "sha256:1", Format: faas.FormatPort,
 		Entrypoint: []string{"/bin/a"}, Command: []string{"b", ""}, Env: map[string]string{"K": "v", "L": "w"},
 		Workdir: "/w", User: "7:8", Writable: true, Network: "host", Memory: 256 * faas.MB, CPU: 1500, TmpSize: 16 * faas.MB,
-		Timeout: time.Second, Wait: time.Minute, StartTimeout: 3 * time.Second, Idle: time.Hour, MaxConcurrency: 3, Line: 9, Revision: 4,
+		Timeout: time.Second, Wait: time.Minute, StartTimeout: 3 * time.Second, Idle: time.Hour, MaxConcurrency: 3, Line: 9,
+		Port: 3000, Concurrency: 80, Min: 2, MaxCalls: 1000, Freeze: faas.FreezeNever, Revision: 4,
 	}
 }
 
@@ -105,6 +106,15 @@ func TestChangesAreMerged(t *testing.T) {
 		{"no variables", `{"env":null}`, func(f *faas.Function) { clear(f.Env) }},
 		{"a list is replaced", `{"command":["c"]}`, func(f *faas.Function) { f.Command = []string{"c"} }},
 		{"false", `{"writable":false}`, func(f *faas.Function) { f.Writable = false }},
+		{"another format", `{"format":"http"}`, func(f *faas.Function) { f.Format, f.Port, f.Concurrency = faas.FormatHTTP, 0, 0 }},
+		{"the same format", `{"format":"port"}`, func(*faas.Function) {}},
+		{"a format that is not hot", `{"format":null}`, func(f *faas.Function) {
+			f.Format, f.Port, f.Concurrency, f.Min, f.MaxCalls, f.Freeze = faas.FormatDefault, 0, 0, 0, 0, ""
+		}},
+		{"another format, and what it has not", `{"format":"default","min":3}`, func(f *faas.Function) {
+			f.Format, f.Port, f.Concurrency, f.Min, f.MaxCalls, f.Freeze = faas.FormatDefault, 0, 0, 3, 0, ""
+		}},
+		{"the format's defaults", `{"port":null,"concurrency":null}`, func(f *faas.Function) { f.Port, f.Concurrency = faas.DefaultPort, 1 }},
 		{"the revision is no setting", `{"revision":4}`, func(*faas.Function) {}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -154,6 +164,7 @@ func FuzzFunction(f *testing.F) {
 	f.Add(`{"name":"f","image":"b","entrypoint":[],"command":["a","",null],"writable":true}`)
 	f.Add(`{"name":"f","image":"b","memory":1e9,"tmp_size":1e300,"cpus":"1e5m"}`)
 	f.Add(`{"name":"f","image":"b","env":null,"memory":null,"timeout":null,"line":-1}`)
+	f.Add(`{"name":"f","image":"b","format":"port","port":80,"concurrency":9,"min":1,"max_calls":7,"freeze":"never"}`)
 	f.Add(`{"name":"f",`)
 	f.Fuzz(func(t *testing.T, body string) {
 		var in functionIn
@@ -197,6 +208,8 @@ func FuzzChange(f *testing.F) {
 	f.Add(`{"entrypoint":null,"revision":3,"timeout":"-1s"}`)
 	f.Add(`{"env":null,"writable":null}`)
 	f.Add(`{"memory":"8m"}`)
+	f.Add(`{"format":"http","concurrency":2}`)
+	f.Add(`{"format":null,"freeze":null}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		var in changeIn
 		fields, err := parseJSON([]byte(body), &in)

@@ -30,9 +30,14 @@ type settingsIn struct {
 	Timeout        *string            `json:"timeout"`
 	Wait           *string            `json:"wait"`
 	StartTimeout   *string            `json:"start_timeout"`
-	Idle           *string            `json:"idle"`
+	IdleTimeout    *string            `json:"idle_timeout"`
 	MaxConcurrency *int               `json:"max_concurrency"`
 	Line           *int               `json:"line"`
+	Port           *int               `json:"port"`
+	Concurrency    *int               `json:"concurrency"`
+	Min            *int               `json:"min"`
+	MaxCalls       *int               `json:"max_calls"`
+	Freeze         *string            `json:"freeze"`
 }
 
 // functionIn makes a function.
@@ -183,6 +188,8 @@ func (in settingsIn) function() (faas.Function, error) {
 		Entrypoint: in.Entrypoint, Command: in.Command, Env: mergedEnv(nil, in.Env),
 		Workdir: value(in.Workdir), User: value(in.User), Writable: value(in.Writable), Network: value(in.Network),
 		MaxConcurrency: value(in.MaxConcurrency), Line: value(in.Line),
+		Port: value(in.Port), Concurrency: value(in.Concurrency),
+		Min: value(in.Min), MaxCalls: value(in.MaxCalls), Freeze: value(in.Freeze),
 	}
 	var errs [7]error
 	fn.Memory, errs[0] = in.Memory.bytes("memory")
@@ -191,7 +198,7 @@ func (in settingsIn) function() (faas.Function, error) {
 	fn.Timeout, errs[3] = duration("timeout", in.Timeout)
 	fn.Wait, errs[4] = duration("wait", in.Wait)
 	fn.StartTimeout, errs[5] = duration("start_timeout", in.StartTimeout)
-	fn.Idle, errs[6] = duration("idle", in.Idle)
+	fn.Idle, errs[6] = duration("idle_timeout", in.IdleTimeout)
 	for _, err := range errs {
 		if err != nil {
 			return fn, err
@@ -219,6 +226,11 @@ func merged(old faas.Function, fields map[string]json.RawMessage) (faas.Function
 	if fields["memory"] != nil && old.TmpSize == (faas.Function{Memory: old.Memory}).WithDefaults().TmpSize {
 		delete(all, "tmp_size") // nobody chose it: it goes with the memory
 	}
+	if fields["format"] != nil {
+		for _, name := range foreign(old.Format, fields["format"]) {
+			delete(all, name) // it meant something in the old format only
+		}
+	}
 	for name, change := range fields {
 		switch {
 		case name == "revision" || name == "env":
@@ -239,6 +251,20 @@ func merged(old faas.Function, fields map[string]json.RawMessage) (faas.Function
 	fn.ID, fn.App, fn.Name, fn.Digest = old.ID, old.App, old.Name, old.Digest
 	fn.Revision, fn.Created, fn.Updated = old.Revision, old.Created, old.Updated
 	return fn, err
+}
+
+// foreign lists the settings of a function of format old that its new format
+// does not have, or has with another default.
+func foreign(old faas.Format, change json.RawMessage) []string {
+	format := faas.FormatDefault
+	if err := json.Unmarshal(change, &format); err != nil || format == old {
+		return nil // a bad one is told later
+	}
+	names := []string{"port", "concurrency"}
+	if !format.Hot() {
+		names = append(names, "min", "max_calls", "freeze")
+	}
+	return names
 }
 
 func mergedEnvJSON(env map[string]string, change json.RawMessage) (json.RawMessage, error) {

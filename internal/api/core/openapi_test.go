@@ -71,6 +71,14 @@ func TestDocumentNamesEveryRouteAndNoOther(t *testing.T) {
 		}
 		delete(documented, route)
 	}
+	for _, method := range callMethods {
+		for _, path := range []string{callPath, callPath + "/{path}"} {
+			if !documented[method+" "+path] {
+				t.Errorf("%s %s is not in openapi.json", method, path)
+			}
+			delete(documented, method+" "+path)
+		}
+	}
 	for route := range documented {
 		t.Errorf("openapi.json has %s, which is no route", route)
 	}
@@ -91,6 +99,7 @@ var output = map[string]reflect.Type{
 	"Call": reflect.TypeFor[wireCall](), "Calls": reflect.TypeFor[wireCalls](),
 	"CallTimes": reflect.TypeFor[wireTimes](), "CallError": reflect.TypeFor[wireCallError](),
 	"Sandbox": reflect.TypeFor[wireSandbox](), "Sandboxes": reflect.TypeFor[wireSandboxes](),
+	"Top": reflect.TypeFor[wireTop](), "TopFunction": reflect.TypeFor[wireTopFunction](), "TopSandboxes": reflect.TypeFor[wireTopSandboxes](),
 	"LogLine": reflect.TypeFor[wireLogLine](),
 	"Image":   reflect.TypeFor[wireImage](), "Images": reflect.TypeFor[wireImages](),
 	"ImageConfig": reflect.TypeFor[wireImageConfig](), "Layer": reflect.TypeFor[wireLayer](),
@@ -183,6 +192,8 @@ func compareType(t *testing.T, at string, s *schema, typ reflect.Type) {
 		want = "string"
 	case typ.Kind() == reflect.Bool:
 		want = "boolean"
+	case typ.Kind() == reflect.Float64:
+		want = "number"
 	case typ.Kind() == reflect.Int || typ.Kind() == reflect.Int64:
 		want = "integer"
 	case typ.Kind() == reflect.Slice:

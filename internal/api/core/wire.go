@@ -46,13 +46,40 @@ type wireNode struct {
 	Insecure       bool        `json:"insecure"`
 }
 
+type wireTop struct {
+	Time      time.Time         `json:"time"`
+	Node      wireNode          `json:"node"`
+	Functions []wireTopFunction `json:"functions"`
+}
+
+type wireTopFunction struct {
+	App       string           `json:"app"`
+	Function  string           `json:"function"`
+	Running   int              `json:"running"`
+	Queued    int              `json:"queued"`
+	Waiting   string           `json:"waiting,omitempty"`
+	Sandboxes wireTopSandboxes `json:"sandboxes"`
+	Memory    int64            `json:"memory"`
+	PerSecond float64          `json:"per_second"`
+	Failed    float64          `json:"failed_per_second"`
+	P50       string           `json:"p50"`
+}
+
+type wireTopSandboxes struct {
+	Starting int `json:"starting"`
+	Busy     int `json:"busy"`
+	Idle     int `json:"idle"`
+	Frozen   int `json:"frozen"`
+}
+
 type wireApp struct {
-	ID       string            `json:"id"`
-	Name     string            `json:"name"`
-	Env      map[string]string `json:"env"`
-	Revision int64             `json:"revision"`
-	Created  time.Time         `json:"created"`
-	Updated  time.Time         `json:"updated"`
+	ID             string            `json:"id"`
+	Name           string            `json:"name"`
+	Env            map[string]string `json:"env"`
+	MaxConcurrency int               `json:"max_concurrency"`
+	Revision       int64             `json:"revision"`
+	Created        time.Time         `json:"created"`
+	Updated        time.Time         `json:"updated"`
 }
 
 type wireApps struct {
@@ -89,9 +116,14 @@ type wireSettings struct {
 	Timeout        string            `json:"timeout"`
 	Wait           string            `json:"wait"`
 	StartTimeout   string            `json:"start_timeout"`
-	Idle           string            `json:"idle"`
+	IdleTimeout    string            `json:"idle_timeout"`
 	MaxConcurrency int               `json:"max_concurrency"`
 	Line           int               `json:"line"`
+	Port           int               `json:"port"`
+	Concurrency    int               `json:"concurrency"`
+	Min            int               `json:"min"`
+	MaxCalls       int               `json:"max_calls"`
+	Freeze         string            `json:"freeze"`
 }
 
 type wireFunctions struct {
@@ -250,7 +282,10 @@ func object(m map[string]string) map[string]string {
 }
 
 func wireOfApp(a faas.App) wireApp {
-	return wireApp{ID: a.ID, Name: a.Name, Env: object(a.Env), Revision: a.Revision, Created: a.Created.UTC(), Updated: a.Updated.UTC()}
+	return wireApp{
+		ID: a.ID, Name: a.Name, Env: object(a.Env), MaxConcurrency: a.MaxConcurrency,
+		Revision: a.Revision, Created: a.Created.UTC(), Updated: a.Updated.UTC(),
+	}
 }
 
 func wireOfFunction(app string, f faas.Function) wireFunction {
@@ -265,8 +300,9 @@ func settingsOf(f faas.Function) wireSettings {
 		Image: f.Image, Format: string(f.Format), Entrypoint: f.Entrypoint, Command: f.Command, Env: object(f.Env),
 		Workdir: f.Workdir, User: f.User, Writable: f.Writable, Network: f.Network,
 		Memory: int64(f.Memory), CPUs: cpus(f.CPU), TmpSize: int64(f.TmpSize),
-		Timeout: f.Timeout.String(), Wait: f.Wait.String(), StartTimeout: f.StartTimeout.String(), Idle: f.Idle.String(),
+		Timeout: f.Timeout.String(), Wait: f.Wait.String(), StartTimeout: f.StartTimeout.String(), IdleTimeout: f.Idle.String(),
 		MaxConcurrency: f.MaxConcurrency, Line: f.Line,
+		Port: f.Port, Concurrency: f.Concurrency, Min: f.Min, MaxCalls: f.MaxCalls, Freeze: f.Freeze,
 	}
 }
 
