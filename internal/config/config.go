@@ -34,7 +34,7 @@ type Config struct {
 	FreezeAfter    time.Duration // idle time after which a hot sandbox is frozen; negative: never
 	Blanks         int           // sandboxes made ahead of need; 0: what the driver thinks right; negative: none
 	MaxConcurrency int           // calls at once on this node; 0: no limit
-	MaxWaiting     int           // callers that may wait on this node
+	MaxWaiting     int           // callers that may wait on this node; 0: no limit
 
 	PlainHTTP   []string      // registries, "host[:port]", that may be spoken to without TLS
 	PullTimeout time.Duration // of a whole pull
@@ -101,7 +101,7 @@ func (c *Config) settings() []setting {
 		{"freeze-after", "idle time after which a hot sandbox is frozen; negative is never", "A frozen one uses no processor, and the next call thaws it.", (*signedDuration)(&c.FreezeAfter)},
 		{"blanks", "sandboxes made ahead of need; 0 leaves it to the driver, negative is none", "They make the first call of a function, and every call of format default, quick.", (*number)(&c.Blanks)},
 		{"max-concurrency", "calls at once on this node; 0 is no limit", "Those above it wait in line.", (*number)(&c.MaxConcurrency)},
-		{"max-waiting", "callers that may wait on this node", "Those above it are answered at once with 503.", (*number)(&c.MaxWaiting)},
+		{"max-waiting", "callers that may wait on this node; 0 is no limit", "Those above it are answered at once with 503.", (*number)(&c.MaxWaiting)},
 		{"plain-http", "registries, host[:port], that may be spoken to without TLS", "Those on loopback always may.", (*list)(&c.PlainHTTP)},
 		{"pull-timeout", "longest time a pull may take", "", (*duration)(&c.PullTimeout)},
 		{"max-image", "largest unpacked size of one image", "The guard against archives made to fill the disk.", (*bytes)(&c.MaxImage)},

@@ -112,8 +112,11 @@ type begun struct {
 func (b *begun) begin() {
 	if !b.is {
 		b.is = true
-		b.Header().Set(headerCall, b.call)
-		b.Header().Del(headerFault)
+		h := b.Header()
+		if h.Get(headerCall) != b.call {
+			h.Set(headerCall, b.call)
+		}
+		delete(h, headerFault)
 	}
 }
 
