@@ -265,3 +265,62 @@ func TestResetFieldsAreNull(t *testing.T) {
 		t.Errorf("sent %s, %v; want %s", body, err, want)
 	}
 }
+
+func TestStatusThatTheFunctionChoseIsAnAnswer(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		header string // that makes it somebody else's
+		kind   faas.Kind
+	}{
+		{201, "", faas.OK}, {302, "", faas.OK}, {404, "", faas.OK}, {503, "", faas.OK},
+		{503, "Hob-Fault", faas.Busy},
+		{502, "no Hob-Call", faas.Internal}, // of something in between
+	} {
+		cl := server(t, func(w http.ResponseWriter, r *http.Request) {
+			if c.header != "no Hob-Call" {
+				w.Header().Set("Hob-Call", "C1")
+			}
+			if c.header == "Hob-Fault" {
+				w.Header().Set("Hob-Fault", "busy")
+			}
+			w.WriteHeader(c.status)
+			io.WriteString(w, `{"error":{"kind":"busy","message":"full"}}`)
+		})
+		a, err := cl.Call(t.Context(), client.CallRequest{App: "default", Function: "f"})
+		if c.header == "no Hob-Call" {
+			if err == nil {
+				t.Errorf("%d without the id of a call is an answer", c.status)
+			}
+			continue
+		}
+		if faas.KindOf(err) != c.kind {
+			t.Errorf("%d %s: %v of kind %q, want %q", c.status, c.header, err, faas.KindOf(err), c.kind)
+		}
+		if err == nil {
+			a.Body.Close()
+			if a.Status != c.status || a.Call != "C1" {
+				t.Errorf("answer %d of call %s, want %d of C1", a.Status, a.Call, c.status)
+			}
+		}
+	}
+}
+
+func TestPathReachesTheServerAsItIsWritten(t *testing.T) {
+	c := server(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) })
+	for path, want := range map[string]string{
+		"": "", "/": "/", "a": "/a", "//a/./..": "//a/./..", "/a%2Fb?x=%0A&y": "/a%2Fb?x=%0A&y", "?x": "/?x",
+	} {
+		a, err := c.Call(t.Context(), client.CallRequest{App: "default", Function: "f", Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(a.Body)
+		a.Body.Close()
+		if got := strings.TrimPrefix(string(b), "/api/apps/default/functions/f/call"); got != want {
+			t.Errorf("path %q arrives as %q, want %q", path, got, want)
+		}
+	}
+	if _, err := c.Call(t.Context(), client.CallRequest{App: "default", Function: "f", Path: "/%zz"}); faas.KindOf(err) != faas.Invalid {
+		t.Errorf("a path that is not escaped: %v, want invalid", err)
+	}
+}
