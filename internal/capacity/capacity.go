@@ -1,5 +1,6 @@
-// Package capacity is what this node can give to sandboxes: memory, reserved
-// before a sandbox starts and released when nothing of it is left.
+// Package capacity is what this node can give to sandboxes: memory and
+// processors, reserved before a sandbox starts and released when nothing of it is
+// left, or while it stands still.
 //
 // It counts and never waits. Who waits, in which order, and who makes room is
 // decided by package pool.
@@ -17,45 +18,45 @@ import (
 	"hob/faas"
 )
 
-// Node is the memory of one node. Its methods may be called from many
+// Node is the capacity of one node. Its methods may be called from many
 // goroutines.
 type Node struct {
-	total faas.Bytes
+	total faas.Resources
 
-	mu       sync.Mutex
-	reserved faas.Bytes // guarded by mu
+	mu   sync.Mutex
+	free faas.Resources // guarded by mu
 }
 
-// New returns a Node with total bytes to give away.
-func New(total faas.Bytes) *Node { return &Node{total: total} }
+// New returns a Node with total to give away.
+func New(total faas.Resources) *Node { return &Node{total: total, free: total} }
 
-// TryReserve reserves n bytes and reports whether there was room for them. What
-// it reserved must be given back with Release.
-func (c *Node) TryReserve(n faas.Bytes) bool {
+// TryReserve reserves r and reports whether there was room for it. What it
+// reserved must be given back with Release.
+func (c *Node) TryReserve(r faas.Resources) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n > c.total-c.reserved {
+	if r.Memory > c.free.Memory || r.CPU > c.free.CPU {
 		return false
 	}
-	c.reserved += n
+	c.free = c.free.Minus(r)
 	return true
 }
 
-// Release gives back n bytes.
-func (c *Node) Release(n faas.Bytes) {
+// Release gives back r.
+func (c *Node) Release(r faas.Resources) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.reserved -= n
+	c.free = c.free.Plus(r)
 }
 
 // Total is all there is to give.
-func (c *Node) Total() faas.Bytes { return c.total }
+func (c *Node) Total() faas.Resources { return c.total }
 
-// Reserved is what is given away now.
-func (c *Node) Reserved() faas.Bytes {
+// Free is what is not given away now.
+func (c *Node) Free() faas.Resources {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.reserved
+	return c.free
 }
 
 // share of the machine's memory that sandboxes may have, in percent: the rest is

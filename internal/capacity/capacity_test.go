@@ -9,13 +9,13 @@ import (
 )
 
 func TestNothingIsGivenTwice(t *testing.T) {
-	node := New(100 * faas.MB)
+	node := New(faas.Resources{Memory: 100 * faas.MB, CPU: 1000})
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	given := 0
 	for range 50 {
 		wg.Go(func() {
-			if node.TryReserve(30 * faas.MB) {
+			if node.TryReserve(faas.Resources{Memory: 30 * faas.MB}) {
 				mu.Lock()
 				given++
 				mu.Unlock()
@@ -23,14 +23,17 @@ func TestNothingIsGivenTwice(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if given != 3 || node.Reserved() != 90*faas.MB {
-		t.Errorf("%d reservations of 30 MB, %v in all; want 3 and 90 MB", given, node.Reserved())
+	if given != 3 || node.Free().Memory != 10*faas.MB {
+		t.Errorf("%d reservations of 30 MB, %v left; want 3 and 10 MB", given, node.Free().Memory)
 	}
-	if node.TryReserve(11 * faas.MB) {
+	if node.TryReserve(faas.Resources{Memory: 11 * faas.MB}) {
 		t.Error("11 MB reserved where 10 MB are left")
 	}
-	node.Release(30 * faas.MB)
-	if !node.TryReserve(40 * faas.MB) {
+	if node.TryReserve(faas.Resources{CPU: 1001}) {
+		t.Error("1.001 processors reserved where 1 is there")
+	}
+	node.Release(faas.Resources{Memory: 30 * faas.MB})
+	if !node.TryReserve(faas.Resources{Memory: 40 * faas.MB}) {
 		t.Error("40 MB refused where 40 MB are left")
 	}
 }

@@ -31,6 +31,7 @@ type Catalog struct {
 
 	definitions store.Definitions
 	index       atomic.Pointer[index] // replaced, never changed
+	changed     chan struct{}         // holds one
 
 	// turn is held over a change of the store and of the index together, and
 	// over reading everything anew, so that the index sees our own changes in the
@@ -61,7 +62,7 @@ type entry struct{ faas.Function }
 
 // Load reads all definitions.
 func Load(ctx context.Context, definitions store.Definitions) (*Catalog, error) {
-	c := &Catalog{definitions: definitions}
+	c := &Catalog{definitions: definitions, changed: make(chan struct{}, 1)}
 	if _, err := c.reload(ctx); err != nil {
 		return nil, err
 	}
@@ -152,7 +153,7 @@ func (c *Catalog) reload(ctx context.Context) (func(func(store.Change) bool), er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gone = make(map[string]bool)
-	c.index.Store(ix)
+	c.replace(ix)
 	return changes, nil
 }
 
@@ -164,8 +165,20 @@ func (c *Catalog) update(change func(*index)) {
 	old := c.index.Load()
 	ix := &index{apps: maps.Clone(old.apps), appByID: maps.Clone(old.appByID), byID: maps.Clone(old.byID)}
 	change(ix)
-	c.index.Store(ix)
+	c.replace(ix)
 }
+
+func (c *Catalog) replace(ix *index) {
+	c.index.Store(ix)
+	select {
+	case c.changed <- struct{}{}:
+	default: // somebody will look anyway
+	}
+}
+
+// Changed says that definitions may have changed since it said so last. It is
+// made for one reader.
+func (c *Catalog) Changed() <-chan struct{} { return c.changed }
 
 func (ix *index) setApp(a *app) { ix.apps[a.Name], ix.appByID[a.ID] = a, a }
 
@@ -307,6 +320,9 @@ func (c *Catalog) PutApp(ctx context.Context, app faas.App, ifRevision int64) (f
 	}
 	if err := faas.CheckEnv(app.Env); err != nil {
 		return faas.App{}, err
+	}
+	if app.MaxConcurrency < 0 {
+		return faas.App{}, faas.Errorf(faas.Invalid, "max-concurrency %d of app %s is negative", app.MaxConcurrency, app.Name)
 	}
 	if app.ID == "" {
 		app.ID = faas.NewID()

@@ -382,3 +382,18 @@ func BenchmarkFunction(b *testing.B) {
 		}
 	})
 }
+
+func TestChangesAreToldOf(t *testing.T) {
+	c := load(t, memory.New())
+	for len(c.Changed()) > 0 {
+		<-c.Changed()
+	}
+	if _, err := c.PutApp(t.Context(), faas.App{Name: "photos"}, 0); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-c.Changed():
+	default:
+		t.Error("a new app is not told of")
+	}
+}

@@ -37,6 +37,12 @@ var conventions = map[faas.Convention]names{
 	faas.ConventionHyper: {header: "HTTP_", separator: ", "},
 }
 
+// variables reports whether the function is told of each call in variables:
+// those of its process, or, as IronFunctions does it, the headers of a request.
+func variables(fn faas.Function, req *faas.Request) bool {
+	return !fn.Format.Hot() || fn.Format == faas.FormatHTTP && req.Convention == faas.ConventionIron
+}
+
 // environment is what a call brings on top of its image's environment: the
 // configuration of the app, then of the function, then what is known of the
 // request, then what the edge made itself; a later value of a name wins. Names

@@ -54,8 +54,9 @@ type Invoker struct {
 
 // live is a call that has not ended.
 type live struct {
-	call *faas.Call // guarded by Invoker.mu
-	end  context.CancelCauseFunc
+	call  *faas.Call              // guarded by Invoker.mu, as all below
+	end   context.CancelCauseFunc // ends what it does now
+	ended error                   // why end was called; nil: it was not
 }
 
 // NewCall returns the record of a call that begins now.
@@ -73,6 +74,9 @@ var errDraining = faas.Errorf(faas.Busy, "this node is shutting down")
 // The error is what the caller may read, and its Kind is decided; a part of the
 // answer may have been written before. When Call returns, call is over and has
 // been recorded, and nobody reads req or writes w any more.
+//
+// ctx ends when the caller leaves. A call that has not begun is then over. One
+// that has goes on to its end if only so its sandbox can serve another.
 func (i *Invoker) Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -97,44 +101,91 @@ func (i *Invoker) run(ctx context.Context, fn faas.Function, call *faas.Call, re
 		return none, err
 	}
 	req.Call = call.ID
-	if _, err := environment(app, fn, req, pulled); err != nil {
-		return none, err // it will not be smaller after a wait
+	if variables(fn, req) {
+		if _, err := environment(app, fn, req, pulled); err != nil {
+			return none, err // it will not be smaller after a wait
+		}
 	}
-
-	slot, err := i.acquire(ctx, fn, call.ID)
-	got := time.Now()
-	i.change(call, func(c *faas.Call) { c.Image, c.Queue = pulled.Sub(begin), got.Sub(pulled) })
-	if err != nil {
-		return none, err
+	wait, cancel := context.WithTimeoutCause(ctx, fn.Wait, faas.Errorf(faas.TimedOut, "it waited %v", fn.Wait))
+	defer cancel()
+	need := pool.Need{App: app, Function: fn}
+	for try := 1; ; try++ {
+		slot, err := i.Pool.Acquire(wait, &need, call.ID)
+		got := time.Now()
+		i.change(call, func(c *faas.Call) { c.Image, c.Queue = pulled.Sub(begin), got.Sub(pulled) })
+		if err != nil {
+			return none, fmt.Errorf("call %s: %w", fn.Name, err)
+		}
+		outcome, err := i.exchange(ctx, &need, &slot, got, call, req, w)
+		slot.Done(outcome.Keep)
+		if outcome.Start == "" {
+			outcome.Start = slot.Start()
+		}
+		if err != nil && outcome.Again && try < tries && ctx.Err() == nil {
+			continue // its sandbox ended before it had any of the request: the next one serves it
+		}
+		if err != nil {
+			err = fmt.Errorf("call %s: %w", fn.Name, err)
+		}
+		return outcome, err
 	}
-	defer slot.Done()
-	if err := i.advance(call, faas.CallRunning, got); err != nil {
-		return none, err
-	}
-	if req.Env, err = environment(app, fn, req, got); err != nil { // again: the deadline is known now
-		return none, err
-	}
-	if fn.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, fn.Timeout, faas.Errorf(faas.TimedOut, "the function ran longer than its timeout of %v", fn.Timeout))
-		defer cancel()
-	}
-	outcome, err := slot.Exchange(ctx, req, w)
-	if err != nil {
-		err = fmt.Errorf("call %s: %w", fn.Name, err)
-	}
-	return outcome, err
 }
 
-// acquire waits for a slot within the wait deadline of fn.
-func (i *Invoker) acquire(ctx context.Context, fn faas.Function, callID string) (*pool.Slot, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, fn.Wait, faas.Errorf(faas.TimedOut, "it waited %v", fn.Wait))
-	defer cancel()
-	slot, err := i.Pool.Acquire(ctx, fn, callID)
-	if err != nil {
-		return nil, fmt.Errorf("call %s: %w", fn.Name, err)
+// tries is how many sandboxes a call is given to that end before they have any of
+// its request: the function may end each at once.
+const tries = 3
+
+// exchange runs the call in its slot, within the timeout of its function.
+func (i *Invoker) exchange(ctx context.Context, need *pool.Need, slot *pool.Slot, now time.Time, call *faas.Call, req *faas.Request, w http.ResponseWriter) (none faas.Outcome, err error) {
+	fn := &need.Function
+	if fn.Format.Hot() && fn.Format != faas.FormatPort { // the exchange has to be finished, or its sandbox is of no more use
+		var end context.CancelCauseFunc
+		ctx, end = context.WithCancelCause(context.WithoutCancel(ctx))
+		defer end(nil)
+		i.endBy(call, end)
 	}
-	return slot, nil
+	if err := i.advance(call, now, slot); err != nil {
+		return none, err
+	}
+	explain(w.Header(), call, slot.Start())
+	if fn.Timeout > 0 {
+		req.Deadline = now.Add(fn.Timeout)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, req.Deadline, faas.Errorf(faas.TimedOut, "the function ran longer than its timeout of %v", fn.Timeout))
+		defer cancel()
+	}
+	if variables(*fn, req) { // again: the deadline is known now
+		if req.Env, err = environment(need.App, *fn, req, now); err != nil {
+			return none, err
+		}
+	}
+	return slot.Exchange(ctx, req, w)
+}
+
+// Headers that tell what a call found and waited for. The default format sets
+// HeaderStart itself: it knows only when its process has been made.
+const (
+	HeaderStart      = "Hob-Start"
+	HeaderWait       = "Hob-Wait"
+	HeaderWaitReason = "Hob-Wait-Reason"
+)
+
+// told is the least wait that the caller is told of, and the record.
+const told = time.Millisecond
+
+func explain(h http.Header, call *faas.Call, start faas.Start) {
+	if start != "" {
+		h[HeaderStart] = startValues[start]
+	}
+	if call.Waiting != "" {
+		h[HeaderWait] = []string{call.Queue.Round(100 * time.Microsecond).String()}
+		h[HeaderWaitReason] = []string{call.Waiting}
+	}
+}
+
+var startValues = map[faas.Start][]string{
+	faas.StartHot: {string(faas.StartHot)}, faas.StartPrepared: {string(faas.StartPrepared)},
+	faas.StartBare: {string(faas.StartBare)}, faas.StartOnDemand: {string(faas.StartOnDemand)},
 }
 
 // enter counts call among the live ones.
@@ -147,7 +198,7 @@ func (i *Invoker) enter(call *faas.Call, end context.CancelCauseFunc) error {
 	if i.live == nil {
 		i.live = make(map[string]*live)
 	}
-	i.live[call.ID] = &live{call, end}
+	i.live[call.ID] = &live{call: call, end: end}
 	return nil
 }
 
@@ -175,10 +226,32 @@ func (i *Invoker) leave(call *faas.Call, outcome faas.Outcome, err error) {
 	i.Journal.Record(done)
 }
 
-func (i *Invoker) advance(call *faas.Call, to faas.CallState, now time.Time) error {
+// endBy has end called in place of what was given before, if the call is ended.
+func (i *Invoker) endBy(call *faas.Call, end context.CancelCauseFunc) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return call.Advance(to, now)
+	l := i.live[call.ID]
+	l.end = end
+	if l.ended != nil {
+		end(l.ended)
+	}
+}
+
+// advance begins a call that has got its slot.
+func (i *Invoker) advance(call *faas.Call, now time.Time, slot *pool.Slot) error {
+	waiting := ""
+	if call.Queue >= told {
+		waiting = slot.Waited()
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if waiting != "" {
+		call.Waiting = waiting
+	}
+	if call.State == faas.CallRunning { // in a sandbox that ended at once
+		return nil
+	}
+	return call.Advance(faas.CallRunning, now)
 }
 
 func (i *Invoker) change(call *faas.Call, f func(*faas.Call)) {
@@ -227,10 +300,11 @@ func (i *Invoker) Drain(ctx context.Context) error {
 	}
 	i.mu.Lock()
 	left := slices.Collect(maps.Values(i.live))
-	i.mu.Unlock()
 	for _, l := range left {
+		l.ended = errDraining
 		l.end(errDraining)
 	}
+	i.mu.Unlock()
 	<-empty
 	return fmt.Errorf("%d calls had not ended in time: %w", len(left), context.Cause(ctx))
 }

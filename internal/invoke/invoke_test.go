@@ -26,10 +26,16 @@ type conn struct {
 func (c conn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
 	begin := time.Now()
 	err := c.serve(ctx, req, w)
-	return faas.Outcome{Status: 200, Run: time.Since(begin)}, err
+	return faas.Outcome{Status: 200, Run: time.Since(begin), Again: errors.Is(err, errGone)}, err
 }
 
-func (conn) Close() error { return nil }
+// errGone is of a sandbox that ended before it had any of the request.
+var errGone = faas.Errorf(faas.FuncFailed, "exit code 1")
+
+func (conn) Start() faas.Start           { return faas.StartBare }
+func (conn) Freeze() (faas.Bytes, error) { return 0, nil }
+func (conn) Thaw() error                 { return nil }
+func (conn) Close() error                { return nil }
 
 // records is a journal and the rest of the world.
 type records struct {
@@ -73,8 +79,8 @@ func fn() faas.Function {
 func newInvoker(t *testing.T, serve func(ctx context.Context, req *faas.Request, w http.ResponseWriter) error) (*Invoker, *records) {
 	r := &records{}
 	set := &pool.Set{
-		Start:  func(context.Context, faas.Function) (pool.Conn, error) { return conn{serve}, nil },
-		Memory: capacity.New(faas.GB), Log: slog.New(slog.DiscardHandler),
+		Start:    func(context.Context, pool.Need, func()) (pool.Conn, error) { return conn{serve}, nil },
+		Capacity: capacity.New(faas.Resources{Memory: faas.GB, CPU: 1000}), FreezeAfter: -1, Log: slog.New(slog.DiscardHandler),
 	}
 	t.Cleanup(set.Close)
 	return &Invoker{Pool: set, Images: r, Apps: r, Journal: r, Log: slog.New(slog.DiscardHandler)}, r
@@ -308,6 +314,103 @@ func TestDeadlineBeginsWithTheRun(t *testing.T) {
 		want := []string{begin.Add(30 * time.Second).Format(format), begin.Add(40 * time.Second).Format(format)}
 		if !slices.Equal(told, want) {
 			t.Errorf("deadlines %v, want %v: the second call waited 10s", told, want)
+		}
+	})
+}
+
+func hot() faas.Function {
+	f := fn()
+	f.Format = faas.FormatHTTP
+	return f
+}
+
+func TestHotCallGoesOnWhenItsCallerLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, leave := context.WithCancel(t.Context())
+		i, _ := newInvoker(t, func(ctx context.Context, req *faas.Request, w http.ResponseWriter) error {
+			leave()
+			synctest.Wait()
+			if ctx.Err() != nil {
+				t.Errorf("the exchange was ended: %v", context.Cause(ctx))
+			}
+			if left := time.Until(req.Deadline); left != faas.DefaultTimeout {
+				t.Errorf("%v are left, want %v", left, faas.DefaultTimeout)
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		if _, _, err := call(ctx, i, hot()); faas.KindOf(err) != faas.TimedOut {
+			t.Errorf("call = %v, want the end of its time", err)
+		}
+	})
+}
+
+func TestHotCallIsEndedByADrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, _ := newInvoker(t, func(ctx context.Context, _ *faas.Request, _ http.ResponseWriter) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		ended := make(chan error)
+		go func() { _, _, err := call(t.Context(), i, hot()); ended <- err }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		go i.Drain(ctx)
+		if err := <-ended; faas.KindOf(err) != faas.Busy {
+			t.Errorf("call = %v, want Busy", err)
+		}
+	})
+}
+
+func TestCallOfASandboxThatWasGoneIsGivenToAnother(t *testing.T) {
+	served := 0
+	i, r := newInvoker(t, func(_ context.Context, _ *faas.Request, w http.ResponseWriter) error {
+		if served++; served < tries {
+			return errGone
+		}
+		w.Write([]byte("here"))
+		return nil
+	})
+	w, _, err := call(t.Context(), i, hot())
+	if err != nil || w.Body.String() != "here" {
+		t.Errorf("call = %q, %v", w.Body, err)
+	}
+	if got := r.last(t); got.State != faas.CallSucceeded || got.Outcome.Start != faas.StartBare {
+		t.Errorf("record %+v", got)
+	}
+}
+
+func TestFunctionThatEndsEachSandboxFailsItsCall(t *testing.T) {
+	served := 0
+	i, _ := newInvoker(t, func(context.Context, *faas.Request, http.ResponseWriter) error {
+		served++
+		return errGone
+	})
+	if _, _, err := call(t.Context(), i, hot()); !errors.Is(err, errGone) || served != tries {
+		t.Errorf("call = %v after %d sandboxes, want the reason after %d", err, served, tries)
+	}
+}
+
+func TestCallerIsToldWhatItFoundAndWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, _ := newInvoker(t, func(_ context.Context, _ *faas.Request, w http.ResponseWriter) error {
+			time.Sleep(20 * time.Millisecond)
+			w.WriteHeader(200)
+			return nil
+		})
+		f := hot()
+		f.MaxConcurrency = 1
+		go call(t.Context(), i, f)
+		synctest.Wait()
+		w, c, err := call(t.Context(), i, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reason := "place 1 in the line of the function: it may run 1 call at once"
+		h := w.Result().Header
+		if h.Get(HeaderStart) != "bare" || h.Get(HeaderWait) != "20ms" || h.Get(HeaderWaitReason) != reason || c.Waiting != reason {
+			t.Errorf("header %v, record %q", h, c.Waiting)
 		}
 	})
 }

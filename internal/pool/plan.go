@@ -179,15 +179,17 @@ func (p *plan) gone(id string, l *pool) []action {
 // idle, and fn.Min slots are kept.
 func (p *plan) renew(app *faas.App, fn *faas.Function) []action {
 	p.begin()
-	p.pool(app, fn)
-	p.match()
+	if p.current[fn.ID] != nil || fn.Min > 0 {
+		p.pool(app, fn)
+		p.match()
+	}
 	return p.acts
 }
 
 // forget ends the slots of a function that is no more.
 func (p *plan) forget(function string) []action {
 	p.begin()
-	if l := p.current[function]; l != nil {
+	if l := p.current[function]; l != nil { // somebody has called it
 		delete(p.current, function)
 		delete(p.active, function) // its pools keep counting in it
 		p.retire(l)
@@ -547,11 +549,19 @@ func (p *plan) match() {
 			}
 		}
 	}
+	if !blocked && len(p.warm) > 0 {
+		p.keepWarm()
+	}
+}
+
+// keepWarm starts slots for functions that want some ready, as far as there is
+// room: nobody makes room for them.
+func (p *plan) keepWarm() {
 	for _, l := range slices.SortedFunc(maps.Keys(p.warm), func(a, b *pool) int { return cmp.Compare(a.function, b.function) }) {
 		if p.now < l.retryAt {
 			p.wake(l.retryAt)
 		}
-		for !blocked && l.started+l.begun < l.fn.Min && p.now >= l.retryAt && p.full(l) == 0 && p.capacity.TryReserve(needs(&l.fn)) {
+		for l.started+l.begun < l.fn.Min && p.now >= l.retryAt && p.full(l) == 0 && p.capacity.TryReserve(needs(&l.fn)) {
 			p.startOne(l)
 		}
 	}
