@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,10 @@ import (
 // The idea of a child that makes only prepared raw system calls is that of Go's
 // own package syscall; that the calls are data is ours.
 //
-// A Program is built by one goroutine and may be spawned once.
+// A Program may end with Wait: its process then waits, before it goes on with
+// the steps of another Program that Resume gives it, and so on.
+//
+// A Program is built by one goroutine and may be spawned, or resumed with, once.
 type Program struct {
 	ops   []op
 	steps []string // what each op is, for errors
@@ -27,6 +31,19 @@ type Program struct {
 	st    status
 	pidfd int32
 	clone cloneArgs
+
+	waits bool // it ends with Wait
+	gate  gate
+	then  atomic.Pointer[Program] // what Resume gave
+}
+
+// gate is where a process waits. Its layout is known to the assembly.
+type gate struct {
+	open    uint32 // set by Resume; a futex
+	arrived uint32 // set by the process when it begins to wait
+	passed  uint32 // set by the process when it goes on
+	_       uint32
+	first   *op // it goes on with; written before open
 }
 
 // NewProgram returns an empty program. It must be on the heap, where memory does
@@ -52,6 +69,7 @@ const (
 	opNote                 // go on if it fails, but remember the errno: unless it is ENOENT, over what is remembered
 	opMustZero             // any result but zero is a failure
 	opEnd                  // not a call: fail with the errno remembered
+	opWait                 // the first argument is a gate: make the call until it is open, then go on with its first op
 )
 
 // status is what the new process leaves for its parent. Its layout is known to
@@ -125,6 +143,41 @@ func (p *Program) Exit() {
 	p.Do("exit", 0, unix.SYS_EXIT_GROUP, 0)
 }
 
+// Wait ends the program for now: the process waits for Resume.
+func (p *Program) Wait() {
+	p.waits = true
+	p.Do("wait", opWait, unix.SYS_FUTEX, uintptr(unsafe.Pointer(&p.gate)), futexWait, 0, 0)
+}
+
+// Operations of a futex that only we and our processes, who share memory, know.
+const (
+	futexWait = 0 | 128 // FUTEX_WAIT | FUTEX_PRIVATE_FLAG
+	futexWake = 1 | 128
+)
+
+// Resume lets the process that waits at the end of p, or will, go on with the
+// steps of next. It is called once.
+func (p *Program) Resume(next *Program) {
+	p.gate.first = &next.ops[0]
+	p.then.Store(next)
+	atomic.StoreUint32(&p.gate.open, 1)
+	// It fails if nobody waits yet.
+	unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&p.gate)), futexWake, 1)
+}
+
+// Waiting reports whether the process has come to the end of p.
+func (p *Program) Waiting() bool { return atomic.LoadUint32(&p.gate.arrived) != 0 }
+
+// Quit is a Program that ends a waiting process: its Spawn reaps it and returns an error.
+func Quit() *Program {
+	p := &Program{}
+	p.Do("end unused", endOfProgram, 0)
+	return p
+}
+
+// ErrGone is what Spawn returns if the process ended while it waited.
+var ErrGone = errors.New("the process ended while it waited")
+
 const stepExec = "execute"
 
 // StepError says which step of a Program failed and why.
@@ -162,6 +215,9 @@ func rawSpawn(clone *cloneArgs, size uintptr, first *op, st *status) int
 //go:linkname entersyscall runtime.entersyscall
 func entersyscall()
 
+//go:linkname entersyscallblock runtime.entersyscallblock
+func entersyscallblock()
+
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
@@ -178,12 +234,24 @@ func blockingSpawn(clone *cloneArgs, first *op, st *status) int {
 	return r
 }
 
+// waitingSpawn is blockingSpawn for a process that may wait for hours: it gives
+// the processor away at once.
+//
+//go:nosplit
+//go:norace
+func waitingSpawn(clone *cloneArgs, first *op, st *status) int {
+	entersyscallblock()
+	r := rawSpawn(clone, unsafe.Sizeof(*clone), first, st)
+	exitsyscall()
+	return r
+}
+
 // Spawn makes a process in new namespaces, in the cgroup (of version 2) open as
 // cgroup unless that is negative, and waits until it has executed its program.
 // The process is a child of this process, the calling thread counts as its
 // parent for the parent-death signal. When a step fails, Spawn has reaped the
-// process and returns a *StepError. The caller owns the pidfd, which does not
-// block.
+// process and returns a *StepError, and if the process ended while it waited,
+// ErrGone. The caller owns the pidfd, which does not block.
 //
 // The thread is suspended as by vfork until the program is executed. This is not
 // only how Spawn learns of it: the kernel's out-of-memory killer spares a process
@@ -202,7 +270,11 @@ func (p *Program) spawn(flags uint64, cgroup int) (pid, pidfd int, err error) {
 		p.clone.flags |= unix.CLONE_INTO_CGROUP
 		p.clone.cgroup = uint64(cgroup)
 	}
-	r := blockingSpawn(&p.clone, &p.ops[0], &p.st)
+	spawn := blockingSpawn
+	if p.waits {
+		spawn = waitingSpawn
+	}
+	r := spawn(&p.clone, &p.ops[0], &p.st)
 	if r < 0 {
 		return 0, -1, &StepError{"clone", unix.Errno(-r)}
 	}
@@ -223,13 +295,18 @@ func (p *Program) spawn(flags uint64, cgroup int) (pid, pidfd int, err error) {
 
 // failure returns the step that the process left in its status.
 func (p *Program) failure() error {
-	if p.st.at == nil {
-		return nil
+	for s := p; s != nil; s = s.then.Load() {
+		i := (uintptr(unsafe.Pointer(p.st.at)) - uintptr(unsafe.Pointer(&s.ops[0]))) / unsafe.Sizeof(op{})
+		if p.st.at != nil && i < uintptr(len(s.ops)) {
+			errno := unix.Errno(-p.st.failed)
+			if errno > 4095 { // a result that should have been zero
+				errno = unix.ECANCELED
+			}
+			return &StepError{s.steps[i], errno}
+		}
+		if s.waits && s.gate.passed == 0 {
+			return ErrGone
+		}
 	}
-	i := (uintptr(unsafe.Pointer(p.st.at)) - uintptr(unsafe.Pointer(&p.ops[0]))) / unsafe.Sizeof(op{})
-	errno := unix.Errno(-p.st.failed)
-	if errno > 4095 { // a result that should have been zero
-		errno = unix.ECANCELED
-	}
-	return &StepError{p.steps[i], errno}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -202,5 +203,122 @@ func TestProcessIsBornInACgroup(t *testing.T) {
 	}
 	if _, err := proc.Wait(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// wait spawns p, which waits, and returns what Spawn returned when it has.
+func wait(t *testing.T, p *Program, flags CloneFlags) (result func() (Ended, error)) {
+	t.Helper()
+	th, err := NewThread(func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(th.Close)
+	type spawned struct {
+		pid, fd int
+		err     error
+	}
+	done := make(chan spawned, 1)
+	th.Begin(func() {
+		pid, fd, err := p.Spawn(flags, -1)
+		done <- spawned{pid, fd, err}
+	})
+	return func() (Ended, error) {
+		s := <-done
+		if s.err != nil {
+			return Ended{}, s.err
+		}
+		proc, err := NewProcess(s.pid, s.fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return proc.Wait()
+	}
+}
+
+// arrived waits until the process of p waits.
+func arrived(t *testing.T, p *Program) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !p.Waiting(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(end) {
+			t.Fatal("the process does not come to its wait")
+		}
+	}
+}
+
+func TestProcessWaitsForMoreSteps(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		first, second, third := NewProgram(), NewProgram(), NewProgram()
+		first.Wait()
+		second.Do("enter /tmp", 0, unix.SYS_CHDIR, second.String("/tmp"))
+		second.Wait()
+		third.Exec([]string{"/bin/sh"}, []string{"sh", "-c", `test "$PWD" = /tmp && exit $N`}, []string{"N=7"})
+		if early {
+			first.Resume(second)
+			second.Resume(third)
+		}
+		result := wait(t, first, unix.CLONE_FILES)
+		if !early {
+			arrived(t, first)
+			if second.Waiting() {
+				t.Error("the process has passed a wait that is not over")
+			}
+			first.Resume(second)
+			arrived(t, second)
+			second.Resume(third)
+		}
+		if e, err := result(); err != nil || e.Code != 7 {
+			t.Errorf("ended %+v, %v; want code 7", e, err)
+		}
+	}
+}
+
+func TestStepThatFailsAfterAWaitIsNamed(t *testing.T) {
+	first, second := NewProgram(), NewProgram()
+	first.Do("fine", 0, unix.SYS_GETPID)
+	first.Wait()
+	second.Do("fine, too", 0, unix.SYS_GETPID)
+	second.Do("enter /nowhere", 0, unix.SYS_CHDIR, second.String("/nowhere"))
+	second.Wait()
+	result := wait(t, first, 0)
+	first.Resume(second)
+	_, err := result()
+	if e, ok := errors.AsType[*StepError](err); !ok || e.Step != "enter /nowhere" || e.Errno != unix.ENOENT {
+		t.Errorf("spawn = %v, want enter /nowhere: no such file", err)
+	}
+}
+
+func TestWaitingProcessIsEnded(t *testing.T) {
+	p := NewProgram()
+	p.Wait()
+	result := wait(t, p, 0)
+	arrived(t, p)
+	p.Resume(Quit())
+	if _, err := result(); err == nil {
+		t.Error("a process that was ended has executed something")
+	}
+}
+
+func TestKilledWhileWaitingIsNoExecution(t *testing.T) {
+	p := NewProgram()
+	p.Do("tell", 0, unix.SYS_PRCTL, unix.PR_SET_NAME, p.String("hobwaits"))
+	p.Wait()
+	result := wait(t, p, 0)
+	arrived(t, p)
+	tasks, _ := os.ReadDir("/proc")
+	killed := 0
+	for _, e := range tasks {
+		pid, _ := strconv.Atoi(e.Name())
+		status, _ := os.ReadFile("/proc/" + e.Name() + "/status")
+		if strings.HasPrefix(string(status), "Name:\thobwaits\n") && strings.Contains(string(status), "\nPPid:\t"+strconv.Itoa(os.Getpid())+"\n") {
+			unix.Kill(pid, unix.SIGKILL)
+			killed++
+		}
+	}
+	if killed != 1 {
+		t.Fatalf("found %d waiting processes", killed)
+	}
+	if _, err := result(); !errors.Is(err, ErrGone) {
+		t.Errorf("spawn = %v, want ErrGone", err)
 	}
 }

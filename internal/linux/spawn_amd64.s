@@ -31,6 +31,8 @@ next:	// R12: op, R13: status
 	JZ	call
 	MOVQ	0(R13), DI
 call:
+	TESTQ	$64, BX		// opWait
+	JNZ	wait
 	SYSCALL
 	TESTQ	$1, BX		// opSave
 	JZ	check
@@ -55,6 +57,15 @@ note:
 	MOVQ	AX, 8(R13)
 done:
 	ADDQ	$64, R12
+	JMP	next
+
+wait:	// DI: gate
+	MOVL	$1, 4(DI)	// arrived
+	SYSCALL			// keeps DI
+	CMPL	0(DI), $0	// open
+	JEQ	next		// not yet: again
+	MOVL	$1, 8(DI)	// passed
+	MOVQ	16(DI), R12
 	JMP	next
 
 end:

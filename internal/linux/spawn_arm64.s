@@ -28,6 +28,7 @@ next:	// R19: op, R20: status
 	TBZ	$1, R21, call	// opUse
 	MOVD	0(R20), R0
 call:
+	TBNZ	$6, R21, wait	// opWait
 	SVC
 	TBZ	$0, R21, check	// opSave
 	MOVD	R0, 0(R20)
@@ -47,6 +48,17 @@ note:
 	MOVD	R0, 8(R20)
 done:
 	ADD	$64, R19
+	B	next
+
+wait:	// R0: gate
+	MOVD	R0, R22
+	MOVD	$1, R23
+	MOVW	R23, 4(R22)	// arrived
+	SVC
+	LDARW	(R22), R24	// open; what was written before it is seen from here on
+	CBZW	R24, next	// not yet: again
+	MOVW	R23, 8(R22)	// passed
+	MOVD	16(R22), R19
 	B	next
 
 end:

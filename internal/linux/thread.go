@@ -74,6 +74,10 @@ func (t *Thread) Do(f func()) {
 	<-done
 }
 
+// Begin has the thread carry out f and returns at once, or when the thread has
+// carried out what it was given before.
+func (t *Thread) Begin(f func()) { t.work <- f }
+
 // TID returns the thread's ID in this process's PID namespace.
 func (t *Thread) TID() int { return t.tid }
 
