@@ -87,8 +87,8 @@ type Set struct {
 type box struct {
 	conn Conn // set before the slot is ready
 
-	ice sync.Mutex // held to freeze and to thaw; taken before Set.mu
-	icy bool       // it is frozen; guarded by ice
+	ice chan struct{} // holds one of who freezes, thaws or ends it; taken before Set.mu
+	icy bool          // it is frozen; guarded by ice
 }
 
 // grant ends a caller's wait, with a slot or with the reason for none.
@@ -191,8 +191,8 @@ func (s *Set) take(g grant, waits wait) (Slot, error) {
 
 // thaw ends or prevents the freezing of a slot that was given to a caller.
 func (b *box) thaw() error {
-	b.ice.Lock()
-	defer b.ice.Unlock()
+	b.ice <- struct{}{}
+	defer func() { <-b.ice }()
 	if !b.icy {
 		return nil
 	}
@@ -356,6 +356,7 @@ func (s *Set) do(acts []action, err func() error) {
 		slot := a.Slot
 		switch a.Do {
 		case "start":
+			slot.ice = make(chan struct{}, 1)
 			need := Need{slot.pool.app, slot.pool.fn}
 			s.work.Go(func() { s.start(slot, need) })
 		case "give", "thaw":
@@ -426,8 +427,8 @@ func (s *Set) died(slot *slot) {
 func (s *Set) freeze(slot *slot) {
 	s.icing <- struct{}{}
 	defer func() { <-s.icing }()
-	slot.ice.Lock()
-	defer slot.ice.Unlock()
+	slot.ice <- struct{}{}
+	defer func() { <-slot.ice }()
 	s.mu.Lock()
 	wanted := slot.freezing
 	s.mu.Unlock()
@@ -448,9 +449,9 @@ func (s *Set) freeze(slot *slot) {
 
 // end is one stop, in a goroutine of its own.
 func (s *Set) end(slot *slot) {
-	slot.ice.Lock() // a freeze that has begun ends first
+	slot.ice <- struct{}{} // a freeze that has begun ends first
 	err := slot.conn.Close()
-	slot.ice.Unlock()
+	<-slot.ice
 	if err != nil {
 		s.Log.Error("sandbox was not stopped cleanly", "err", err)
 	}
