@@ -285,6 +285,15 @@ func (g *Cgroup) Usage() CgroupUsage {
 	return u
 }
 
+// Memory returns how many bytes the processes of the cgroup use, with what the
+// kernel holds for them.
+func (g *Cgroup) Memory() int64 {
+	if g.fs.Version == 2 {
+		return g.number("memory", "memory.current")
+	}
+	return g.number("memory", "memory.usage_in_bytes")
+}
+
 // OOMKills returns how many processes were killed for being over the memory limit.
 func (g *Cgroup) OOMKills() int {
 	if g.fs.Version == 2 {

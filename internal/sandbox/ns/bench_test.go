@@ -2,36 +2,125 @@ package ns
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	"hob/faas"
+	"hob/internal/sandbox"
 )
 
-// BenchmarkStart measures a start on demand until the first process has ended,
-// back to back and after a rest; the clean-up is off this path.
+// percentiles reports the middle and the end of all.
+func percentiles(b *testing.B, what string, all []time.Duration) {
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "us-p50/"+what)
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "us-p99/"+what)
+}
+
+// once starts s, waits for its first byte and stops it. It returns how long it
+// took until it was started, and until the byte.
+func once(b *testing.B, d *Driver, s sandbox.Spec) (started, first time.Duration, from faas.Start) {
+	begin := time.Now()
+	box, err := d.Start(context.Background(), s)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	started = time.Since(begin)
+	var buf [64]byte
+	if n, err := box.Stdio().Stdout.Read(buf[:]); n == 0 {
+		b.Error(err)
+	}
+	first = time.Since(begin)
+	box.Wait(context.Background())
+	if err := box.Stop(context.Background(), 0); err != nil {
+		b.Error(err)
+	}
+	return started, first, box.Start()
+}
+
+// BenchmarkStart measures until the program is executed and until its first byte
+// is there, for each sort of blank, back to back and 100 ms apart. The clean-up is
+// off this path.
 func BenchmarkStart(b *testing.B) {
-	d := open(b)
-	of := spec(b, "true")
-	for _, rest := range []time.Duration{0, 60 * time.Millisecond} {
-		b.Run("rest="+rest.String(), func(b *testing.B) {
-			var starts, ends []time.Duration
-			for range b.N {
-				time.Sleep(rest)
-				begin := time.Now()
-				s, err := d.Start(context.Background(), of)
-				if err != nil {
-					b.Fatal(err)
+	for _, want := range []faas.Start{faas.StartPrepared, faas.StartBare, faas.StartOnDemand} {
+		for _, rest := range []time.Duration{0, 100 * time.Millisecond} {
+			b.Run(fmt.Sprintf("%s/rest=%v", want, rest), func(b *testing.B) {
+				d := open(b, func(c *Config) {
+					if want == faas.StartOnDemand {
+						c.Blanks = -1
+					}
+				})
+				of := spec(b, "echo", "hello")
+				once(b, d, of)
+				var starts, firsts []time.Duration
+				hits := 0
+				for i := range b.N {
+					if want == faas.StartBare { // a kind that was never started before
+						of.PIDs = 1000 + i
+					}
+					time.Sleep(rest)
+					started, first, from := once(b, d, of)
+					starts, firsts = append(starts, started), append(firsts, first)
+					if from == want {
+						hits++
+					}
 				}
-				starts = append(starts, time.Since(begin))
-				s.Wait(context.Background())
-				ends = append(ends, time.Since(begin))
-				s.Stop(context.Background(), 0)
+				percentiles(b, "exec", starts)
+				percentiles(b, "byte", firsts)
+				b.ReportMetric(float64(hits)/float64(b.N), "hits")
+			})
+		}
+	}
+}
+
+// BenchmarkBurst starts 100 sandboxes at once and measures until the last of
+// their first bytes.
+func BenchmarkBurst(b *testing.B) {
+	d := open(b)
+	of := spec(b, "echo", "hello")
+	for b.Loop() {
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() { once(b, d, of) })
+		}
+		wg.Wait()
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// BenchmarkThroughput starts sandboxes for 16 callers, each of whom starts the
+// next when the last is gone.
+func BenchmarkThroughput(b *testing.B) {
+	for _, blanks := range []int{-1, 0} {
+		b.Run(fmt.Sprintf("blanks=%d", blanks), func(b *testing.B) {
+			d := open(b, func(c *Config) { c.Blanks = blanks })
+			of := spec(b, "echo", "hello")
+			work := make(chan struct{})
+			from := make(map[faas.Start]int)
+			var mu sync.Mutex
+			var wg sync.WaitGroup
+			for range 16 {
+				wg.Go(func() {
+					for range work {
+						_, _, f := once(b, d, of)
+						mu.Lock()
+						from[f]++
+						mu.Unlock()
+					}
+				})
 			}
-			slices.Sort(starts)
-			slices.Sort(ends)
-			b.ReportMetric(float64(starts[len(starts)/2].Microseconds()), "us-p50/exec")
-			b.ReportMetric(float64(ends[len(ends)/2].Microseconds()), "us-p50/end")
-			b.ReportMetric(float64(ends[len(ends)*99/100].Microseconds()), "us-p99/end")
+			begin := time.Now()
+			for range b.N {
+				work <- struct{}{}
+			}
+			close(work)
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/time.Since(begin).Seconds(), "starts/s")
+			b.ReportMetric(float64(from[faas.StartPrepared])/float64(b.N), "prepared")
+			b.ReportMetric(float64(from[faas.StartBare])/float64(b.N), "bare")
 		})
 	}
 }
@@ -56,7 +145,6 @@ func BenchmarkUsage(b *testing.B) {
 			s.Usage()
 			all = append(all, time.Since(begin))
 		}
-		slices.Sort(all)
-		b.ReportMetric(float64(all[len(all)/2].Microseconds()), "us-p50")
+		percentiles(b, "usage", all)
 	})
 }

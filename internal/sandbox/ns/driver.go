@@ -38,6 +38,7 @@ type Config struct {
 	Generation   string       // names this run of the daemon on the machine: letters and digits, unique
 	LockDir      string       // holds a lock file for each generation; "": /run/hob
 	CgroupParent string       // cgroup that holds the generations' cgroups; "": hob
+	Blanks       int          // most prepared blanks at once; 0: 16 for each processor, negative: no blanks at all, bare ones neither
 	Log          *slog.Logger // nil: discard
 }
 
@@ -57,7 +58,9 @@ type Driver struct {
 	caps    sandbox.Capabilities
 
 	vault    *linux.Thread // in a mount namespace of its own, where roots are prepared
-	mountNS  int           // that namespace
+	vaultNS  int           // that namespace
+	lobby    *linux.Thread // in the mount namespace where processes begin
+	lobbyNS  int           // that namespace
 	userns   int           // the user namespace of all sandboxes; -1: none
 	ids      int           // machine ID of a sandbox's ID 0: idBase, or 0 without user namespace
 	self     int           // pidfd of this process
@@ -68,13 +71,17 @@ type Driver struct {
 	lastCap  int // highest capability of this kernel
 	networks *network.Stock
 	roots    *roots
-	ready    chan *berth   // berths that may take a sandbox
+	base     int          // berths that are ready when nothing happens
+	ready    chan *berth  // berths that may take a sandbox
+	waiting  atomic.Int32 // starts that wait for one
+	stock    stock
 	closing  chan struct{} // closed by Close
 	cgroupN  atomic.Int64  // last number given to a cgroup
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
 	boxes  map[*box]struct{} // live ones; guarded by mu, as all below
+	berths int               // all that there are
 	closed bool
 }
 
@@ -93,7 +100,7 @@ func New(cfg Config) (*Driver, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &Driver{
-		cfg: cfg, mountNS: -1, userns: -1, self: -1, hostNet: -1,
+		cfg: cfg, vaultNS: -1, lobbyNS: -1, userns: -1, self: -1, hostNet: -1,
 		closing: make(chan struct{}), boxes: make(map[*box]struct{}),
 	}
 	d.roots = &roots{d: d, byKey: make(map[string]*root)}
@@ -130,7 +137,7 @@ func (d *Driver) open() error {
 	if d.vault, err = linux.NewThread(d.openVault); err != nil {
 		return faas.Errorf(faas.Unsupported, "%w", err)
 	}
-	if d.mountNS, err = linux.OpenNamespace(d.vault.TID(), "mnt"); err != nil {
+	if d.vaultNS, err = linux.OpenNamespace(d.vault.TID(), "mnt"); err != nil {
 		return err
 	}
 	if d.dialer, err = linux.NewThread(func() error { return nil }); err != nil {
@@ -160,15 +167,19 @@ func (d *Driver) open() error {
 	d.masks, d.lastCap = findMasks(), linux.LastCapability()
 	d.networks = network.NewStock(2 * runtime.GOMAXPROCS(0))
 
-	n := 4 * runtime.GOMAXPROCS(0)
-	d.ready = make(chan *berth, n)
-	for range n {
-		t, err := linux.NewThread(d.enterBerth)
+	d.base = 4 * runtime.GOMAXPROCS(0)
+	d.stock.open(d)
+	d.ready = make(chan *berth, d.base+d.stock.most)
+	for range d.base {
+		d.berths++
+		b, err := d.newBerth()
 		if err != nil {
 			return faas.Errorf(faas.Unsupported, "%w", err)
 		}
-		b := &berth{thread: t}
-		d.work.Go(func() { d.seat(b) })
+		d.work.Go(func() { d.seat(b, nil) })
+	}
+	if d.stock.most > 0 {
+		d.work.Go(d.stock.refill)
 	}
 	return nil
 }
@@ -233,6 +244,7 @@ func (d *Driver) Close() error {
 	if d.ready != nil {
 		close(d.ready)
 		for b := range d.ready {
+			b.clear()
 			b.thread.Close()
 			errs = append(errs, b.cgroup.Remove())
 		}
@@ -244,11 +256,14 @@ func (d *Driver) Close() error {
 		d.roots.close()
 		d.vault.Close()
 	}
+	if d.lobby != nil {
+		d.lobby.Close()
+	}
 	if d.dialer != nil {
 		d.dialer.Close()
 	}
 	d.closeUserNamespace()
-	for _, fd := range []int{d.mountNS, d.self, d.hostNet} {
+	for _, fd := range []int{d.vaultNS, d.lobbyNS, d.self, d.hostNet} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
@@ -261,6 +276,15 @@ func (d *Driver) Close() error {
 		unlockGeneration(d.lock)
 	}
 	return errors.Join(errs...)
+}
+
+func (d *Driver) isClosing() bool {
+	select {
+	case <-d.closing:
+		return true
+	default:
+		return false
+	}
 }
 
 // live returns the sandboxes that are not stopped.
@@ -285,37 +309,121 @@ func (d *Driver) closeUserNamespace() {
 type berth struct {
 	thread *linux.Thread
 	cgroup *linux.Cgroup
+	blank  *blank // a bare one that has begun here; nil: none
 }
 
 // manners is how long a berth that is not needed yet waits for its next cgroup.
 const manners = 5 * time.Millisecond
 
-// enterBerth is the setup of a berth's thread.
-func (d *Driver) enterBerth() error {
-	if err := linux.JoinMounts(d.mountNS); err != nil {
-		return err
+// newBerth makes a berth, which must be seated.
+func (d *Driver) newBerth() (*berth, error) {
+	t, err := linux.NewThread(func() error {
+		if err := linux.JoinMounts(d.lobbyNS); err != nil {
+			return err
+		}
+		return linux.DropBoundingSet() // of the sandboxes: an execution can give no capability
+	})
+	if err != nil {
+		return nil, err
 	}
-	return linux.DropBoundingSet() // of the sandboxes: an execution can give no capability
+	return &berth{thread: t}, nil
 }
 
-// seat gives b a new cgroup and makes it ready. It is tried until it works or the
-// driver closes: a machine that has no room for a cgroup now may have it later.
+// take returns a berth that is ready, or will be before ctx ends.
+func (d *Driver) take(ctx context.Context) (*berth, error) {
+	select {
+	case at := <-d.ready:
+		return at, nil
+	default:
+	}
+	d.waiting.Add(1)
+	defer d.waiting.Add(-1)
+	select {
+	case at := <-d.ready:
+		return at, nil
+	case <-ctx.Done():
+		return nil, faas.Errorf(faas.Busy, "no place for a sandbox became free in time: %w", context.Cause(ctx))
+	case <-d.closing:
+		return nil, errClosing
+	}
+}
+
+// leave makes at ready for the next sandbox, in the background. left is called
+// when the berth's thread is out of its present cgroup.
+func (d *Driver) leave(at *berth, left func()) {
+	d.work.Go(func() {
+		at.clear()
+		if d.surplus() {
+			at.thread.Close()
+			left()
+			return
+		}
+		d.seat(at, left)
+	})
+}
+
+// surplus reports whether there is a berth too many, and counts it off.
+func (d *Driver) surplus() bool {
+	want := d.base + d.stock.wanted()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.berths <= want {
+		return false
+	}
+	d.berths--
+	return true
+}
+
+// replace makes a berth in the place of one that is now a prepared blank's,
+// unless there are enough.
+func (d *Driver) replace() {
+	want := d.base + d.stock.held()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.berths >= want {
+		return
+	}
+	d.berths++
+	d.work.Go(func() {
+		b, err := d.newBerth()
+		if err != nil {
+			d.cfg.Log.Error("no thread for the next sandbox", "err", err)
+			d.mu.Lock()
+			d.berths--
+			d.mu.Unlock()
+			return
+		}
+		d.seat(b, nil)
+	})
+}
+
+// seat gives b a new cgroup, has a bare blank begin there, and makes it ready. It
+// is tried until it works or the driver closes: a machine that has no room for a
+// cgroup now may have it later. left, if there is one, is called when the berth's
+// thread is out of its present cgroup.
 //
 // While there are enough others it waits a moment, so as not to take the processor
 // from the sandbox that has just been made.
-func (d *Driver) seat(b *berth) {
-	if b.cgroup != nil && len(d.ready) > cap(d.ready)/2 {
+func (d *Driver) seat(b *berth, left func()) {
+	if b.cgroup != nil && len(d.ready) > d.base/2 {
 		select {
 		case <-time.After(manners):
 		case <-d.closing:
 		}
 	}
 	b.cgroup = nil
+	if left == nil {
+		left = func() {}
+	}
 	for try := 0; ; try++ {
 		cg, err := d.cgroups.Make(path.Join(d.cgroup(), strconv.FormatInt(d.cgroupN.Add(1), 10)))
 		if err == nil {
 			if err = cg.Seat(b.thread.TID()); err == nil {
 				b.cgroup = cg
+				left()
+				if d.stock.most > 0 && d.waiting.Load() == 0 && !d.isClosing() { // who waits has no use for a blank
+					d.begin(b)
+				}
 				d.ready <- b
 				return
 			}
@@ -326,6 +434,7 @@ func (d *Driver) seat(b *berth) {
 		}
 		if !d.pause() {
 			b.thread.Close()
+			left()
 			return
 		}
 	}

@@ -43,42 +43,66 @@ func findMasks() []mask {
 	return masks
 }
 
-// stdio is the sandbox's side of its streams.
-type stdio struct{ in, out, err int }
-
 // cwd is AT_FDCWD as an argument.
 var cwd = ^uintptr(99) // -100
 
-// program returns everything that the process of a sandbox does before it is the
-// function's program. root and dev are detached mounts, net is a network
-// namespace or negative, sockets the mount for Spec.Sockets or nil; the descriptors
-// are the daemon's and are copied when the process begins.
-func (d *Driver) program(spec sandbox.Spec, root, dev, net int, sockets *os.File, std stdio) *linux.Program {
-	p := linux.NewProgram()
+// givens are what a process gets by descriptors of the daemon, which it has as
+// its own or shares.
+type givens struct {
+	in, out, err int // its streams
+	root         int // a detached mount; negative: a copy of the one at path in the vault
+	path         string
+	net          int // a network namespace; negative: the daemon's own
+	sockets      int // a detached mount for Spec.Sockets; negative: none
+}
+
+// born is what a process does first, whatever it will be.
+func (d *Driver) born(p *linux.Program) {
+	d.dieWithDaemon(p)
+	p.Do("begin a session", 0, unix.SYS_SETSID)
+}
+
+// prepare makes the process that of spec in all but what it executes: it needs
+// neither Args nor Env. shares says that the process has the daemon's descriptors
+// themselves and not copies.
+func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares bool) {
 	str, fd := p.String, func(n int) uintptr { return uintptr(n) }
 	empty := str("")
 	mount := func(fstype, at string, flags uintptr, data string) {
 		p.Do("mount "+fstype+" at "+at, 0, unix.SYS_MOUNT, str(fstype), str(at), str(fstype), flags, str(data))
 	}
 
-	d.dieWithDaemon(p)
-	p.Do("begin a session", 0, unix.SYS_SETSID)
-	if net >= 0 {
-		p.Do("enter the network", 0, unix.SYS_SETNS, fd(net), unix.CLONE_NEWNET)
+	if shares {
+		p.Do("have descriptors of its own", 0, unix.SYS_UNSHARE, unix.CLONE_FILES)
+	}
+	if g.net >= 0 {
+		p.Do("enter the network", 0, unix.SYS_SETNS, fd(g.net), unix.CLONE_NEWNET)
 	}
 
 	// The root. From umount on nothing of the machine's files can be named.
-	p.Do("mount the root", 0, unix.SYS_MOVE_MOUNT, fd(root), empty, cwd, str(vaultRoot), unix.MOVE_MOUNT_F_EMPTY_PATH)
-	p.Do("enter the root", 0, unix.SYS_CHDIR, str(vaultRoot))
+	if g.root < 0 {
+		p.Do("enter the vault", 0, unix.SYS_SETNS, fd(d.vaultNS), unix.CLONE_NEWNS)
+		p.Do("take the root", linux.SaveResult, unix.SYS_OPEN_TREE, cwd, str(g.path), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		p.Do("leave the vault", 0, unix.SYS_SETNS, fd(d.lobbyNS), unix.CLONE_NEWNS)
+	}
+	p.Do("have mounts of its own", 0, unix.SYS_UNSHARE, unix.CLONE_NEWNS)
+	root, use := fd(g.root), linux.Option(0)
+	if g.root < 0 {
+		root, use = 0, linux.UseResult
+	}
+	p.Do("mount the root", use, unix.SYS_MOVE_MOUNT, root, empty, cwd, str(lobbyRoot), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	p.Do("take /dev", linux.SaveResult, unix.SYS_OPEN_TREE, cwd, str(vaultDev), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	p.Do("enter the root", 0, unix.SYS_CHDIR, str(lobbyRoot))
 	dot := str(".")
 	p.Do("change roots", 0, unix.SYS_PIVOT_ROOT, dot, dot)
 	p.Do("leave the old root", 0, unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
 	slash := str("/")
 	p.Do("enter the new root", 0, unix.SYS_CHDIR, slash)
 
+	p.Do("set the file mode mask", 0, unix.SYS_UMASK, 0o022)
 	mount("proc", "/proc", safeNoExec, "")
 	mount("sysfs", "/sys", safeNoExec|unix.MS_RDONLY, "")
-	p.Do("mount /dev", 0, unix.SYS_MOVE_MOUNT, fd(dev), empty, cwd, str("/dev"), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	p.Do("mount /dev", linux.UseResult, unix.SYS_MOVE_MOUNT, 0, empty, cwd, str("/dev"), unix.MOVE_MOUNT_F_EMPTY_PATH)
 	owner := ",uid=" + strconv.Itoa(d.ids) + ",gid=" + strconv.Itoa(d.ids)
 	mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"+owner)
 	mount("mqueue", "/dev/mqueue", safeNoExec, "")
@@ -88,13 +112,12 @@ func (d *Driver) program(spec sandbox.Spec, root, dev, net int, sockets *os.File
 	for _, dir := range scratches(spec) {
 		scratch(dir, spec.TmpSize)
 	}
-	if sockets != nil {
-		d.mountSockets(p, spec, int(sockets.Fd()))
+	if g.sockets >= 0 {
+		d.mountSockets(p, spec, g.sockets)
 	}
 	d.mask(p)
 
 	p.Do("set the host name", 0, unix.SYS_SETHOSTNAME, str(spec.Hostname), uintptr(len(spec.Hostname)))
-	p.Do("set the file mode mask", 0, unix.SYS_UMASK, 0o022)
 	p.Do("enter the working directory "+spec.Dir, 0, unix.SYS_CHDIR, str(spec.Dir))
 
 	limit := func(what string, resource int, most uint64) {
@@ -112,14 +135,17 @@ func (d *Driver) program(spec sandbox.Spec, root, dev, net int, sockets *os.File
 	d.dropRights(p, spec.User)
 	d.dieWithDaemon(p) // a change of IDs has cleared it
 
-	p.Do("connect standard input", 0, unix.SYS_DUP3, fd(std.in), 0, 0)
-	p.Do("connect standard output", 0, unix.SYS_DUP3, fd(std.out), 1, 0)
-	p.Do("connect standard error", 0, unix.SYS_DUP3, fd(std.err), 2, 0)
-	p.Do("close the other descriptors", 0, unix.SYS_CLOSE_RANGE, 3, 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
+	p.Do("connect standard input", 0, unix.SYS_DUP3, fd(g.in), 0, 0)
+	p.Do("connect standard output", 0, unix.SYS_DUP3, fd(g.out), 1, 0)
+	p.Do("connect standard error", 0, unix.SYS_DUP3, fd(g.err), 2, 0)
+	p.Do("close the other descriptors", 0, unix.SYS_CLOSE_RANGE, 3, 1<<32-1, 0)
 	d.filter.Install(p)
+}
+
+// execute ends the program of a prepared process.
+func execute(p *linux.Program, spec sandbox.Spec) {
 	p.Do("let signals in", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, linux.Pointer(p, new(uint64)), 0, 8)
 	p.Exec(candidates(spec), spec.Args, spec.Env)
-	return p
 }
 
 // mountSockets mounts the directory for sockets. In a directory that was empty a

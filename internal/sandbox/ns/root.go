@@ -19,20 +19,24 @@ import (
 // Where things are in the vault, the private mount namespace of the driver's
 // threads. Names are short because a sandbox can read them in its mountinfo.
 const (
-	vaultDev   = "/dev"  // what every sandbox gets as /dev, read-only
-	vaultRoots = "/r"    // prepared roots
-	vaultLayer = "/l"    // layers, while a root is made of them
-	vaultSkel  = "/s"    // lowest layers: the directories that every root needs
-	vaultUpper = "/u"    // uppers, while a writable root is made
-	vaultRoot  = "/root" // where a sandbox mounts its root in its own copy of the vault
+	vaultDev   = "/dev" // what every sandbox gets as /dev, read-only
+	vaultRoots = "/r"   // prepared roots
+	vaultLayer = "/l"   // layers, while a root is made of them
+	vaultSkel  = "/s"   // lowest layers: the directories that every root needs
+	vaultUpper = "/u"   // uppers, while a writable root is made
 )
+
+// The lobby is the mount namespace where processes begin: it holds /dev as in the
+// vault, and lobbyRoot. A new sandbox's mount namespace is a copy of it, so a
+// process that waits keeps no image.
+const lobbyRoot = "/root" // where a sandbox mounts its root in its own copy of the lobby
 
 // openVault is the setup of the vault's thread.
 func (d *Driver) openVault() error {
 	if err := linux.PrivateRoot(d.cfg.LockDir); err != nil {
 		return err
 	}
-	for _, dir := range []string{vaultDev, vaultRoots, vaultLayer, vaultSkel, vaultUpper, vaultRoot} {
+	for _, dir := range []string{vaultDev, vaultRoots, vaultLayer, vaultSkel, vaultUpper} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -40,14 +44,34 @@ func (d *Driver) openVault() error {
 	return nil
 }
 
-// vaultFiles makes the /dev of all sandboxes. It is done when it is known who
-// owns it.
+// vaultFiles makes the /dev of all sandboxes, and the lobby, where it is seen, too.
+// It is done when it is known who owns it.
 func (d *Driver) vaultFiles() (err error) {
-	d.vault.Do(func() { err = d.makeDev() })
+	var dev int
+	d.vault.Do(func() {
+		if err = d.makeDev(); err == nil {
+			dev, err = linux.CloneTree(vaultDev)
+		}
+	})
 	if err != nil {
 		return fmt.Errorf("make the devices of sandboxes: %w", err)
 	}
-	return nil
+	d.lobby, err = linux.NewThread(func() error {
+		if err := linux.PrivateRoot(d.cfg.LockDir); err != nil {
+			return err
+		}
+		for _, dir := range []string{vaultDev, lobbyRoot} {
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				return err
+			}
+		}
+		return linux.Attach(dev, vaultDev)
+	})
+	if err != nil {
+		return fmt.Errorf("make the place where sandboxes begin: %w", err)
+	}
+	d.lobbyNS, err = linux.OpenNamespace(d.lobby.TID(), "mnt")
+	return err
 }
 
 func (d *Driver) makeDev() error {
@@ -303,7 +327,7 @@ func makeDir(dir string, owner int) error {
 }
 
 // writableRoot returns a detached overlay of r with an upper on a tmpfs of its
-// own, which ends with it. It is called on a berth's thread.
+// own, which ends with it. It is called on the vault's thread.
 func (d *Driver) writableRoot(r *root, id string, size faas.Bytes) (int, error) {
 	at := path.Join(vaultUpper, id)
 	if err := os.Mkdir(at, 0o700); err != nil {

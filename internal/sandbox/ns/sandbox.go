@@ -8,6 +8,7 @@ import (
 	"path"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/linux"
+	"hob/internal/network"
 	"hob/internal/sandbox"
 )
 
@@ -64,15 +66,19 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 		return nil, errClosing
 	}
 	defer d.work.Done()
-	root, err := d.roots.get(spec.Root, d.directories(spec))
+	key := d.stock.key(spec)
+	b, err := d.startPrepared(key, spec)
+	if b == nil && err == nil {
+		b, err = d.start(ctx, spec)
+	}
 	if err != nil {
 		return nil, classify(spec, err)
 	}
-	b, err := d.start(ctx, spec, root)
-	if err != nil {
-		d.roots.put(root)
-		return nil, classify(spec, err)
-	}
+	d.mu.Lock()
+	d.boxes[b] = struct{}{}
+	d.mu.Unlock()
+	d.work.Go(b.watch)
+	d.stock.started(key, spec, b.from)
 	return b, nil
 }
 
@@ -135,7 +141,7 @@ func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
 
 // directories returns what must exist in the root of spec. The directory for
 // sockets is made by the process if it lies in what is mounted when it starts.
-func (d *Driver) directories(spec sandbox.Spec) []string {
+func directories(spec sandbox.Spec) []string {
 	dirs := append([]string{spec.Dir}, spec.Volumes...)
 	if _, scratch := scratchOf(spec, spec.Sockets); spec.Sockets != "" && !scratch {
 		dirs = append(dirs, spec.Sockets)
@@ -164,100 +170,149 @@ func scratches(spec sandbox.Spec) []string {
 	return append(dirs, spec.Volumes...)
 }
 
-// start makes the sandbox in the next ready berth.
-func (d *Driver) start(ctx context.Context, spec sandbox.Spec, root *root) (*box, error) {
-	b := &box{d: d, id: spec.ID, root: root, from: faas.StartOnDemand, hostNet: spec.HostNetwork,
-		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{})}
-	inner, outer, err := pipes()
+// start makes the sandbox in the next berth that is ready, of the bare blank there
+// if there is one.
+func (d *Driver) start(ctx context.Context, spec sandbox.Spec) (*box, error) {
+	b, o, err := d.outfit(spec)
 	if err != nil {
 		return nil, err
 	}
-	b.std = sandbox.Stdio{Stdin: outer[0], Stdout: outer[1], Stderr: outer[2]}
-	std := stdio{int(inner[0].Fd()), int(inner[1].Fd()), int(inner[2].Fd())}
-	defer func() {
-		for _, f := range inner {
-			f.Close()
-		}
-		if err != nil {
-			b.closeStdio()
-		}
-	}()
-	if spec.Sockets != "" {
-		if b.sockets, err = d.socketDir(spec.User); err != nil {
-			return nil, err
-		}
-	}
-
-	flags := linux.CloneFlags(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
-	net := -1
-	if !spec.HostNetwork {
-		n, nerr := d.networks.Take()
-		if nerr != nil {
-			err = nerr
-			return nil, err
-		}
-		defer n.Close()
-		net = n.FD()
-	}
-
-	var at *berth
-	select {
-	case at = <-d.ready:
-	case <-ctx.Done():
-		err = faas.Errorf(faas.Busy, "no place for a sandbox became free in time: %w", context.Cause(ctx))
-		return nil, err
-	case <-d.closing:
-		err = errClosing
+	defer o.release()
+	at, err := d.take(ctx)
+	if err != nil {
+		b.discard()
 		return nil, err
 	}
 	b.cgroup = at.cgroup
-	if err = b.cgroup.Limit(linux.Limits{Memory: int64(spec.Memory), CPU: int64(spec.CPU), PIDs: spec.PIDs}); err == nil {
-		at.thread.Do(func() { err = d.spawn(b, at, spec, net, flags, std) })
+	if err = b.cgroup.Limit(limits(spec)); err == nil {
+		err = d.carryOut(b, at, spec, o.givens)
 	}
-	vacated, made := make(chan struct{}), err == nil
+	d.vacate(at, b, err == nil)
+	if err != nil {
+		b.discard()
+		return nil, err
+	}
+	return b, nil
+}
+
+// carryOut makes the process of b execute its program.
+func (d *Driver) carryOut(b *box, at *berth, spec sandbox.Spec, g givens) error {
+	if bare := at.blank; bare != nil {
+		at.blank = nil
+		p := linux.NewProgram()
+		d.prepare(p, spec, g, true)
+		execute(p, spec)
+		if r := bare.goOn(p); !r.unused() {
+			b.from = faas.StartBare
+			return b.adopt(r)
+		}
+	}
+	p := linux.NewProgram()
+	d.born(p)
+	d.prepare(p, spec, g, false)
+	execute(p, spec)
+	b.from = faas.StartOnDemand
+	return b.adopt(<-d.spawn(at, p, 0))
+}
+
+// adopt takes over the process that was made for b.
+func (b *box) adopt(r spawned) (err error) {
+	if r.err != nil {
+		return r.err
+	}
+	b.process, err = linux.NewProcess(r.pid, r.pidfd)
+	return err
+}
+
+// vacate lets the berth go on when the process of b is made, or will not be.
+func (d *Driver) vacate(at *berth, b *box, made bool) {
+	vacated := make(chan struct{})
 	b.vacated = vacated
-	d.work.Go(func() {
-		d.seat(at)
+	d.leave(at, func() {
 		close(vacated)
 		if !made {
 			b.cgroup.Remove()
 		}
 	})
-	if err != nil {
-		return nil, err
-	}
-	d.mu.Lock()
-	d.boxes[b] = struct{}{}
-	d.mu.Unlock()
-	d.work.Go(b.watch)
-	return b, nil
 }
 
-// spawn makes the process, on the thread of the berth.
-func (d *Driver) spawn(b *box, at *berth, spec sandbox.Spec, net int, flags linux.CloneFlags, std stdio) error {
-	var root int
-	var err error
+// discard releases what b has but for its cgroup, when no process is made of it.
+func (b *box) discard() {
+	b.closeStdio()
+	b.d.roots.put(b.root)
+}
+
+// limits returns the limits of the cgroup of spec.
+func limits(spec sandbox.Spec) linux.Limits {
+	return linux.Limits{Memory: int64(spec.Memory), CPU: int64(spec.CPU), PIDs: spec.PIDs}
+}
+
+// An outfit is what a process is given, until it has its own of it.
+type outfit struct {
+	givens
+	inner [3]*os.File
+	net   *network.Network // nil: the daemon's
+}
+
+// outfit makes a box that lacks a cgroup and a process, and what its process will
+// need.
+func (d *Driver) outfit(spec sandbox.Spec) (b *box, o *outfit, err error) {
+	r, err := d.roots.get(spec.Root, directories(spec))
+	if err != nil {
+		return nil, nil, err
+	}
+	b = &box{
+		d: d, id: spec.ID, root: r, hostNet: spec.HostNetwork,
+		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	o = &outfit{givens: givens{root: -1, path: r.path, net: -1, sockets: -1}}
+	defer func() {
+		if err != nil {
+			o.release()
+			b.discard()
+		}
+	}()
+	inner, outer, err := pipes()
+	if err != nil {
+		return nil, nil, err
+	}
+	b.std = sandbox.Stdio{Stdin: outer[0], Stdout: outer[1], Stderr: outer[2]}
+	o.inner = inner
+	o.in, o.out, o.err = int(inner[0].Fd()), int(inner[1].Fd()), int(inner[2].Fd())
+	if spec.Sockets != "" {
+		if b.sockets, err = d.socketDir(spec.User); err != nil {
+			return nil, nil, err
+		}
+		o.sockets = int(b.sockets.Fd())
+	}
 	if spec.Writable {
-		root, err = d.writableRoot(b.root, path.Base(b.cgroup.Name), spec.TmpSize)
-	} else {
-		root, err = linux.CloneTree(b.root.path)
+		d.vault.Do(func() { o.root, err = d.writableRoot(r, strconv.FormatInt(d.cgroupN.Add(1), 10), spec.TmpSize) })
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	if err != nil {
-		return err
+	if !spec.HostNetwork {
+		if o.net, err = d.networks.Take(); err != nil {
+			return nil, nil, err
+		}
+		o.givens.net = o.net.FD()
 	}
-	defer unix.Close(root)
-	dev, err := linux.CloneTree(vaultDev)
-	if err != nil {
-		return err
+	return b, o, nil
+}
+
+// release closes what the process has its own of by now, or will never have.
+func (o *outfit) release() {
+	for _, f := range o.inner {
+		if f != nil {
+			f.Close()
+		}
 	}
-	defer unix.Close(dev)
-	program := d.program(spec, root, dev, net, b.sockets, std)
-	pid, pidfd, err := program.Spawn(flags, at.cgroup.FD())
-	if err != nil {
-		return err
+	if o.net != nil {
+		o.net.Close()
 	}
-	b.process, err = linux.NewProcess(pid, pidfd)
-	return err
+	if o.root >= 0 {
+		unix.Close(o.root)
+	}
 }
 
 // watch waits for the end of the first process. With it the kernel has ended all
@@ -343,9 +398,11 @@ func (b *box) Usage() sandbox.Usage {
 }
 
 func (b *box) closeStdio() {
-	b.std.Stdin.Close()
-	b.std.Stdout.Close()
-	b.std.Stderr.Close()
+	if b.std.Stdin != nil {
+		b.std.Stdin.Close()
+		b.std.Stdout.Close()
+		b.std.Stderr.Close()
+	}
 	if b.sockets != nil {
 		b.sockets.Close()
 	}

@@ -313,7 +313,9 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 				t.Fatal(err)
 			}
 		}
-		warm()
+		for range 50 { // until what is made ahead is there
+			warm()
+		}
 		before := runtime.NumGoroutine()
 		for range 50 {
 			warm()

@@ -1,0 +1,431 @@
+package ns
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hob/faas"
+	"hob/internal/linux"
+	"hob/internal/sandbox"
+)
+
+// A blank is a process that waits for the steps that make a sandbox of it. A bare
+// one has its namespaces and its cgroup and shares the daemon's descriptors; it
+// knows no image. A prepared one has done all but execute.
+type blank struct {
+	program *linux.Program // that it waits at the end of
+	result  <-chan spawned
+}
+
+// spawned is what became of a process: it comes when the process has executed, or
+// has ended before.
+type spawned struct {
+	pid, pidfd int
+	err        error
+}
+
+// unused reports that the process ended before it did anything of what it was
+// made for, so that another may do it.
+func (r spawned) unused() bool {
+	if e, ok := errors.AsType[*linux.StepError](r.err); ok {
+		return e.Step == "clone"
+	}
+	return errors.Is(r.err, linux.ErrGone)
+}
+
+// spawn has the berth's thread make a process that carries out p. more are flags
+// besides the namespaces.
+func (d *Driver) spawn(at *berth, p *linux.Program, more linux.CloneFlags) <-chan spawned {
+	flags := more | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	result := make(chan spawned, 1)
+	at.thread.Begin(func() {
+		pid, pidfd, err := p.Spawn(flags, at.cgroup.FD())
+		result <- spawned{pid, pidfd, err}
+	})
+	return result
+}
+
+// begin has a bare blank begin in a berth.
+func (d *Driver) begin(at *berth) {
+	p := linux.NewProgram()
+	d.born(p)
+	p.Wait()
+	at.blank = &blank{p, d.spawn(at, p, unix.CLONE_FILES)}
+}
+
+// goOn gives the blank its last steps and returns what became of it.
+func (b *blank) goOn(p *linux.Program) spawned {
+	b.program.Resume(p)
+	return <-b.result
+}
+
+// clear ends the bare blank of a berth, if there is one.
+func (at *berth) clear() {
+	if at.blank != nil {
+		at.blank.goOn(linux.Quit())
+		at.blank = nil
+	}
+}
+
+// A prepared is a prepared blank with the box that it will be.
+type prepared struct {
+	*blank
+	at     *berth
+	box    *box
+	memory int64 // bytes that its cgroup holds
+}
+
+// startPrepared makes the sandbox of a prepared blank, if there is one for key. A
+// blank that is found dead is passed by.
+func (d *Driver) startPrepared(key string, spec sandbox.Spec) (*box, error) {
+	for {
+		p := d.stock.take(key)
+		if p == nil {
+			return nil, nil
+		}
+		last := linux.NewProgram()
+		execute(last, spec)
+		r := p.goOn(last)
+		if r.unused() {
+			p.bury()
+			continue
+		}
+		b := p.box
+		b.id, b.from = spec.ID, faas.StartPrepared
+		err := b.adopt(r)
+		d.vacate(p.at, b, err == nil)
+		if err != nil {
+			b.discard()
+			return nil, err
+		}
+		return b, nil
+	}
+}
+
+// end ends a prepared blank that is not needed.
+func (p *prepared) end() {
+	p.goOn(linux.Quit())
+	p.bury()
+}
+
+// bury releases what a prepared blank had, which has ended.
+func (p *prepared) bury() {
+	p.box.d.vacate(p.at, p.box, false)
+	p.box.discard()
+}
+
+// Bounds of a stock.
+const (
+	stockMemory = 64 << 20        // bytes that all its blanks may hold
+	keptUnused  = 2 * time.Minute // how long blanks are made for what is not started any more
+	sweepEvery  = 5 * time.Second
+)
+
+// A stock keeps prepared blanks for what was started lately. How many it keeps
+// for each follows the rate of starts: a start that finds none raises the number,
+// and blanks that nobody needed between two sweeps lower it. If there is no room,
+// what was started least lately loses a blank first.
+type stock struct {
+	d      *Driver
+	most   int           // blanks at once; 0: there are none, not even bare ones
+	memory int64         // bytes that they may hold
+	wake   chan struct{} // says that a blank may be missing
+
+	mu    sync.Mutex
+	kinds map[string]*kind // guarded by mu, as all below
+	count int              // blanks, with those that are being prepared
+	bytes int64            // that they hold
+}
+
+// A kind is one sort of sandbox: the same in all but ID, arguments and
+// environment. It is guarded by stock.mu.
+type kind struct {
+	spec    sandbox.Spec // without those
+	ready   []*prepared  // the latest last
+	making  int
+	depth   int // blanks that it should have
+	low     int // fewest that were ready since the last sweep
+	used    time.Time
+	failing bool // the last one could not be prepared
+}
+
+func (s *stock) open(d *Driver) {
+	s.d = d
+	s.most = d.cfg.Blanks
+	if s.most == 0 {
+		s.most = 16 * runtime.GOMAXPROCS(0)
+	}
+	s.most = max(s.most, 0)
+	s.memory = stockMemory
+	s.wake = make(chan struct{}, 1)
+	s.kinds = make(map[string]*kind)
+}
+
+// key names the kind of spec, by all its fields but those that a blank does not know.
+func (s *stock) key(spec sandbox.Spec) string {
+	if s.most == 0 {
+		return ""
+	}
+	spec.ID, spec.Args, spec.Env = "", nil, nil
+	return fmt.Sprintf("%#v", spec)
+}
+
+// take takes the latest prepared blank of a kind. Nil: there is none.
+func (s *stock) take(key string) *prepared {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.kinds[key]
+	if k == nil || len(k.ready) == 0 {
+		return nil
+	}
+	return s.remove(k, len(k.ready)-1)
+}
+
+// remove takes a blank out of the stock. The caller holds mu.
+func (s *stock) remove(k *kind, i int) *prepared {
+	p := k.ready[i]
+	k.ready = append(k.ready[:i:i], k.ready[i+1:]...)
+	k.low = min(k.low, len(k.ready))
+	s.count--
+	s.bytes -= p.memory
+	return p
+}
+
+// started tells the stock of a start that worked.
+func (s *stock) started(key string, spec sandbox.Spec, from faas.Start) {
+	if s.most == 0 {
+		return
+	}
+	s.mu.Lock()
+	k := s.kinds[key]
+	switch {
+	case k == nil:
+		spec.ID, spec.Args, spec.Env = "", nil, nil
+		k = &kind{spec: spec, depth: 1}
+		s.kinds[key] = k
+	case from != faas.StartPrepared:
+		k.depth = min(k.depth+1, s.most)
+	}
+	k.used, k.failing = time.Now(), false
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// wanted returns how many blanks all kinds should have, as far as there is room.
+func (s *stock) wanted() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, k := range s.kinds {
+		n += k.depth
+	}
+	return max(min(n, s.most), s.count)
+}
+
+// held returns how many blanks there are, with those that are being prepared.
+func (s *stock) held() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// refill prepares blanks until the driver closes, and ends them then.
+func (s *stock) refill() {
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	defer s.sweep(time.Now().Add(2 * keptUnused))
+	for {
+		k, old, urgent := s.missing()
+		var rest <-chan time.Time
+		var wake <-chan struct{}
+		switch {
+		case k == nil:
+			wake = s.wake
+		case !urgent:
+			rest = time.After(manners) // a sandbox of this kind is starting
+		default:
+			rest = time.After(0)
+		}
+		select {
+		case <-s.d.closing:
+			return
+		case now := <-sweep.C:
+			s.sweep(now)
+			continue
+		case <-wake:
+			continue
+		case <-rest:
+		}
+		at := s.d.spare()
+		if at == nil {
+			select {
+			case <-s.d.closing:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			continue
+		}
+		if old != nil {
+			s.drop(old)
+		}
+		s.add(k, at)
+	}
+}
+
+// missing returns a kind that lacks a blank: the one that was started last. Unless
+// there is room, a kind that was not started for longer loses one, else k is nil.
+func (s *stock) missing() (k, old *kind, urgent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.kinds {
+		if len(c.ready) < c.depth && !c.failing && (k == nil || c.used.After(k.used)) {
+			k = c
+		}
+	}
+	if k == nil {
+		return nil, nil, false
+	}
+	if s.count >= s.most || s.bytes >= s.memory {
+		for _, c := range s.kinds {
+			if len(c.ready) > 0 && c.used.Before(k.used) && (old == nil || c.used.Before(old.used)) {
+				old = c
+			}
+		}
+		if old == nil {
+			return nil, nil, false
+		}
+	}
+	return k, old, len(k.ready) == 0 && k.depth >= hurried
+}
+
+// hurried is the depth from which on a stock that is empty is not filled with
+// manners: starts come faster than that.
+const hurried = 4
+
+// add prepares a blank of kind k in a berth. One that cannot be prepared is not
+// tried again before the next start of this kind, which says why.
+func (s *stock) add(k *kind, at *berth) {
+	s.mu.Lock()
+	s.count++
+	s.mu.Unlock()
+	s.d.replace()
+	p, err := s.d.prepareBlank(at, k.spec)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.count--
+		k.failing = true
+		s.d.cfg.Log.Debug("a blank could not be prepared", "err", err)
+		return
+	}
+	k.ready = append(k.ready, p)
+	s.bytes += p.memory
+}
+
+// drop ends the oldest blank of a kind.
+func (s *stock) drop(k *kind) {
+	s.mu.Lock()
+	var p *prepared
+	if len(k.ready) > 0 {
+		p = s.remove(k, 0)
+	}
+	s.mu.Unlock()
+	if p != nil {
+		p.end()
+	}
+}
+
+// sweep ends the blanks that are not needed any more, and those that are dead.
+func (s *stock) sweep(now time.Time) {
+	var ended []*prepared
+	s.mu.Lock()
+	for key, k := range s.kinds {
+		switch {
+		case now.Sub(k.used) > keptUnused:
+			k.depth = 0
+			delete(s.kinds, key)
+		case k.low > 0:
+			k.depth = max(1, k.depth-(k.low+1)/2)
+		}
+		for i := len(k.ready) - 1; i >= 0; i-- {
+			if len(k.ready) > k.depth || len(k.ready[i].result) > 0 {
+				ended = append(ended, s.remove(k, i))
+			}
+		}
+		k.low = len(k.ready)
+	}
+	s.mu.Unlock()
+	for _, p := range ended {
+		p.end()
+	}
+}
+
+// spare returns a berth for a blank, if starts can do without it.
+func (d *Driver) spare() *berth {
+	if d.waiting.Load() > 0 || len(d.ready) <= d.base/4 {
+		return nil
+	}
+	select {
+	case at := <-d.ready:
+		return at
+	default:
+		return nil
+	}
+}
+
+// prepareBlank prepares a blank of spec, which has no ID, arguments or environment.
+func (d *Driver) prepareBlank(at *berth, spec sandbox.Spec) (*prepared, error) {
+	b, o, err := d.outfit(spec)
+	if err != nil {
+		cg := at.cgroup
+		d.leave(at, func() { cg.Remove() })
+		return nil, err
+	}
+	defer o.release()
+	b.cgroup = at.cgroup
+	p := &prepared{at: at, box: b}
+	if err = b.cgroup.Limit(limits(spec)); err == nil {
+		steps := linux.NewProgram()
+		if bare := at.blank; bare != nil {
+			at.blank = nil
+			d.prepare(steps, spec, o.givens, true)
+			steps.Wait()
+			bare.program.Resume(steps)
+			p.blank = &blank{steps, bare.result}
+		} else {
+			d.born(steps)
+			d.prepare(steps, spec, o.givens, false)
+			steps.Wait()
+			p.blank = &blank{steps, d.spawn(at, steps, 0)}
+		}
+		err = p.settle()
+	}
+	if err != nil {
+		p.bury()
+		return nil, err
+	}
+	p.memory = b.cgroup.Memory()
+	return p, nil
+}
+
+// settle waits until the blank waits. It sleeps meanwhile: nobody waits for it.
+func (p *prepared) settle() error {
+	for wait := 300 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
+		select {
+		case r := <-p.result:
+			return r.err
+		case <-time.After(wait):
+			if p.program.Waiting() {
+				return nil
+			}
+		}
+	}
+}
