@@ -113,7 +113,7 @@ A first function, as root and beside a server that "hob serve" has started:
 	}
 	add(groupFunctions, newCreate(c), newUpdate(c), newLs(c), newInspect(c), newRm(c), newCall(c), newCalls(c), newLogs(c), newPs(c), newTop(c), newApp(c))
 	add(groupImages, newImage(c), newPull(c))
-	add(groupServer, newServe(c), newConfig(c), newDoctor(c), newBench(c), newContext(c), newVersion(c))
+	add(groupServer, newServe(c), newConfig(c), newDoctor(c), newBench(c), newBenchFunction(c), newContext(c), newVersion(c))
 	root.AddCommand(newExitTopic(), newServerTopic())
 	root.SetHelpCommand(newHelp())
 	root.SetHelpCommandGroupID(groupServer)

@@ -1,0 +1,3 @@
+module example/event
+
+go 1.24

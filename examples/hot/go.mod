@@ -1,0 +1,3 @@
+module example/hot
+
+go 1.24

@@ -1,0 +1,3 @@
+module example/json
+
+go 1.24
