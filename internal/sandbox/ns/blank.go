@@ -147,9 +147,8 @@ type stock struct {
 type kind struct {
 	spec    sandbox.Spec // without those
 	ready   []*prepared  // the latest last
-	making  int
-	depth   int // blanks that it should have
-	low     int // fewest that were ready since the last sweep
+	depth   int          // blanks that it should have
+	low     int          // fewest that were ready since the last sweep
 	used    time.Time
 	failing bool // the last one could not be prepared
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -436,6 +437,11 @@ func TestDaemonsDeathEndsItsSandboxes(t *testing.T) {
 	cmd.Process.Kill()
 	cmd.Wait()
 	gone(t, pid)
+	// Bare and prepared blanks wait in its cgroups, too.
+	until(t, "all its processes but the frozen one have ended", func() bool {
+		left := d.cgroups.Open(path.Join(d.cfg.CgroupParent, "dead")).Processes()
+		return len(left) == 0 || len(left) == 1 && left[0] == frozen
+	})
 	if err := d.Reap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -481,6 +487,7 @@ func victim(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	stocked(t, d, spec(t, "prog"), 1)
 	fmt.Printf("sandboxes %d %d\n", b.(*box).process.PID, frozen.(*box).process.PID)
 	select {} // until killed
 }
