@@ -57,6 +57,9 @@ func (d *Default) Exchange(ctx context.Context, req *faas.Request, w http.Respon
 		return out, err
 	}
 	d.process = p
+	if out.Start = p.Start(); out.Start != "" {
+		w.Header().Set(HeaderStart, string(out.Start))
+	}
 	x := &exchange{Process: p, w: w, control: http.NewResponseController(w), req: req, exited: make(chan struct{}), uploaded: make(chan struct{})}
 	err = x.run(ctx)
 	out.Run = time.Since(started)
@@ -84,19 +87,7 @@ func (d *Default) explain(x *exchange, err error) error {
 	if !errors.Is(err, errExit) {
 		return err
 	}
-	var why string
-	switch {
-	case x.exit.OOM:
-		why = fmt.Sprintf("killed: over its %v memory limit", d.Memory)
-	case x.exit.Signal != "":
-		why = "killed by " + x.exit.Signal
-	default:
-		why = fmt.Sprintf("exit code %d", x.exit.Code)
-	}
-	if words := x.LastWords(); words != "" {
-		why += ": " + words
-	}
-	return faas.Errorf(faas.FuncFailed, "%s", why)
+	return faas.Errorf(faas.FuncFailed, "%s", ending(x.Process, x.exit, d.Memory))
 }
 
 // exchange is one call spoken to one process. Some goroutines work on it, and
@@ -253,8 +244,10 @@ func (x *exchange) upload(ctx context.Context, stdin *input) error {
 	}
 }
 
-func (x *exchange) bodied() bool {
-	return x.req.Size != 0 && x.req.Body != nil && x.req.Body != http.NoBody
+func (x *exchange) bodied() bool { return bodied(x.req) }
+
+func bodied(req *faas.Request) bool {
+	return req.Size != 0 && req.Body != nil && req.Body != http.NoBody
 }
 
 // unread decides the Kind of an error of reading the body.
@@ -275,13 +268,19 @@ func (x *exchange) finish() {
 		}
 	default:
 	}
-	if err := x.control.SetReadDeadline(time.Now()); err != nil { // no connection
-		if body, ok := x.req.Body.(io.Closer); ok {
+	breakBody(x.w, x.req)
+	<-x.uploaded
+	closeAfter(x.w)
+}
+
+// breakBody makes a read of the body that waits for the caller, and every later
+// one, fail.
+func breakBody(w http.ResponseWriter, req *faas.Request) {
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now()); err != nil { // no connection
+		if body, ok := req.Body.(io.Closer); ok {
 			body.Close()
 		}
 	}
-	<-x.uploaded
-	closeAfter(x.w)
 }
 
 // closeAfter makes the server close the connection of w after the answer, with

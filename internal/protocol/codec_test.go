@@ -1,0 +1,208 @@
+package protocol
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"hob/faas"
+)
+
+// readOurs reads a response as an exchange does.
+func readOurs(raw io.Reader, bodiless bool) (h head, header http.Header, body []byte, err error) {
+	b := reader{src: raw, buf: make([]byte, 512)}
+	if err := b.readHead(bodiless); err != nil {
+		return b.head, nil, nil, err
+	}
+	header = http.Header{}
+	b.head.copyTo(header)
+	h = b.head
+	for {
+		p, err := b.next()
+		if err != nil {
+			if !b.done {
+				return h, nil, nil, err
+			}
+			return h, header, body, nil
+		}
+		body = append(body, p...)
+	}
+}
+
+// readTheirs reads the same with net/http.
+func readTheirs(raw []byte, bodiless bool) (*http.Response, []byte, error) {
+	r := bufio.NewReader(bytes.NewReader(bytes.TrimLeft(raw, " \t\r\n")))
+	req := &http.Request{Method: http.MethodGet}
+	if bodiless {
+		req.Method = http.MethodHead
+	}
+	for {
+		resp, err := http.ReadResponse(r, req)
+		if err != nil {
+			return nil, nil, err
+		}
+		if resp.StatusCode < 200 {
+			for b, err := r.Peek(1); err == nil && isSpace(b[0]); b, err = r.Peek(1) {
+				r.Discard(1)
+			}
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		return resp, body, err
+	}
+}
+
+var responses = []string{
+	"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+	"HTTP/1.1 200 OK\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\nhello and more",
+	"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+	"\r\n HTTP/1.1 201 Created\r\nx-a: 1\r\nX-A:  2 \r\nContent-Length: 0\r\n\r\n",
+	"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world\r\n0\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
+	"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n",
+	"HTTP/1.1 304\r\n\r\n",
+	"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nto the end",
+	"HTTP/1.1 200 OK\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\n\r\nto the end",
+	"HTTP/1.1 200 OK\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+	"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\na",
+	"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+	"HTTP/2 200\r\n\r\n",
+	"hello",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n",
+	"HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 0\r\n\r\n",
+	"HTTP/1.1 200 OK\r\n folded\r\nContent-Length: 0\r\n\r\n",
+}
+
+// FuzzResponse: what we accept net/http accepts, and reads the same.
+func FuzzResponse(f *testing.F) {
+	for _, r := range responses {
+		f.Add([]byte(r), false)
+	}
+	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), true)
+	f.Fuzz(func(t *testing.T, raw []byte, bodiless bool) {
+		ours, header, body, err := readOurs(bytes.NewReader(raw), bodiless)
+		slow, header2, body2, err2 := readOurs(iotest.OneByteReader(bytes.NewReader(raw)), bodiless)
+		if (err == nil) != (err2 == nil) || err == nil && (ours.status != slow.status || !bytes.Equal(body, body2) || len(header) != len(header2)) {
+			t.Fatalf("whole: %v %q, byte by byte: %v %q", err, body, err2, body2)
+		}
+		if err != nil {
+			return
+		}
+		resp, theirs, err := readTheirs(raw, bodiless)
+		if err != nil {
+			t.Fatalf("accepted as status %d with body %q; net/http says %v", ours.status, body, err)
+		}
+		if resp.StatusCode != ours.status || !bytes.Equal(theirs, body) {
+			t.Fatalf("status %d, body %q; net/http has %d, %q", ours.status, body, resp.StatusCode, theirs)
+		}
+		for name, values := range resp.Header {
+			if isHop(name) && name != "Content-Length" || contains(ours.named, name) || strings.HasPrefix(name, "Hob-") || name == "Content-Length" && ours.status == 204 || name == "Cache-Control" {
+				continue
+			}
+			if !slices.Equal(header[name], values) {
+				t.Fatalf("header %s is %q; net/http has %q", name, header[name], values)
+			}
+			delete(header, name)
+		}
+		delete(header, "Cache-Control")
+		if len(header) > 0 {
+			t.Fatalf("header %v is not in net/http's %v", header, resp.Header)
+		}
+	})
+}
+
+// FuzzRequest: what we write net/http reads back, whatever the caller put in it.
+func FuzzRequest(f *testing.F) {
+	f.Add("GET", "/a?b=c", "X-A", "1", []byte("body"), true)
+	f.Add("POST", "", "X-A", "1\r\nEvil: 2", []byte(""), false)
+	f.Add("G T", "/a b", "Content-Length", "7", []byte("body"), false)
+	f.Add("PUT", "/", "Transfer-Encoding", "chunked", []byte("body"), true)
+	f.Add("HEAD", "/x", "Connection", "X-B, close", []byte(""), false)
+	f.Add("GET", "/x", "Fn_Call-ID", "mine", []byte(""), false)
+	f.Fuzz(func(t *testing.T, method, target, name, value string, body []byte, chunked bool) {
+		req := &faas.Request{
+			Call: "c1", Method: method, Target: target, URL: "http://h" + target, Header: http.Header{name: {value}},
+			Body: bytes.NewReader(body), Size: int64(len(body)), Deadline: time.Unix(1, 0),
+			Env: []string{name + "=" + value},
+		}
+		if chunked {
+			req.Size = -1
+		}
+		for _, write := range []func([]byte, *faas.Request) ([]byte, error){appendPlain, appendIron, appendCall} {
+			if _, err := req.Body.(io.Seeker).Seek(0, 0); err != nil {
+				t.Fatal(err)
+			}
+			b, err := write(nil, req)
+			if err != nil {
+				if faas.KindOf(err) != faas.Invalid {
+					t.Fatalf("error %v of kind %q", err, faas.KindOf(err))
+				}
+				continue
+			}
+			var wire bytes.Buffer
+			x := &turn{life: &life{ended: make(chan struct{})}, to: &wire, req: req, w: nil, out: new([]byte), uploaded: make(chan struct{}), cut: func() {}}
+			x.upload(appendLength(b, req.Size), req.Size)
+			raw := wire.Bytes()
+			r := bufio.NewReader(bytes.NewReader(raw))
+			got, err := http.ReadRequest(r)
+			if err != nil {
+				if _, bad := url.ParseRequestURI(target); bad != nil || method == http.MethodConnect {
+					continue // for the function to refuse
+				}
+				t.Fatalf("net/http does not read %q: %v", raw, err)
+			}
+			back, err := io.ReadAll(got.Body)
+			if err != nil || !bytes.Equal(back, body) || r.Buffered() > 0 {
+				t.Fatalf("body %q came back as %q with %d bytes behind it, %v, from %q", body, back, r.Buffered(), err, raw)
+			}
+			if got.Host != "localhost" || len(got.TransferEncoding) > 0 != chunked {
+				t.Fatalf("host %q, encoding %v from %q", got.Host, got.TransferEncoding, raw)
+			}
+			if id := got.Header.Get("Fn-Call-Id") + got.Header.Get("Task-ID"); id != "c1" && isToken(name) && !strings.EqualFold(name, "fn-call-id") {
+				t.Fatalf("the id of the call is %q in %q", id, raw)
+			}
+			for k, v := range got.Header {
+				if k == http.CanonicalHeaderKey(name) && len(v) == 1 && !isHop(k) && !isOurs(k) && !contains(v, "trailers") {
+					want := strings.Trim(string(appendField(nil, "", value)[2:len(value)+2]), " \t")
+					if v[0] != want && k != "Task-Id" {
+						t.Fatalf("header %s of %q came back as %q", k, value, v)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestHeadIsWrittenAsTheFunctionKnowsIt(t *testing.T) {
+	req := &faas.Request{
+		Call: "c1", Method: "PUT", Target: "/x?y=1", URL: "http://hob/x?y=1", Size: 3, Deadline: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC),
+		Header: http.Header{"Connection": {"X-Hop"}, "X-Hop": {"1"}, "Keep-Alive": {"1"}, "X-Hop2": {"a\r\nb"}, "Fn_deadline": {"never"}, "Te": {"trailers"}},
+		Env:    []string{"METHOD=PUT", "HEADER_X=a b", "BAD NAME=1", "BAD=a\nb", "Content-Length=9"},
+	}
+	const (
+		plain = "PUT /x?y=1 HTTP/1.1\r\nHost: localhost\r\nX-Hop2: a  b\r\nTe: trailers\r\n" +
+			"Fn-Call-Id: c1\r\nFn_call_id: c1\r\nHob-Call-Id: c1\r\nFn-Method: PUT\r\nFn_method: PUT\r\n" +
+			"Fn-Request-Url: http://hob/x?y=1\r\nFn_request_url: http://hob/x?y=1\r\n" +
+			"Fn-Deadline: 2026-01-02T03:04:05.006Z\r\nFn_deadline: 2026-01-02T03:04:05.006Z\r\nHob-Deadline: 2026-01-02T03:04:05.006Z\r\n"
+		iron = "GET / HTTP/1.1\r\nHost: localhost\r\nMETHOD: PUT\r\nHEADER_X: a b\r\nTask-ID: c1\r\n"
+		call = "POST /call HTTP/1.1\r\nHost: localhost\r\nX-Hop2: a  b\r\nTe: trailers\r\nFn-Call-Id: c1\r\nFn-Deadline: 2026-01-02T03:04:05.006Z\r\n"
+	)
+	for _, tt := range []struct {
+		write func([]byte, *faas.Request) ([]byte, error)
+		want  string
+	}{{appendPlain, plain}, {appendIron, iron}, {appendCall, call}} {
+		if got, err := tt.write(nil, req); err != nil || string(got) != tt.want {
+			t.Errorf("head %q, %v, want %q", got, err, tt.want)
+		}
+	}
+}
