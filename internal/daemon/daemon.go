@@ -65,7 +65,7 @@ type Daemon struct {
 	registry *registry.Server
 	catalog  *catalog.Catalog
 	logs     *logs.Store
-	memory   *capacity.Node
+	capacity *capacity.Node
 	launcher *launch.Launcher
 	pool     *pool.Set
 	invoker  *invoke.Invoker
@@ -160,9 +160,16 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 			return nil, err
 		}
 	}
-	d.memory = capacity.New(total)
+	cpus := cfg.CPUs
+	if cpus == 0 {
+		cpus = faas.CPU(1000 * runtime.NumCPU())
+	}
+	d.capacity = capacity.New(faas.Resources{Memory: total, CPU: cpus})
 	d.launcher = &launch.Launcher{Images: d.images, Driver: d.driver, Caps: d.caps, Logs: d.logs, PullTimeout: cfg.PullTimeout, Log: log}
-	d.pool = &pool.Set{Start: d.startSandbox, Memory: d.memory, Log: log}
+	d.pool = &pool.Set{
+		Start: d.startSandbox, Capacity: d.capacity, Log: log,
+		MaxCalls: cfg.MaxConcurrency, MaxWaiting: cfg.MaxWaiting, FreezeAfter: cfg.FreezeAfter,
+	}
 	d.onClose(func() error { d.pool.Close(); return nil })
 	d.invoker = &invoke.Invoker{Pool: d.pool, Images: d.launcher, Apps: d.catalog, Journal: d.logs, Log: log}
 	d.health = &health{dir: cfg.Data, least: cfg.LeastFreeDisk, logs: d.logs.Fault}
@@ -181,8 +188,8 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 }
 
 // startSandbox is how the pool starts one.
-func (d *Daemon) startSandbox(ctx context.Context, fn faas.Function) (pool.Conn, error) {
-	conn, err := d.launcher.Start(ctx, fn)
+func (d *Daemon) startSandbox(ctx context.Context, need pool.Need, died func()) (pool.Conn, error) {
+	conn, err := d.launcher.Start(ctx, need.App, need.Function, died)
 	if err != nil {
 		return nil, err // not a nil *Conn in an interface
 	}
@@ -211,7 +218,7 @@ func (d *Daemon) openDriver(ctx context.Context) (err error) {
 	case d.cfg.Driver == "fake":
 		d.driver = fake.New(fake.Builtin())
 	default:
-		d.driver, err = ns.New(ns.Config{Generation: strings.ToLower(faas.NewID()), CgroupParent: d.cfg.CgroupParent, Log: d.log})
+		d.driver, err = ns.New(ns.Config{Generation: strings.ToLower(faas.NewID()), CgroupParent: d.cfg.CgroupParent, Blanks: d.cfg.Blanks, Log: d.log})
 	}
 	if err != nil {
 		return err
@@ -290,6 +297,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.registry.Run(gctx) })
 	g.Go(func() error { return d.health.watch(gctx) })
 	g.Go(func() error { return d.collect(gctx) })
+	g.Go(func() error { return d.renew(gctx) })
 	g.Go(func() error { return served(d.server.Serve(d.tcp)) })
 	g.Go(func() error { return served(d.local.Serve(d.socket)) })
 	d.log.Info("ready", "node", d.Addr(), "driver", d.caps.Driver, "took", time.Since(d.started).Round(time.Millisecond))
@@ -369,7 +377,7 @@ func (d *Daemon) node() core.Node {
 	return core.Node{
 		Version: d.version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Driver: d.caps.Driver, CgroupVersion: d.caps.CgroupVersion, UserNamespaces: d.caps.UserNamespaces, Notes: d.caps.Notes,
-		CPUs: faas.CPU(1000 * runtime.NumCPU()), Memory: d.memory.Total(), Reserved: d.memory.Reserved(),
+		CPUs: faas.CPU(1000 * runtime.NumCPU()), Memory: d.capacity.Total().Memory, Reserved: d.capacity.Total().Memory - d.capacity.Free().Memory,
 		Waiting: len(d.pool.Waiting()), Started: d.started, Listen: d.Addr(),
 	}
 }

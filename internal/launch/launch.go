@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -23,8 +24,6 @@ import (
 	"hob/internal/image"
 	"hob/internal/protocol"
 	"hob/internal/sandbox"
-
-	"io"
 )
 
 // Logs keeps what functions write to standard error.
@@ -71,36 +70,31 @@ func (l *Launcher) Ready(ctx context.Context, fn faas.Function) error {
 	return nil
 }
 
-// Start makes what one call of fn needs up to the moment when its environment is
-// known: the process itself is started by the exchange. The caller closes the
-// Conn.
-func (l *Launcher) Start(ctx context.Context, fn faas.Function) (protocol.Conn, error) {
+// Start makes what calls of fn need. Of a hot format the process runs and takes
+// calls when Start returns, and died is called when it has ended by itself. Of the
+// default format it is all up to the moment when the environment of the call is
+// known: the process is started by the exchange. The caller closes the Conn.
+func (l *Launcher) Start(ctx context.Context, app faas.App, fn faas.Function, died func()) (*Conn, error) {
 	root, err := l.Images.RootFS(ctx, fn.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("image %s of function %s: %w", fn.Image, fn.Name, err)
 	}
+	c := &Conn{launcher: l, root: root}
 	spec, err := l.spec(fn, root)
+	if err == nil && fn.Format.Hot() {
+		err = c.startHot(ctx, app, fn, spec, died)
+	} else if err == nil {
+		c.Conn = &protocol.Default{Memory: fn.Memory, Start: func(ctx context.Context, req *faas.Request, env []string) (protocol.Process, error) {
+			spec.ID = strings.ToLower(req.Call)
+			spec.Env = environment(spec, env)
+			return l.start(ctx, fn, spec, req.Call)
+		}}
+	}
 	if err != nil {
 		root.Release()
 		return nil, err
 	}
-	c := &conn{root: root}
-	c.Memory = fn.Memory
-	c.Default.Start = func(ctx context.Context, req *faas.Request, env []string) (protocol.Process, error) {
-		return l.start(ctx, fn, spec, req, env)
-	}
 	return c, nil
-}
-
-// conn releases the image when the sandbox is gone.
-type conn struct {
-	protocol.Default
-	root *image.RootFS
-}
-
-func (c *conn) Close() error {
-	defer c.root.Release()
-	return c.Default.Close()
 }
 
 // spec is what is known of a sandbox of fn before its call.
@@ -112,6 +106,9 @@ func (l *Launcher) spec(fn faas.Function, root *image.RootFS) (sandbox.Spec, err
 		Args:     args(fn, cfg), Env: cfg.Env, Dir: cmp.Or(fn.Workdir, cfg.Workdir),
 		Memory: fn.Memory, CPU: fn.CPU, TmpSize: fn.TmpSize,
 		Writable: fn.Writable, Volumes: cfg.Volumes, HostNetwork: fn.Network == "host",
+	}
+	if fn.Format == faas.FormatHTTPStream {
+		s.Sockets = protocol.ListenerDir
 	}
 	if len(s.Args) == 0 {
 		return s, faas.Errorf(faas.Invalid, "function %s has no command, and neither has its image %s: give one behind the image", fn.Name, fn.Image)
@@ -165,57 +162,31 @@ func hostname(name string) string {
 	return strings.TrimRight(host[:min(len(host), 63)], "-")
 }
 
-// defaultPath is the PATH of images that set none, as Docker has it.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// environment lays env over that of the image and over what every process has. A
-// later value of a name wins; each name is there once.
-func environment(spec sandbox.Spec, env []string) []string {
-	home := "/"
-	if spec.User.UID == 0 {
-		home = "/root"
-	}
-	all := slices.Concat([]string{"PATH=" + defaultPath, "HOME=" + home, "HOSTNAME=" + spec.Hostname}, spec.Env, env)
-	at := make(map[string]int, len(all))
-	out := all[:0]
-	for _, e := range all {
-		name, _, _ := strings.Cut(e, "=")
-		if i, there := at[name]; there {
-			out[i] = e
-			continue
-		}
-		at[name] = len(out)
-		out = append(out, e)
-	}
-	return out
-}
-
-// start starts the process of one call.
-func (l *Launcher) start(ctx context.Context, fn faas.Function, spec sandbox.Spec, req *faas.Request, env []string) (protocol.Process, error) {
-	spec.ID = strings.ToLower(req.Call)
-	spec.Env = environment(spec, env)
+// start starts a process, for one call or, without one, for many.
+func (l *Launcher) start(ctx context.Context, fn faas.Function, spec sandbox.Spec, call string) (*process, error) {
 	if fn.StartTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, fn.StartTimeout, faas.Errorf(faas.TimedOut, "the sandbox did not start within %v", fn.StartTimeout))
 		defer cancel()
 	}
 	p := &process{
-		launcher: l,
-		info:     faas.Sandbox{ID: spec.ID, App: fn.App, Function: fn.Name, Call: req.Call, State: "starting", Started: time.Now()},
-		log:      l.Logs.Writer(fn.ID, req.Call, "stderr"),
-		said:     make(chan struct{}),
+		launcher: l, function: fn.ID,
+		info: faas.Sandbox{ID: spec.ID, App: fn.App, Function: fn.Name, Format: fn.Format, Started: time.Now()},
+		said: make(chan struct{}),
+	}
+	if call != "" {
+		p.begin(&call)
 	}
 	l.add(p)
 	box, err := l.Driver.Start(ctx, spec)
 	if err != nil {
 		l.remove(p)
-		p.log.Close()
 		return nil, fmt.Errorf("start function %s: %w", fn.Name, err)
 	}
 	l.mu.Lock()
-	p.box, p.info.State = box, "busy"
+	p.box = box
 	l.mu.Unlock()
-	go p.listen() // ends when standard error does, which Close sees to
+	p.listen(fn.Format == faas.FormatHTTPStream || fn.Format == faas.FormatPort)
 	return p, nil
 }
 
@@ -243,11 +214,13 @@ func (l *Launcher) Live() []faas.Sandbox {
 	boxes := make([]sandbox.Sandbox, len(live))
 	for i, p := range live {
 		infos[i], boxes[i] = p.info, p.box
+		infos[i].State, infos[i].Call, infos[i].Calls = p.state()
 	}
 	l.mu.Unlock()
 	for i, box := range boxes {
 		if box != nil {
 			u := box.Usage()
+			infos[i].Start = box.Start()
 			infos[i].Memory, infos[i].PeakMemory, infos[i].CPUTime, infos[i].Processes = u.Memory, u.PeakMemory, u.CPUTime, u.Processes
 		}
 	}

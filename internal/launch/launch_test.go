@@ -120,7 +120,7 @@ func (r *rig) unpinned(t *testing.T, fn faas.Function) bool {
 // call carries out one call of fn and closes its sandbox.
 func (r *rig) call(t *testing.T, fn faas.Function, env ...string) (answer string, err error) {
 	t.Helper()
-	c, err := r.Start(t.Context(), fn)
+	c, err := r.Start(t.Context(), testApp, fn, nil)
 	if err != nil {
 		return "", err
 	}
@@ -183,6 +183,16 @@ func (w *logWriter) Close() error {
 	defer w.l.mu.Unlock()
 	w.l.open--
 	return nil
+}
+
+// peek is said while logs are open.
+func (l *logs) peek(key string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lines[key] == nil {
+		return ""
+	}
+	return l.lines[key].String()
 }
 
 func (l *logs) said(t *testing.T, key string) string {
@@ -320,7 +330,7 @@ func TestUser(t *testing.T) {
 func TestImageIsPinnedUntilClose(t *testing.T) {
 	r := newRig(t, succeed)
 	fn := r.image(t, v1.Config{Cmd: []string{"prog"}})
-	c, err := r.Start(t.Context(), fn)
+	c, err := r.Start(t.Context(), testApp, fn, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +384,7 @@ func TestMissingImageIsNotFound(t *testing.T) {
 		t.Errorf("an image that is there is not ready: %v", err)
 	}
 	fn.Digest = "sha256:" + strings.Repeat("0", 64)
-	if _, err := r.Start(t.Context(), fn); faas.KindOf(err) != faas.NotFound || !strings.HasPrefix(err.Error(), "image hob.local/test:1 of function resize: ") {
+	if _, err := r.Start(t.Context(), testApp, fn, nil); faas.KindOf(err) != faas.NotFound || !strings.HasPrefix(err.Error(), "image hob.local/test:1 of function resize: ") {
 		t.Errorf("start: %v", err)
 	}
 	if err := r.Ready(t.Context(), fn); err == nil || !strings.HasPrefix(err.Error(), "image hob.local/test:1 of function resize: ") {
@@ -420,7 +430,7 @@ func TestLiveShowsWhatRuns(t *testing.T) {
 	})
 	slow := &slowDriver{Driver: r.Driver, starting: make(chan struct{}), release: make(chan struct{})}
 	r.Driver = slow
-	c, err := r.Start(t.Context(), r.image(t, v1.Config{Cmd: []string{"prog"}}))
+	c, err := r.Start(t.Context(), testApp, r.image(t, v1.Config{Cmd: []string{"prog"}}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -530,7 +540,7 @@ func TestCloseEndsAProcessThatGoesOn(t *testing.T) {
 		p.Stderr.WriteString("bye\n")
 		return 0
 	})
-	c, err := r.Start(t.Context(), r.image(t, v1.Config{Cmd: []string{"prog"}}))
+	c, err := r.Start(t.Context(), testApp, r.image(t, v1.Config{Cmd: []string{"prog"}}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hob/faas"
@@ -25,9 +27,15 @@ const (
 type process struct {
 	launcher *Launcher
 	box      sandbox.Sandbox // set once, under launcher.mu
-	info     faas.Sandbox    // guarded by launcher.mu
-	log      io.WriteCloser
-	said     chan struct{} // closed when standard error has ended
+	info     faas.Sandbox    // not changed
+	function string          // ID
+	said     chan struct{}   // closed when all that it wrote for the log is there
+
+	ready  atomic.Bool            // it takes calls
+	frozen atomic.Bool            //
+	uses   atomic.Int32           // calls in it now
+	calls  atomic.Int32           // that it was given
+	call   atomic.Pointer[string] // the latest; what it writes belongs to it
 
 	mu    sync.Mutex
 	words []byte // the end of standard error; guarded by mu
@@ -65,21 +73,100 @@ func (p *process) Usage() (peak faas.Bytes, cpu time.Duration) {
 	return u.PeakMemory, u.CPUTime
 }
 
-// listen brings standard error to the log and keeps its end.
-func (p *process) listen() {
-	defer close(p.said)
-	defer p.log.Close()
+func (p *process) Start() faas.Start { return p.box.Start() }
+
+func (p *process) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	return p.box.Dial(ctx, network, addr)
+}
+
+func (p *process) Unread() (stdin, stdout int) {
+	std := p.box.Stdio()
+	if in, ok := std.Stdin.(sandbox.Pipe); ok {
+		stdin = in.Unread()
+	}
+	if out, ok := std.Stdout.(sandbox.Pipe); ok {
+		stdout = out.Unread()
+	}
+	return stdin, stdout
+}
+
+// begin and end count a call.
+func (p *process) begin(call *string) {
+	p.call.Store(call)
+	p.uses.Add(1)
+	p.calls.Add(1)
+}
+
+func (p *process) end() { p.uses.Add(-1) }
+
+// state is what users see of it.
+func (p *process) state() (state, call string, calls int) {
+	calls = int(p.calls.Load())
+	if c := p.call.Load(); c != nil && p.uses.Load() > 0 {
+		call = *c
+	}
+	switch {
+	case p.box == nil || p.info.Format.Hot() && !p.ready.Load():
+		state = "starting"
+	case p.uses.Load() > 0:
+		state = "busy"
+	case p.frozen.Load():
+		state = "frozen"
+	default:
+		state = "idle"
+	}
+	return state, call, calls
+}
+
+// listen brings standard error to the log and keeps its end; and standard output,
+// if that is no answer. What it begins ends with the streams, which Close sees to.
+func (p *process) listen(stdout bool) {
+	var streams sync.WaitGroup
+	streams.Go(func() { p.hear(p.box.Stdio().Stderr, "stderr") })
+	if stdout {
+		streams.Go(func() { p.hear(p.box.Stdio().Stdout, "stdout") })
+	}
+	go func() {
+		streams.Wait()
+		close(p.said)
+	}()
+}
+
+// hear brings one stream to the log, each line under the latest call.
+func (p *process) hear(stream io.Reader, name string) {
+	var log io.WriteCloser
+	var of *string
 	buf := make([]byte, 4<<10)
 	for {
-		n, err := p.box.Stdio().Stderr.Read(buf)
+		n, err := stream.Read(buf)
 		if n > 0 {
-			p.remember(buf[:n])
-			_, _ = p.log.Write(buf[:n]) // what the log cannot keep, it counts itself
+			if name == "stderr" {
+				p.remember(buf[:n])
+			}
+			if call := p.call.Load(); log == nil || call != of {
+				if log != nil {
+					log.Close()
+				}
+				of = call
+				log = p.launcher.Logs.Writer(p.function, callOf(call), name)
+			}
+			_, _ = log.Write(buf[:n]) // what the log cannot keep, it counts itself
 		}
 		if err != nil {
+			if log != nil {
+				log.Close()
+			}
 			return
 		}
 	}
+}
+
+// callOf is the ID of a call, or none before the first.
+func callOf(call *string) string {
+	if call == nil {
+		return ""
+	}
+	return *call
 }
 
 func (p *process) remember(b []byte) {

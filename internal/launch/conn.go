@@ -1,0 +1,100 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"hob/faas"
+	"hob/internal/image"
+	"hob/internal/protocol"
+	"hob/internal/sandbox"
+)
+
+// Conn is a sandbox that can serve calls: package pool says how it is used.
+type Conn struct {
+	protocol.Conn
+	launcher *Launcher
+	root     *image.RootFS // released when the sandbox is gone
+
+	process *process      // of a hot format; else nil
+	watched chan struct{} // closed when nobody waits for the end of process any more
+}
+
+// startHot starts the process and waits until it takes calls.
+func (c *Conn) startHot(ctx context.Context, app faas.App, fn faas.Function, spec sandbox.Spec, died func()) error {
+	spec.ID = strings.ToLower(faas.NewID())
+	spec.Env = environment(spec, hotEnvironment(app, fn))
+	begin := time.Now()
+	p, err := c.launcher.start(ctx, fn, spec, "")
+	if err != nil {
+		return err
+	}
+	if fn.StartTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, begin.Add(fn.StartTimeout), faas.Errorf(faas.TimedOut, "function %s was not ready within its start timeout of %v", fn.Name, fn.StartTimeout))
+		defer cancel()
+	}
+	if c.Conn, err = protocol.Open(ctx, fn, p); err != nil {
+		return errors.Join(err, p.Close())
+	}
+	p.ready.Store(true)
+	c.process, c.watched = p, make(chan struct{})
+	go func() {
+		defer close(c.watched)
+		p.box.Wait(context.Background()) // returns at the latest when the sandbox is stopped
+		died()
+	}()
+	return nil
+}
+
+// Exchange implements protocol.Conn.
+func (c *Conn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
+	if c.process != nil {
+		c.process.begin(&req.Call)
+		defer c.process.end()
+	}
+	return c.Conn.Exchange(ctx, req, w)
+}
+
+// Start tells what a hot sandbox was made from.
+func (c *Conn) Start() faas.Start {
+	if c.process == nil {
+		return ""
+	}
+	return c.process.Start()
+}
+
+// errNoFreezer is why nothing is frozen on some nodes.
+var errNoFreezer = errors.New("this node cannot freeze sandboxes")
+
+// Freeze makes the sandbox stand still. It returns what memory it holds on to.
+func (c *Conn) Freeze() (faas.Bytes, error) {
+	f, ok := c.process.box.(sandbox.Freezer)
+	if !ok || !c.launcher.Caps.Freezer {
+		return 0, errNoFreezer
+	}
+	if err := f.Freeze(); err != nil {
+		return 0, err
+	}
+	c.process.frozen.Store(true)
+	return c.process.box.Usage().Memory, nil
+}
+
+// Thaw lets the sandbox go on.
+func (c *Conn) Thaw() error {
+	c.process.frozen.Store(false)
+	return c.process.box.(sandbox.Freezer).Thaw()
+}
+
+// Close ends the sandbox and returns when nothing of it is left.
+func (c *Conn) Close() error {
+	defer c.root.Release()
+	err := c.Conn.Close()
+	if c.watched != nil {
+		<-c.watched
+	}
+	return err
+}
