@@ -23,7 +23,8 @@ those of the journal, which keeps the last 7 days (a setting of the server).
 
 START is what a call found: a hot sandbox, or what one was made from for it (a
 prepared blank, a bare one, or nothing: on demand). ENDED is how its process
-ended, and of a call that waits its place in line and what it waits for.`,
+ended, or if that goes on its status, and of a call that waits its place in line
+and what it waits for.`,
 		Example: `  hob calls
   hob calls resizer --state failed --limit 10
   hob calls inspect 01K9ZZ8N2R6W0V5T3YQ4XH7JGM`,
@@ -86,7 +87,7 @@ func runCalls(ctx context.Context, c *cli, filter client.CallFilter) error {
 // startOf is what a call found, in words.
 func startOf(s faas.Start) string { return orDash(strings.ReplaceAll(string(s), "_", " ")) }
 
-// ended says how the process of a call ended, or why there was none.
+// ended says how a call ended: its process, or if that goes on its answer.
 func ended(call client.Call) string {
 	switch {
 	case call.Waiting != "" && call.State == faas.CallQueued:
@@ -99,6 +100,8 @@ func ended(call client.Call) string {
 		return "exit " + count(*call.ExitCode)
 	case call.Error != nil:
 		return string(call.Error.Kind)
+	case call.Status != 0:
+		return "status " + count(call.Status)
 	}
 	return "-"
 }

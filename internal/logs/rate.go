@@ -26,7 +26,7 @@ type Rate struct {
 }
 
 // Rates returns, by the ID of the function, how often calls ended in the last 10
-// seconds, the present one not counted. P50 is of the latest calls that
+// seconds. P50 is of the latest calls that
 // succeeded, at most 128, from the moment they were accepted; 0 if there are
 // none. A function without calls in that time is not in it.
 func (s *Store) Rates() map[string]Rate {
@@ -95,7 +95,7 @@ func (m *meter) count(now time.Time, call faas.Call) {
 
 func (m *meter) rate(now time.Time) Rate {
 	second := now.Unix()
-	within := func(at int64) bool { return at < second && second-at <= rateWindow }
+	within := func(at int64) bool { return second-at <= rateWindow }
 	var calls, failed int
 	for _, s := range m.seconds {
 		if within(s.at) {
@@ -105,11 +105,12 @@ func (m *meter) rate(now time.Time) Rate {
 	}
 	var took []time.Duration
 	for _, s := range m.samples {
-		if within(s.at) || s.at == second {
+		if within(s.at) {
 			took = append(took, s.took)
 		}
 	}
-	r := Rate{PerSecond: float64(calls) / rateWindow, Failed: float64(failed) / rateWindow}
+	seconds := rateWindow + float64(now.Nanosecond())/1e9 // the present one has only begun
+	r := Rate{PerSecond: float64(calls) / seconds, Failed: float64(failed) / seconds}
 	if len(took) > 0 {
 		slices.Sort(took)
 		r.P50 = took[len(took)/2]
