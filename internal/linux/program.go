@@ -46,12 +46,13 @@ type gate struct {
 	first   *op // it goes on with; written before open
 }
 
-// NewProgram returns an empty program. It must be on the heap, where memory does
+// NewProgram returns an empty program with room for about so many steps; there may
+// be more. It must be on the heap, where memory does
 // not move: the kernel and the new process know its addresses as plain numbers.
 //
 //go:noinline
-func NewProgram() *Program {
-	return &Program{ops: make([]op, 0, 128), steps: make([]string, 0, 128)}
+func NewProgram(steps int) *Program {
+	return &Program{ops: make([]op, 0, steps), steps: make([]string, 0, steps)}
 }
 
 // op is one system call as the assembly reads it. Its layout is known there.

@@ -49,7 +49,7 @@ func begin(t *testing.T, th *Thread, p *Program, flags CloneFlags, cgroup int) *
 }
 
 func TestProgramExecutes(t *testing.T) {
-	p := NewProgram()
+	p := NewProgram(8)
 	p.Exec([]string{"/does/not/exist", "/bin/sh"}, []string{"sh", "-c", "exit $N"}, []string{"N=7"})
 	e, err := spawn(t, p)
 	if err != nil || e.Code != 7 || e.Signal != 0 {
@@ -58,7 +58,7 @@ func TestProgramExecutes(t *testing.T) {
 }
 
 func TestProgramStopsAtTheFailedStep(t *testing.T) {
-	p := NewProgram()
+	p := NewProgram(8)
 	p.Do("ignored", IgnoreError, unix.SYS_CHDIR, p.String("/no"))
 	p.Do("enter /nowhere", 0, unix.SYS_CHDIR, p.String("/nowhere"))
 	p.Exec([]string{"/bin/true"}, []string{"true"}, nil)
@@ -73,7 +73,7 @@ func TestExecFailureTellsOfTheFileThatExists(t *testing.T) {
 	if err := os.WriteFile(file, []byte("text"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := NewProgram()
+	p := NewProgram(8)
 	p.Exec([]string{"/no/a", file, "/no/b"}, []string{"x"}, nil)
 	_, err := spawn(t, p)
 	if errno, ok := ExecFailed(err); !ok || errno != unix.EACCES {
@@ -82,7 +82,7 @@ func TestExecFailureTellsOfTheFileThatExists(t *testing.T) {
 }
 
 func TestResultOfAStepCanBeUsed(t *testing.T) {
-	p := NewProgram()
+	p := NewProgram(8)
 	p.Do("open", SaveResult, unix.SYS_OPENAT, ^uintptr(99), p.String("/dev/null"), unix.O_RDONLY)
 	p.Do("dup", UseResult, unix.SYS_DUP3, 0, 77, 0)
 	p.Do("same", MustBeZero, unix.SYS_FCNTL, 77, unix.F_GETFD)
@@ -100,7 +100,7 @@ func TestSignalEndsAProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer th.Close()
-	p := NewProgram()
+	p := NewProgram(8)
 	p.Exec([]string{"/bin/sleep"}, []string{"sleep", "60"}, nil)
 	proc := begin(t, th, p, 0, -1)
 	if err := proc.Signal(unix.SIGKILL); err != nil {
@@ -119,7 +119,7 @@ func TestChildrenDieWithTheirThread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := NewProgram()
+	p := NewProgram(8)
 	p.Do("die with the parent", 0, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	p.Exec([]string{"/bin/sleep"}, []string{"sleep", "60"}, nil)
 	proc := begin(t, th, p, 0, -1)
@@ -149,7 +149,7 @@ func BenchmarkSpawnTrue(b *testing.B) {
 	}
 	defer th.Close()
 	for b.Loop() {
-		p := NewProgram()
+		p := NewProgram(8)
 		p.Exec([]string{"/bin/true"}, []string{"true"}, nil)
 		var pid, fd int
 		th.Do(func() { pid, fd, err = p.Spawn(0, -1) })
@@ -188,7 +188,7 @@ func TestProcessIsBornInACgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer th.Close()
-	p := NewProgram()
+	p := NewProgram(8)
 	p.Exec([]string{"/bin/sleep"}, []string{"sleep", "60"}, nil)
 	proc := begin(t, th, p, unix.CLONE_NEWNS|unix.CLONE_NEWPID, g.FD())
 	pid := proc.PID
@@ -248,7 +248,7 @@ func arrived(t *testing.T, p *Program) {
 
 func TestProcessWaitsForMoreSteps(t *testing.T) {
 	for _, early := range []bool{false, true} {
-		first, second, third := NewProgram(), NewProgram(), NewProgram()
+		first, second, third := NewProgram(8), NewProgram(8), NewProgram(8)
 		first.Wait()
 		second.Do("enter /tmp", 0, unix.SYS_CHDIR, second.String("/tmp"))
 		second.Wait()
@@ -274,7 +274,7 @@ func TestProcessWaitsForMoreSteps(t *testing.T) {
 }
 
 func TestStepThatFailsAfterAWaitIsNamed(t *testing.T) {
-	first, second := NewProgram(), NewProgram()
+	first, second := NewProgram(8), NewProgram(8)
 	first.Do("fine", 0, unix.SYS_GETPID)
 	first.Wait()
 	second.Do("fine, too", 0, unix.SYS_GETPID)
@@ -289,7 +289,7 @@ func TestStepThatFailsAfterAWaitIsNamed(t *testing.T) {
 }
 
 func TestWaitingProcessIsEnded(t *testing.T) {
-	p := NewProgram()
+	p := NewProgram(8)
 	p.Wait()
 	result := wait(t, p, 0)
 	arrived(t, p)
@@ -300,7 +300,7 @@ func TestWaitingProcessIsEnded(t *testing.T) {
 }
 
 func TestKilledWhileWaitingIsNoExecution(t *testing.T) {
-	p := NewProgram()
+	p := NewProgram(8)
 	p.Do("tell", 0, unix.SYS_PRCTL, unix.PR_SET_NAME, p.String("hobwaits"))
 	p.Wait()
 	result := wait(t, p, 0)

@@ -21,7 +21,7 @@ func NewUserNamespace(base, count uint32) (int, error) {
 	defer unix.Close(pipe[0])
 	release := func() { unix.Close(pipe[1]) }
 
-	p := NewProgram()
+	p := NewProgram(8)
 	buf := new([8]byte)
 	p.Do("close the writing end", 0, unix.SYS_CLOSE, uintptr(pipe[1]))
 	p.Do("wait", 0, unix.SYS_READ, uintptr(pipe[0]), Pointer(p, buf), uintptr(len(buf)))

@@ -2,8 +2,8 @@ package ns
 
 import (
 	"errors"
-	"fmt"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -52,7 +52,7 @@ func (d *Driver) spawn(at *berth, p *linux.Program, more linux.CloneFlags) <-cha
 
 // begin has a bare blank begin in a berth.
 func (d *Driver) begin(at *berth) {
-	p := linux.NewProgram()
+	p := linux.NewProgram(8)
 	d.born(p)
 	p.Wait()
 	at.blank = &blank{p, d.spawn(at, p, unix.CLONE_FILES)}
@@ -88,7 +88,7 @@ func (d *Driver) startPrepared(key string, spec sandbox.Spec) (*box, error) {
 		if p == nil {
 			return nil, nil
 		}
-		last := linux.NewProgram()
+		last := linux.NewProgram(8)
 		execute(last, spec)
 		r := p.goOn(last)
 		if r.unused() {
@@ -165,13 +165,38 @@ func (s *stock) open(d *Driver) {
 	s.kinds = make(map[string]*kind)
 }
 
-// key names the kind of spec, by all its fields but those that a blank does not know.
+// key names the kind of spec, by all its fields but those that a blank does not
+// know. It is made for each start, and so not by package fmt.
 func (s *stock) key(spec sandbox.Spec) string {
 	if s.most == 0 {
 		return ""
 	}
-	spec.ID, spec.Args, spec.Env = "", nil, nil
-	return fmt.Sprintf("%#v", spec)
+	key := make([]byte, 0, 512)
+	text := func(list ...string) {
+		key = append(strconv.AppendInt(key, int64(len(list)), 10), ':')
+		for _, s := range list {
+			key = append(append(strconv.AppendInt(key, int64(len(s)), 10), ':'), s...)
+		}
+	}
+	number := func(n int64) { key = append(strconv.AppendInt(key, n, 10), ';') }
+	flag := func(b bool) { key = append(strconv.AppendBool(key, b), ';') }
+	text(spec.Hostname, spec.Root.Key, spec.Dir, spec.Sockets)
+	text(spec.Root.Layers...)
+	text(spec.Volumes...)
+	number(int64(spec.User.UID))
+	number(int64(spec.User.GID))
+	number(int64(len(spec.User.Groups)))
+	for _, g := range spec.User.Groups {
+		number(int64(g))
+	}
+	number(int64(spec.Memory))
+	number(int64(spec.CPU))
+	number(int64(spec.PIDs))
+	number(int64(spec.Files))
+	number(int64(spec.TmpSize))
+	flag(spec.Writable)
+	flag(spec.HostNetwork)
+	return string(key)
 }
 
 // take takes the latest prepared blank of a kind. Nil: there is none.
@@ -392,7 +417,7 @@ func (d *Driver) prepareBlank(at *berth, spec sandbox.Spec) (*prepared, error) {
 	b.cgroup = at.cgroup
 	p := &prepared{at: at, box: b}
 	if err = b.cgroup.Limit(limits(spec)); err == nil {
-		steps := linux.NewProgram()
+		steps := linux.NewProgram(stepsOfStart)
 		if bare := at.blank; bare != nil {
 			at.blank = nil
 			d.prepare(steps, spec, o.givens, true)

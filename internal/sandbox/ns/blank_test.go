@@ -92,7 +92,7 @@ func TestStartReportsItsBlank(t *testing.T) {
 // TestSandboxOfABlankIsLikeAnyOther compares what a process sees of itself.
 func TestSandboxOfABlankIsLikeAnyOther(t *testing.T) {
 	s := spec(t, "sh", "-c", `id; pwd; hostname; ls -l /proc/self/fd | sed 's/.* //;s/[0-9]*//g' ; cut -d' ' -f 5- /proc/self/mountinfo | sed 's/ - / /'
-grep -vE 'ctxt|^(Pid|Tgid|PPid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm|Rss|Hug|Cpus|Mems|Sig[QP]|Shd|THP|untag|Core|x86)' /proc/self/status; ulimit -a; echo "$@"; env; cat /proc/self/cgroup | cut -d: -f3; ls -la /tmp /dev`, "sh", "x", "y z")
+grep -vE 'ctxt|^(Pid|Tgid|PPid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm|Rss|Hug|Cpus|Mems|Sig[QP]|Shd|THP|untag|Core|x86)' /proc/self/status; ulimit -a; echo "$@"; env; cat /proc/self/cgroup | cut -d: -f3; stat -c "%A %u %g %n" /tmp/* /dev/*`, "sh", "x", "y z")
 	s.Sockets, s.Volumes, s.Dir, s.User.Groups = "/tmp/iofs", []string{"/data"}, "/srv", []uint32{7, 9}
 	layer(t)
 	for _, applet := range []string{"sed", "cut", "env", "sort"} {

@@ -56,6 +56,9 @@ type givens struct {
 	sockets      int // a detached mount for Spec.Sockets; negative: none
 }
 
+// stepsOfStart is about how many steps a whole start has.
+const stepsOfStart = 128
+
 // born is what a process does first, whatever it will be.
 func (d *Driver) born(p *linux.Program) {
 	d.dieWithDaemon(p)

@@ -199,7 +199,7 @@ func (d *Driver) start(ctx context.Context, spec sandbox.Spec) (*box, error) {
 func (d *Driver) carryOut(b *box, at *berth, spec sandbox.Spec, g givens) error {
 	if bare := at.blank; bare != nil {
 		at.blank = nil
-		p := linux.NewProgram()
+		p := linux.NewProgram(stepsOfStart)
 		d.prepare(p, spec, g, true)
 		execute(p, spec)
 		if r := bare.goOn(p); !r.unused() {
@@ -207,7 +207,7 @@ func (d *Driver) carryOut(b *box, at *berth, spec sandbox.Spec, g givens) error 
 			return b.adopt(r)
 		}
 	}
-	p := linux.NewProgram()
+	p := linux.NewProgram(stepsOfStart)
 	d.born(p)
 	d.prepare(p, spec, g, false)
 	execute(p, spec)
