@@ -13,6 +13,7 @@ type Request struct {
 	URL    string // as the caller wrote it, absolute; with its query
 	Target string // path and query that a function which speaks HTTP is asked for; "": "/"
 	Route  string // path inside the app that was matched, if any
+	Caller string // IP address of the caller; "": not known
 	Header http.Header
 	Params map[string]string // path parameters
 	Body   io.Reader         // never nil; read once

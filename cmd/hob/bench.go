@@ -245,13 +245,14 @@ func (d *benchDaemon) hob(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// function makes a function of a program file, under the name of the file.
-func (d *benchDaemon) function(ctx context.Context, file, name string, flags ...string) error {
+// function makes a function of a program file, which gets args.
+func (d *benchDaemon) function(ctx context.Context, file, name string, flags []string, args ...string) error {
 	image := "bench/" + filepath.Base(file)
 	if err := d.hob(ctx, "image", "build", "-t", image, file); err != nil {
 		return err
 	}
-	return d.hob(ctx, slices.Concat([]string{"create", "--name", name}, flags, []string{"hob.local/" + image})...)
+	create := slices.Concat([]string{"create", "--name", name}, flags, []string{"hob.local/" + image})
+	return d.hob(ctx, append(create, args...)...)
 }
 
 // copies makes n functions like one that is there.
@@ -288,7 +289,7 @@ func (b *bench) startWithMany(ctx context.Context) error {
 	}
 	tiny, err := b.program("tiny", tinyProgram(runtime.GOARCH))
 	if err == nil {
-		err = d.function(ctx, tiny, "tiny")
+		err = d.function(ctx, tiny, "tiny", nil)
 	}
 	if err == nil {
 		err = d.copies(ctx, "tiny", 1000, client.Settings{})

@@ -39,7 +39,7 @@ func (b *bench) cold(ctx context.Context) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, d.stop()) }()
-		if err := d.function(ctx, tiny, "tiny"); err != nil {
+		if err := d.function(ctx, tiny, "tiny", nil); err != nil {
 			return err
 		}
 		ours = append(ours, &freshCalls{daemon: d, name: way.name})

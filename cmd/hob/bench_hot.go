@@ -41,7 +41,7 @@ func (b *bench) hot(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
 	for _, format := range []faas.Format{faas.FormatHTTP, faas.FormatHTTPStream} {
-		if err := d.function(ctx, b.self, string(format), "--format", string(format), "--entrypoint", "/"+filepath.Base(b.self), "--", "bench-function"); err != nil {
+		if err := d.function(ctx, b.self, string(format), []string{"--format", string(format)}, "bench-function"); err != nil {
 			return err
 		}
 	}
@@ -235,7 +235,7 @@ func (b *bench) hotCopies(ctx context.Context, d *benchDaemon, n int, memory str
 	if err != nil {
 		return err
 	}
-	if err := d.function(ctx, file, "tinyhot", "--format", "http"); err != nil {
+	if err := d.function(ctx, file, "tinyhot", []string{"--format", "http"}); err != nil {
 		return err
 	}
 	bytes, err := faas.ParseBytes(memory)

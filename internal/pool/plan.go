@@ -518,7 +518,8 @@ func (p *plan) match() {
 	for l := range p.lines {
 		l.skipped = false
 	}
-	blocked := false // somebody waits for capacity: nobody after it may reserve any
+	blocked := false           // somebody waits for capacity: nobody after it may reserve any
+	var missing faas.Resources // what they all wait for
 	for {
 		l := p.next()
 		if l == nil {
@@ -536,17 +537,19 @@ func (p *plan) match() {
 		case s == nil && !p.worthStarting(l):
 			l.skipped = true
 			p.wake(p.now + l.start) // then it is known better
-		case blocked:
-			l.skipped = true
-		case s != nil:
-			if blocked = !p.reserve(l, s, needs(&l.fn).Minus(s.charge)); !blocked {
-				s.charge = needs(&l.fn)
-				p.give(l, s)
-			}
+		case s != nil && !blocked && p.capacity.TryReserve(needs(&l.fn).Minus(s.charge)):
+			s.charge = needs(&l.fn)
+			p.give(l, s)
+		case s == nil && !blocked && p.capacity.TryReserve(needs(&l.fn)):
+			p.startOne(l)
 		default:
-			if blocked = !p.reserve(l, nil, needs(&l.fn)); !blocked {
-				p.startOne(l)
+			blocked, l.skipped = true, true
+			more := needs(&l.fn)
+			if s != nil {
+				more = more.Minus(s.charge)
 			}
+			missing = missing.Plus(more)
+			p.makeRoom(missing, s)
 		}
 	}
 	if !blocked && len(p.warm) > 0 {
@@ -620,17 +623,12 @@ func (p *plan) worthStarting(l *pool) bool {
 	return run*time.Duration(len(l.waiting)-covered)/time.Duration(serving) > l.start
 }
 
-// reserve reserves capacity for l, for a start or to thaw one of its slots. When
-// there is not enough, other idle slots are stopped, the longest idle first, until
-// there will be.
-func (p *plan) reserve(l *pool, thaws *slot, r faas.Resources) bool {
-	if p.capacity.TryReserve(r) {
-		return true
-	}
-	l.skipped = true
-	short := r.Minus(p.capacity.Free()).Minus(p.going)
+// makeRoom stops idle slots, the longest idle first, until there will be so much
+// that nobody has. thaws is a slot that somebody waits for.
+func (p *plan) makeRoom(missing faas.Resources, thaws *slot) {
+	short := missing.Minus(p.capacity.Free()).Minus(p.going)
 	if short.Memory <= 0 && short.CPU <= 0 {
-		return false // it comes
+		return // it comes
 	}
 	idle := p.sorted()
 	slices.SortStableFunc(idle, func(a, b *slot) int { return cmp.Compare(a.since, b.since) })
@@ -641,11 +639,10 @@ func (p *plan) reserve(l *pool, thaws *slot, r faas.Resources) bool {
 		if short.Memory > 0 && s.charge.Memory > 0 || short.CPU > 0 && s.charge.CPU > 0 {
 			p.leave(s)
 			if short = short.Minus(s.charge); short.Memory <= 0 && short.CPU <= 0 {
-				break
+				return
 			}
 		}
 	}
-	return false
 }
 
 // sorted returns the slots in the order they were started.

@@ -33,6 +33,9 @@ type process struct {
 	dir     string   // of the sockets it listens on
 	port    int      // it listens on, of format port
 
+	listener net.Listener  // of that port
+	ready    chan struct{} // closed when the two above are set
+
 	stdin, stdout *os.File // the other ends
 	keepOut       bool     // the program's end of stdout outlives it, as if a child held it
 
@@ -44,7 +47,7 @@ type process struct {
 }
 
 func start(run program) *process {
-	p := &process{ended: make(chan struct{}), returned: make(chan struct{})}
+	p := &process{ready: make(chan struct{}), ended: make(chan struct{}), returned: make(chan struct{})}
 	var err, err2 error
 	p.in, p.stdin, err = os.Pipe()
 	p.stdout, p.out, err2 = os.Pipe()

@@ -49,6 +49,10 @@ func Open(ctx context.Context, fn faas.Function, p Process) (Conn, error) {
 	switch fn.Format {
 	case faas.FormatHTTP:
 		return openHTTP(fn, p), nil
+	case faas.FormatJSON, faas.FormatCloudEvent:
+		return openObject(fn, p), nil
+	case faas.FormatPort:
+		return openPort(ctx, fn, p)
 	case faas.FormatHTTPStream:
 		return openStream(ctx, fn, p)
 	}

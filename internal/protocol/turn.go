@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -430,6 +431,9 @@ func (t *turn) broken(err error) error {
 		return cause
 	}
 	if m, ok := errors.AsType[malformed](err); ok {
+		if strings.HasPrefix(string(m), "invalid json") { // the words of Fn v1
+			return faas.Errorf(faas.FuncFailed, "%w", m)
+		}
 		return faas.Errorf(faas.FuncFailed, "the function answered with %w", m)
 	}
 	if errors.Is(err, ErrHeaderTooLarge) {

@@ -207,7 +207,16 @@ func (s *stock) take(key string) *prepared {
 	if k == nil || len(k.ready) == 0 {
 		return nil
 	}
+	defer s.nudge()
 	return s.remove(k, len(k.ready)-1)
+}
+
+// nudge wakes the refill: a blank may be missing.
+func (s *stock) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it will look anyway
+	}
 }
 
 // remove takes a blank out of the stock. The caller holds mu.
@@ -237,10 +246,7 @@ func (s *stock) started(key string, spec sandbox.Spec, from faas.Start) {
 	}
 	k.used, k.failing = time.Now(), false
 	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default: // it is awake
-	}
+	s.nudge()
 }
 
 // wanted returns how many blanks all kinds should have, as far as there is room.

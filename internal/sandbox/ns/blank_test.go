@@ -27,10 +27,10 @@ func until(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// stocked waits until there are n prepared blanks for what s is.
+// stocked waits until there are n prepared blanks, or more, for what s is.
 func stocked(t *testing.T, d *Driver, s sandbox.Spec, n int) {
 	t.Helper()
-	until(t, "a blank is prepared", func() bool { return len(blanksOf(t, d, s)) == n })
+	until(t, "a blank is prepared", func() bool { return len(blanksOf(t, d, s)) >= n })
 }
 
 func blanksOf(t *testing.T, d *Driver, s sandbox.Spec) []*prepared {
