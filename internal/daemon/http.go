@@ -52,7 +52,6 @@ func (d *Daemon) handler(own *core.Server, guarded bool) http.Handler {
 	mux.HandleFunc("GET /healthz", d.health.alive)
 	mux.HandleFunc("GET /readyz", d.health.ready)
 	mux.HandleFunc("GET /version", d.answerVersion)
-	mux.Handle("/api/apps/{app}/functions/{function}/call", ours)
 	mux.Handle("/", manage(ours))
 
 	pushes := manage(d.registry.Handler())
@@ -60,6 +59,10 @@ func (d *Daemon) handler(own *core.Server, guarded bool) http.Handler {
 		// Names of images may hold what a ServeMux takes for a path to be cleaned.
 		if strings.HasPrefix(r.URL.Path, "/v2/") && d.registry.Match(r) {
 			pushes.ServeHTTP(w, r)
+			return
+		}
+		if core.IsCall(r) { // the rest of its path is for the function, as it is
+			ours.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)

@@ -215,6 +215,9 @@ func (s *Store) Get(ref string) (Image, error) {
 	return s.image(st, e), nil
 }
 
+// Has reports whether the image with this digest is on the node.
+func (s *Store) Has(digest string) bool { return s.state.Load().images[digest] != nil }
+
 // minPrefix is how many digits of a digest can stand for it.
 const minPrefix = 4
 

@@ -54,9 +54,8 @@ type Invoker struct {
 
 // live is a call that has not ended.
 type live struct {
-	call  *faas.Call              // guarded by Invoker.mu, as all below
-	end   context.CancelCauseFunc // ends what it does now
-	ended error                   // why end was called; nil: it was not
+	call *faas.Call // guarded by Invoker.mu
+	end  context.CancelCauseFunc
 }
 
 // NewCall returns the record of a call that begins now.
@@ -78,21 +77,30 @@ var errDraining = faas.Errorf(faas.Busy, "this node is shutting down")
 // ctx ends when the caller leaves. A call that has not begun is then over. One
 // that has goes on to its end if only so its sandbox can serve another.
 func (i *Invoker) Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
+	caller := ctx
+	if detached(fn.Format) {
+		ctx = context.WithoutCancel(ctx)
+	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	if err := i.enter(call, end); err != nil {
 		return err
 	}
-	outcome, err := i.run(ctx, fn, call, req, w)
+	outcome, err := i.run(ctx, caller, fn, call, req, w)
 	i.leave(call, outcome, err)
 	return err
 }
 
-// run is the straight line: image, environment, slot, exchange.
-func (i *Invoker) run(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
+// detached reports whether an exchange has to be finished when its caller has
+// left: a sandbox that is spoken to over one stream is of no more use else.
+func detached(f faas.Format) bool { return f.Hot() && f != faas.FormatPort }
+
+// run is the straight line: image, environment, slot, exchange. caller ends when
+// the caller leaves, ctx when the call is to end.
+func (i *Invoker) run(ctx, caller context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
 	var none faas.Outcome
 	begin := time.Now()
-	if err := i.Images.Ready(ctx, fn); err != nil {
+	if err := i.Images.Ready(caller, fn); err != nil {
 		return none, err
 	}
 	pulled := time.Now()
@@ -106,11 +114,12 @@ func (i *Invoker) run(ctx context.Context, fn faas.Function, call *faas.Call, re
 			return none, err // it will not be smaller after a wait
 		}
 	}
-	wait, cancel := context.WithTimeoutCause(ctx, fn.Wait, faas.Errorf(faas.TimedOut, "it waited %v", fn.Wait))
-	defer cancel()
 	need := pool.Need{App: app, Function: fn}
 	for try := 1; ; try++ {
-		slot, err := i.Pool.Acquire(wait, &need, call.ID)
+		slot, hot := i.Pool.Take(&need)
+		if !hot {
+			slot, err = i.acquire(ctx, caller, &need, call.ID, pulled.Add(fn.Wait))
+		}
 		got := time.Now()
 		i.change(call, func(c *faas.Call) { c.Image, c.Queue = pulled.Sub(begin), got.Sub(pulled) })
 		if err != nil {
@@ -121,7 +130,7 @@ func (i *Invoker) run(ctx context.Context, fn faas.Function, call *faas.Call, re
 		if outcome.Start == "" {
 			outcome.Start = slot.Start()
 		}
-		if err != nil && outcome.Again && try < tries && ctx.Err() == nil {
+		if err != nil && outcome.Again && try < tries && caller.Err() == nil && ctx.Err() == nil {
 			continue // its sandbox ended before it had any of the request: the next one serves it
 		}
 		if err != nil {
@@ -131,6 +140,29 @@ func (i *Invoker) run(ctx context.Context, fn faas.Function, call *faas.Call, re
 	}
 }
 
+// acquire waits for a slot until the caller leaves, the call is to end or its time
+// to wait is over.
+func (i *Invoker) acquire(ctx, caller context.Context, need *pool.Need, callID string, until time.Time) (pool.Slot, error) {
+	ctx, cancel := context.WithDeadlineCause(ctx, until, faas.Errorf(faas.TimedOut, "it waited %v", need.Function.Wait))
+	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer context.AfterFunc(caller, func() { end(context.Cause(caller)) })()
+	return i.Pool.Acquire(ctx, need, callID)
+}
+
+// overtime is why a call that ran too long was ended. Few timeouts are in use, so
+// the words are made once for each.
+func overtime(timeout time.Duration) error {
+	if err, known := overtimes.Load(timeout); known {
+		return err.(error)
+	}
+	err, _ := overtimes.LoadOrStore(timeout, faas.Errorf(faas.TimedOut, "the function ran longer than its timeout of %v", timeout))
+	return err.(error)
+}
+
+var overtimes sync.Map // of error by timeout
+
 // tries is how many sandboxes a call is given to that end before they have any of
 // its request: the function may end each at once.
 const tries = 3
@@ -138,12 +170,6 @@ const tries = 3
 // exchange runs the call in its slot, within the timeout of its function.
 func (i *Invoker) exchange(ctx context.Context, need *pool.Need, slot *pool.Slot, now time.Time, call *faas.Call, req *faas.Request, w http.ResponseWriter) (none faas.Outcome, err error) {
 	fn := &need.Function
-	if fn.Format.Hot() && fn.Format != faas.FormatPort { // the exchange has to be finished, or its sandbox is of no more use
-		var end context.CancelCauseFunc
-		ctx, end = context.WithCancelCause(context.WithoutCancel(ctx))
-		defer end(nil)
-		i.endBy(call, end)
-	}
 	if err := i.advance(call, now, slot); err != nil {
 		return none, err
 	}
@@ -151,7 +177,7 @@ func (i *Invoker) exchange(ctx context.Context, need *pool.Need, slot *pool.Slot
 	if fn.Timeout > 0 {
 		req.Deadline = now.Add(fn.Timeout)
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, req.Deadline, faas.Errorf(faas.TimedOut, "the function ran longer than its timeout of %v", fn.Timeout))
+		ctx, cancel = context.WithDeadlineCause(ctx, req.Deadline, overtime(fn.Timeout))
 		defer cancel()
 	}
 	if variables(*fn, req) { // again: the deadline is known now
@@ -198,7 +224,7 @@ func (i *Invoker) enter(call *faas.Call, end context.CancelCauseFunc) error {
 	if i.live == nil {
 		i.live = make(map[string]*live)
 	}
-	i.live[call.ID] = &live{call: call, end: end}
+	i.live[call.ID] = &live{call, end}
 	return nil
 }
 
@@ -224,17 +250,6 @@ func (i *Invoker) leave(call *faas.Call, outcome faas.Outcome, err error) {
 		done.Error = "internal error" // the journal is for users; the operator reads the daemon's log
 	}
 	i.Journal.Record(done)
-}
-
-// endBy has end called in place of what was given before, if the call is ended.
-func (i *Invoker) endBy(call *faas.Call, end context.CancelCauseFunc) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	l := i.live[call.ID]
-	l.end = end
-	if l.ended != nil {
-		end(l.ended)
-	}
 }
 
 // advance begins a call that has got its slot.
@@ -300,11 +315,10 @@ func (i *Invoker) Drain(ctx context.Context) error {
 	}
 	i.mu.Lock()
 	left := slices.Collect(maps.Values(i.live))
+	i.mu.Unlock()
 	for _, l := range left {
-		l.ended = errDraining
 		l.end(errDraining)
 	}
-	i.mu.Unlock()
 	<-empty
 	return fmt.Errorf("%d calls had not ended in time: %w", len(left), context.Cause(ctx))
 }

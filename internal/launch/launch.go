@@ -51,8 +51,8 @@ type Launcher struct {
 // Ready makes sure that the image of fn is on the node: it is pulled by its
 // digest if it is missing. The time that takes counts to no limit of the call.
 func (l *Launcher) Ready(ctx context.Context, fn faas.Function) error {
-	if _, err := l.Images.Get(fn.Digest); faas.KindOf(err) != faas.NotFound {
-		return err
+	if l.Images.Has(fn.Digest) {
+		return nil
 	}
 	if l.PullTimeout > 0 {
 		var cancel context.CancelFunc

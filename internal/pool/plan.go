@@ -536,7 +536,7 @@ func (p *plan) match() {
 			p.give(l, s)
 		case s == nil && !p.worthStarting(l):
 			l.skipped = true
-			p.wake(p.now + l.start) // then it is known better
+			p.wake(p.now + l.starts()) // then it is known better
 		case s != nil && !blocked && p.capacity.TryReserve(needs(&l.fn).Minus(s.charge)):
 			s.charge = needs(&l.fn)
 			p.give(l, s)
@@ -590,6 +590,14 @@ func (p *plan) next() *pool {
 	return first
 }
 
+// starts is how long a start is expected to take.
+func (l *pool) starts() time.Duration { return cmp.Or(l.start, firstStart) }
+
+// firstStart is what is taken for the length of a start before one was measured:
+// who comes at the same moment as the first caller waits so long to see how
+// quickly that one is served.
+const firstStart = 10 * time.Millisecond
+
 // give gives a free slot to the first caller of its pool.
 func (p *plan) give(l *pool, s *slot) {
 	what := "give"
@@ -615,12 +623,12 @@ func (p *plan) startOne(l *pool) {
 // time means that calls take as long now, whatever they took before.
 func (p *plan) worthStarting(l *pool) bool {
 	serving := (l.started + l.begun) * l.each()
-	if serving == 0 || l.run == 0 || l.start == 0 || !l.fn.Format.Hot() {
+	if serving == 0 || !l.fn.Format.Hot() {
 		return true
 	}
 	covered := l.covered()
 	run := max(l.run, p.now-l.waiting[covered].since)
-	return run*time.Duration(len(l.waiting)-covered)/time.Duration(serving) > l.start
+	return run*time.Duration(len(l.waiting)-covered)/time.Duration(serving) > l.starts()
 }
 
 // makeRoom stops idle slots, the longest idle first, until there will be so much

@@ -111,20 +111,31 @@ type Slot struct {
 	of    Need
 }
 
+// Take is Acquire for a caller that can be served at once by a sandbox that runs;
+// false if it cannot.
+func (s *Set) Take(need *Need) (Slot, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.init()
+	s.plan.now = time.Since(s.began)
+	slot := s.plan.take(&need.App, &need.Function)
+	if slot == nil {
+		return Slot{}, false
+	}
+	return Slot{set: s, slot: slot, first: slot.calls == 1}, true
+}
+
 // Acquire waits for a sandbox of need.Function until ctx ends. callID names the
 // caller and must be unique among those who wait. The error is Busy when the line
 // is full or the wait ended, Invalid when the function can never fit, or what
 // Start returned.
 func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, error) {
+	if slot, ok := s.Take(need); ok {
+		return slot, nil
+	}
 	fn := &need.Function
 	s.mu.Lock()
-	s.init()
 	s.plan.now = time.Since(s.began)
-	if slot := s.plan.take(&need.App, fn); slot != nil {
-		first := slot.calls == 1
-		s.mu.Unlock()
-		return Slot{set: s, slot: slot, first: first}, nil
-	}
 	if what, needs, all := lacks(fn, s.Capacity.Total()); what != "" {
 		s.mu.Unlock()
 		return Slot{}, faas.Errorf(faas.Invalid, "function %s needs %v of %s, and this node has %v for all sandboxes", fn.Name, needs, what, all)
