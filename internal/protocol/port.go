@@ -34,8 +34,9 @@ type portConn struct {
 	ctx   context.Context // of dialling, which a Transport may do behind the back of an exchange
 	stop  context.CancelFunc
 	mu    sync.Mutex
-	shut  bool           // guarded by mu
-	dials sync.WaitGroup // Add with mu held
+	shut  bool                  // guarded by mu
+	calls map[*proxied]struct{} // going on; guarded by mu
+	dials sync.WaitGroup        // Add with mu held
 }
 
 type bufferPool struct{}
@@ -44,11 +45,11 @@ func (bufferPool) Get() []byte  { return *buffers.Get().(*[]byte) }
 func (bufferPool) Put(b []byte) { buffers.Put(&b) }
 
 func openPort(ctx context.Context, fn faas.Function, p Process) (*portConn, error) {
-	l := follow(p, fn.Memory, func() {})
-	c := &portConn{life: l, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(fn.Port))}
-	conn, err := dial(ctx, l, "tcp", c.addr, "port "+strconv.Itoa(fn.Port))
+	c := &portConn{addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(fn.Port)), calls: make(map[*proxied]struct{})}
+	c.life = follow(p, fn.Memory, c.release)
+	conn, err := dial(ctx, c.life, "tcp", c.addr, "port "+strconv.Itoa(fn.Port))
 	if err != nil {
-		l.unfollow()
+		c.unfollow()
 		return nil, err
 	}
 	conn.Close() // it says that something listens, no more
@@ -80,6 +81,29 @@ func (c *portConn) dial(ctx context.Context) (net.Conn, error) {
 		return nil, dialError{err}
 	}
 	return conn, nil
+}
+
+// release ends the reads of bodies that nobody wants any more, as the process has
+// ended: net/http waits for them.
+func (c *portConn) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for x := range c.calls {
+		x.body.interrupt(x)
+	}
+}
+
+// enter and leave are around an exchange.
+func (c *portConn) enter(x *proxied) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls[x] = struct{}{}
+}
+
+func (c *portConn) leave(x *proxied) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.calls, x)
 }
 
 // dialError is an error of connecting: the function had nothing of the request.
@@ -137,6 +161,7 @@ func (c *portConn) exchange(ctx context.Context, req *faas.Request, w http.Respo
 		x.body.whole = true
 	}
 
+	c.enter(x)
 	aborted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(aborted)
@@ -154,6 +179,7 @@ func (c *portConn) exchange(ctx context.Context, req *faas.Request, w http.Respo
 	if !stop() {
 		<-aborted
 	}
+	c.leave(x)
 	x.finish()
 	out.In, out.Out, out.Status = x.body.n, x.out, x.status
 	return c.verdict(ctx, x, out)
@@ -301,8 +327,9 @@ func (x *proxied) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// abort makes a write that waits for a slow caller fail.
+// abort makes what waits for a slow caller fail.
 func (x *proxied) abort() {
+	x.body.interrupt(x)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.cut = true
@@ -315,11 +342,8 @@ func (x *proxied) abort() {
 // of an exchange.
 func (x *proxied) finish() {
 	b := &x.body
-	b.closed.Store(true)
-	if !b.mu.TryLock() { // a read waits for the caller
-		breakBody(x.w, x.req)
-		b.mu.Lock()
-	}
+	b.interrupt(x)
+	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.whole && b.n > 0 && x.status != http.StatusSwitchingProtocols {
 		breakBody(x.w, x.req)
@@ -350,6 +374,16 @@ func (b *carried) putBack(req *faas.Request) bool {
 		req.Body = bytes.NewReader(b.first)
 	}
 	return true
+}
+
+// interrupt ends a read that waits for the caller, and allows no other.
+func (b *carried) interrupt(x *proxied) {
+	b.closed.Store(true)
+	if !b.mu.TryLock() {
+		breakBody(x.w, x.req)
+		return
+	}
+	b.mu.Unlock()
 }
 
 func (b *carried) Read(p []byte) (int, error) {
