@@ -30,9 +30,10 @@ import (
 // node is a whole daemon in the test process, with real sandboxes.
 type node struct {
 	*client.Client
-	t    *testing.T
-	addr string
-	stop func()
+	t      *testing.T
+	addr   string
+	daemon *daemon.Daemon
+	stop   func()
 }
 
 // start starts a daemon with the ns driver on a directory of its own. When the
@@ -61,7 +62,7 @@ func run(t *testing.T, change ...func(*config.Config)) *node {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
-	n := &node{t: t, addr: d.Addr()}
+	n := &node{t: t, addr: d.Addr(), daemon: d}
 	n.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-ended; err != nil {

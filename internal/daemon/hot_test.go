@@ -1,0 +1,484 @@
+package daemon_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hob/client"
+	"hob/faas"
+	"hob/internal/build"
+	"hob/internal/config"
+	"hob/internal/pool"
+)
+
+// hotImage builds testdata/hot, loads it and returns its name.
+func (n *node) hotImage() string {
+	n.t.Helper()
+	file := filepath.Join(n.t.TempDir(), "hot")
+	cmd := exec.Command("go", "build", "-o", file, "./testdata/hot")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		n.t.Fatalf("%v: %s", err, out)
+	}
+	img, err := build.FromProgram(n.t.Context(), build.Options{Program: file})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var tar bytes.Buffer
+	if err := build.WriteTar(&tar, "hob.local/hot:latest", img); err != nil {
+		n.t.Fatal(err)
+	}
+	if _, err := n.Load(n.t.Context(), &tar, ""); err != nil {
+		n.t.Fatal(err)
+	}
+	return "hob.local/hot:latest"
+}
+
+// hot makes a function of format http.
+func (n *node) hot(name, image string, change func(*client.Settings)) {
+	n.t.Helper()
+	n.function(name, image, func(s *client.Settings) {
+		s.Format = ptr(string(faas.FormatHTTP))
+		s.Command = nil
+		if change != nil {
+			change(s)
+		}
+	})
+}
+
+// say calls a hot function with a small body.
+func (n *node) say(name, body string) (string, error) {
+	n.t.Helper()
+	return n.call(name, strings.NewReader(body))
+}
+
+// TestHotFunctionsThatBehaveBadly does to a hot function what functions do, and
+// looks whether its container goes on: the next call tells how many it has served.
+func TestHotFunctionsThatBehaveBadly(t *testing.T) {
+	n := start(t)
+	image := n.hotImage()
+	timeout := client.Duration(700 * time.Millisecond)
+	tests := []struct {
+		name, body string
+		change     func(*client.Settings)
+		out        string // of a success
+		kind       faas.Kind
+		says       string // part of the error
+		kept       bool   // the container serves the next call
+	}{
+		{name: "well", body: "count", out: "2", kept: true},
+		{name: "exits", body: "exit 3", kind: faas.FuncFailed, says: "exit code 3: these are its last words"},
+		{name: "panics", body: "crash", kind: faas.FuncFailed, says: "exit code 2"},
+		{name: "garbage", body: "garbage", kind: faas.FuncFailed, says: "this is not HTTP"},
+		{name: "ten-megabytes-of-header", body: "header 10000000", kind: faas.FuncFailed, says: "header of more than 256 KB"},
+		{name: "two-answers", body: "two", out: "one"},
+		{name: "longer-than-it-says", body: "longer", out: "one"},
+		{name: "shorter-than-it-says", body: "shorter", kind: faas.Internal},
+		{name: "no-end-to-be-seen", body: "unframed", kind: faas.FuncFailed, says: "Content-Length"},
+		{name: "bytes-between", body: "between", out: "fine"},
+		{name: "hangs", body: "hang", kind: faas.TimedOut, says: "timeout of 700ms"},
+		{name: "ignores-sigterm", body: "hang", kind: faas.TimedOut, change: func(s *client.Settings) { s.Env = map[string]*string{"DEAF": ptr("1")} }},
+		{name: "too-much-memory", body: "hoard 200", kind: faas.FuncFailed, says: "over its 32 MB memory limit"},
+		{name: "leaves-a-child", body: "fork", kind: faas.FuncFailed, says: "exit code 4"},
+		{name: "leaks-descriptors", body: "leak 3000", out: "leaked", kept: true},
+	}
+	for _, tt := range tests {
+		n.hot(tt.name, image, func(s *client.Settings) {
+			s.Memory, s.Timeout = ptr(32*faas.MB), &timeout
+			if tt.change != nil {
+				tt.change(s)
+			}
+		})
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if out, err := n.say(tt.name, "count"); err != nil || out != "1" {
+				t.Fatalf("first call = %q, %v", out, err)
+			}
+			out, err := n.say(tt.name, tt.body)
+			switch {
+			case tt.kind == "" && (err != nil || out != tt.out):
+				t.Errorf("call = %q, %v; want %q", out, err, tt.out)
+			case tt.kind == faas.Internal && err == nil: // broken off: what the client makes of it is its own
+				t.Errorf("call = %q, want it to break off", out)
+			case tt.kind != "" && tt.kind != faas.Internal && (faas.KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.says)):
+				t.Errorf("call = %q, %s %v; want %s %q", out, faas.KindOf(err), err, tt.kind, tt.says)
+			}
+			want := "1"
+			if tt.kept {
+				want = "3"
+			}
+			if out, err := n.say(tt.name, "count"); err != nil || out != want {
+				t.Errorf("next call = %q, %v; want %s", out, err, want)
+			}
+		})
+	}
+}
+
+func TestFunctionThatWritesBeforeItIsAskedIsToldWhatIsWrong(t *testing.T) {
+	n := start(t)
+	n.hot("noisy", n.hotImage(), func(s *client.Settings) { s.Env = map[string]*string{"NOISE": ptr("Server is starting")} })
+	var err error
+	for range 3 { // the noise may come while it is being asked already
+		if _, err = n.say("noisy", "count"); faas.KindOf(err) != faas.FuncFailed || !strings.Contains(err.Error(), "Server is starting") {
+			t.Errorf("call = %v, want what it wrote", err)
+		}
+	}
+}
+
+func TestMemoryIsHoardedOverManyCalls(t *testing.T) {
+	n := start(t)
+	n.hot("hoards", n.hotImage(), func(s *client.Settings) { s.Memory = ptr(64 * faas.MB) })
+	for i := 1; ; i++ {
+		out, err := n.say("hoards", "hoard 2")
+		if err != nil {
+			if i < 10 || !strings.Contains(err.Error(), "over its 64 MB memory limit") {
+				t.Errorf("call %d: %v", i, err)
+			}
+			break
+		}
+		if out != strconv.Itoa(i) || i > 100 {
+			t.Fatalf("call %d = %q", i, out)
+		}
+	}
+	if out, err := n.say("hoards", "hoard 2"); err != nil || out != "1" {
+		t.Errorf("next call = %q, %v; want a new container", out, err)
+	}
+}
+
+func TestAnswerBeforeTheRequestWasRead(t *testing.T) {
+	n := start(t)
+	n.hot("early", n.hotImage(), nil)
+	post := func(early string, size int) string {
+		t.Helper()
+		req, _ := http.NewRequest("POST", "http://"+n.addr+"/api/apps/default/functions/early/call", bytes.NewReader(make([]byte, size)))
+		req.Header.Set("Early", early)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		out, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	for _, size := range []int{1000, 1 << 20} {
+		if out := post("1", size); out != "early" {
+			t.Errorf("answer %q", out)
+		}
+		if out, err := n.say("early", "count"); err != nil || out == "1" {
+			t.Errorf("after %d bytes: next call = %q, %v; want the same container", size, out, err)
+		}
+	}
+	if out := post("never", 1<<20); out != "early" {
+		t.Errorf("answer %q", out)
+	}
+	if out, err := n.say("early", "count"); err != nil || out != "1" {
+		t.Errorf("next call = %q, %v; want a new container", out, err)
+	}
+}
+
+func TestAnswerInPiecesArrivesInPieces(t *testing.T) {
+	n := start(t)
+	n.hot("drips", n.hotImage(), nil)
+	resp, err := http.Post("http://"+n.addr+"/api/apps/default/functions/drips/call", "", strings.NewReader("drip 10"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Errorf("content type %q", got)
+	}
+	piece := make([]byte, 8)
+	if _, err := io.ReadFull(resp.Body, piece); err != nil || string(piece) != "data: 0\n" {
+		t.Fatalf("first piece %q, %v", piece, err)
+	}
+	if live, err := n.Sandboxes(t.Context()); err != nil || len(live) != 1 || live[0].State != "busy" {
+		t.Errorf("the first piece came when the function had ended: %+v, %v", live, err)
+	}
+	rest, err := io.ReadAll(resp.Body)
+	if err != nil || len(rest) != 9*8 {
+		t.Errorf("rest %q, %v", rest, err)
+	}
+}
+
+func TestGigabyteThroughAHotFunctionInLittleMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	n := start(t, func(cfg *config.Config) { cfg.MaxRequest = 0 })
+	n.hot("echo", n.hotImage(), func(s *client.Settings) { s.Memory = ptr(64 * faas.MB) })
+	const size = 1 << 30
+	sent, got := sha256.New(), sha256.New()
+	body := io.TeeReader(io.LimitReader(rand.NewChaCha8([32]byte{1}), size), sent)
+	req, _ := http.NewRequest("POST", "http://"+n.addr+"/api/apps/default/functions/echo/call", body)
+	req.ContentLength = size
+	req.Header.Set("Echo", "1")
+	peak := watchMemory(t)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	k, err := io.Copy(got, resp.Body)
+	if err != nil || k != size || !bytes.Equal(sent.Sum(nil), got.Sum(nil)) {
+		t.Errorf("%d bytes came back, %v; want all of %d as they were", k, err, size)
+	}
+	if grown := peak(); grown > 64<<20 {
+		t.Errorf("this process grew by %d MB meanwhile", grown>>20)
+	}
+	if out, err := n.say("echo", "count"); err != nil || out != "2" {
+		t.Errorf("next call = %q, %v; want the same container", out, err)
+	}
+}
+
+// watchMemory returns a function that tells by how much this process has grown.
+func watchMemory(t *testing.T) func() int {
+	resident := func() int {
+		text, _ := os.ReadFile("/proc/self/statm")
+		pages, _ := strconv.Atoi(strings.Fields(string(text))[1])
+		return pages * os.Getpagesize()
+	}
+	begin, most := resident(), 0
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			most = max(most, resident())
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	return func() int {
+		close(stop)
+		<-done
+		return most - begin
+	}
+}
+
+func TestClientOfAHotFunctionThatLeaves(t *testing.T) {
+	n := start(t)
+	image := n.hotImage()
+	timeout := client.Duration(2 * time.Second)
+	n.hot("left", image, func(s *client.Settings) { s.Timeout = &timeout })
+	leave := func(body string) {
+		ctx, cancel := context.WithCancel(t.Context())
+		req, _ := http.NewRequestWithContext(ctx, "POST", "http://"+n.addr+"/api/apps/default/functions/left/call", strings.NewReader(body))
+		go func() {
+			for n.busy() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+		}()
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+			t.Errorf("%s: it answered before its client had left", body)
+		}
+		for n.busy() > 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	leave("sleep 300")
+	if out, err := n.say("left", "count"); err != nil || out != "2" {
+		t.Errorf("after it finished in time the next call = %q, %v; want the same container", out, err)
+	}
+	leave("hang")
+	if out, err := n.say("left", "count"); err != nil || out != "1" {
+		t.Errorf("after it did not finish the next call = %q, %v; want a new container", out, err)
+	}
+}
+
+// busy counts the sandboxes that serve a call.
+func (n *node) busy() (count int) {
+	live, err := n.Sandboxes(n.t.Context())
+	if err != nil {
+		n.t.Error(err)
+		return 0
+	}
+	for _, s := range live {
+		if s.State == "busy" {
+			count++
+		}
+	}
+	return count
+}
+
+func TestNewRevisionFailsNoCall(t *testing.T) {
+	n := start(t)
+	n.hot("changes", n.hotImage(), func(s *client.Settings) { s.Env = map[string]*string{"VERSION": ptr("0")} })
+	var stop atomic.Bool
+	var calls atomic.Int64
+	var newest atomic.Int64 // that the store has answered
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			for !stop.Load() {
+				least := newest.Load()
+				out, err := n.say("changes", "version")
+				if got, _ := strconv.ParseInt(out, 10, 64); err != nil || got < least {
+					t.Errorf("version %q after %d was set: %v", out, least, err)
+					return
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	for version := int64(1); version <= 30; version++ {
+		time.Sleep(15 * time.Millisecond)
+		if _, err := n.UpdateFunction(t.Context(), faas.DefaultApp, "changes", client.Settings{Env: map[string]*string{"VERSION": ptr(fmt.Sprint(version))}}, ""); err != nil {
+			t.Fatal(err)
+		}
+		newest.Store(version)
+	}
+	stop.Store(true)
+	callers.Wait()
+	t.Logf("%d calls over 30 changes", calls.Load())
+	for len(n.live()) > 4 { // those of old revisions end
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (n *node) live() []client.Sandbox {
+	n.t.Helper()
+	live, err := n.Sandboxes(n.t.Context())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return live
+}
+
+// TestCallsAtTheIdleTimeout calls real containers about when they are given up.
+func TestCallsAtTheIdleTimeout(t *testing.T) {
+	n := start(t)
+	idle := client.Duration(20 * time.Millisecond)
+	n.hot("idles", n.hotImage(), func(s *client.Settings) { s.IdleTimeout = &idle })
+	new := 0
+	for i := range 300 {
+		out, err := n.say("idles", "count")
+		if err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		if out == "1" {
+			new++
+		}
+		time.Sleep(time.Duration(idle) + time.Duration(rand.IntN(1000)-500)*time.Microsecond)
+	}
+	t.Logf("%d of 300 calls found a new container", new)
+}
+
+func TestWarmContainersAreThereWithoutACall(t *testing.T) {
+	n := start(t)
+	n.hot("warm", n.hotImage(), func(s *client.Settings) { s.Min = ptr(2) })
+	for deadline := time.Now().Add(10 * time.Second); len(n.live()) != 2; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d containers, want 2", len(n.live()))
+		}
+	}
+	if out, err := n.say("warm", "count"); err != nil || out != "1" {
+		t.Errorf("call = %q, %v", out, err)
+	}
+	if err := n.DeleteFunction(t.Context(), faas.DefaultApp, "warm"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); len(n.live()) != 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d containers of a function that is no more", len(n.live()))
+		}
+	}
+}
+
+func TestContainerIsReplacedAfterItsCalls(t *testing.T) {
+	n := start(t)
+	n.hot("renewed", n.hotImage(), func(s *client.Settings) { s.MaxCalls = ptr(3) })
+	var got []string
+	for range 7 {
+		out, err := n.say("renewed", "count")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, out)
+	}
+	if want := "1 2 3 1 2 3 1"; strings.Join(got, " ") != want {
+		t.Errorf("calls served by their containers: %v, want %s", got, want)
+	}
+}
+
+func TestStartTimeoutNamesItsLimit(t *testing.T) {
+	n := start(t)
+	limit := client.Duration(300 * time.Millisecond)
+	for _, format := range []faas.Format{faas.FormatHTTPStream, faas.FormatPort} {
+		n.hot("mute-"+string(format), n.hotImage(), func(s *client.Settings) { s.Format, s.StartTimeout = ptr(string(format)), &limit })
+		if _, err := n.say("mute-"+string(format), ""); faas.KindOf(err) != faas.TimedOut || !strings.Contains(err.Error(), "300ms") {
+			t.Errorf("%s: %s %v", format, faas.KindOf(err), err)
+		}
+	}
+	if len(n.live()) != 0 {
+		t.Errorf("left: %+v", n.live())
+	}
+}
+
+// blank is an http.ResponseWriter that keeps nothing.
+type blank struct{ header http.Header }
+
+func (b *blank) Header() http.Header         { return b.header }
+func (b *blank) WriteHeader(int)             { clear(b.header) }
+func (b *blank) Write(p []byte) (int, error) { return len(p), nil }
+
+func TestHotCallAllocatesLittle(t *testing.T) {
+	n := start(t)
+	n.hot("lean", n.hotImage(), nil)
+	if _, err := n.say("lean", "count"); err != nil {
+		t.Fatal(err)
+	}
+	definitions, set := n.daemon.Parts()
+	app, err := definitions.App(faas.DefaultApp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fn, err := definitions.Function(faas.DefaultApp, "lean")
+	if err != nil {
+		t.Fatal(err)
+	}
+	need := &pool.Need{App: app, Function: fn}
+	w := &blank{http.Header{}}
+	body := strings.NewReader("")
+	req := &faas.Request{Call: faas.NewID(), Method: "POST", Target: "/", Header: http.Header{"Content-Type": {"text/plain"}}, Body: body}
+	ctx := t.Context()
+	allocs := testing.AllocsPerRun(2000, func() {
+		body.Reset("count")
+		req.Size, req.Body = 5, body
+		req.Deadline = time.Now().Add(time.Minute)
+		slot, err := set.Acquire(ctx, need, req.Call)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := slot.Exchange(ctx, req, w)
+		slot.Done(out.Keep)
+		if err != nil || !out.Keep {
+			t.Fatalf("%+v, %v", out, err)
+		}
+	})
+	t.Logf("%v allocations", allocs)
+	if allocs > 12 {
+		t.Errorf("%v allocations from Acquire to Done, want 12 at most", allocs)
+	}
+}
