@@ -29,7 +29,9 @@ type Program struct {
 	steps []string // what each op is, for errors
 	keep  []any    // memory that ops point to
 	st    status
+	pid   int32
 	pidfd int32
+	alive uint32 // the process shares our memory: the kernel clears it when it has executed its program or ended
 	clone cloneArgs
 
 	waits bool // it ends with Wait
@@ -204,7 +206,7 @@ type CloneFlags uint64
 
 // cloneArgs is struct clone_args of clone3(2). What is not used has no name.
 type cloneArgs struct {
-	flags, pidfd, _, _, exitSignal, _, _, _, _, _, cgroup uint64
+	flags, pidfd, childTID, parentTID, exitSignal, _, _, _, _, _, cgroup uint64
 }
 
 // rawSpawn makes a process by clone3 that carries out the ops from first on. It
@@ -263,14 +265,18 @@ func (p *Program) Spawn(flags CloneFlags, cgroup int) (pid, pidfd int, err error
 
 func (p *Program) spawn(flags uint64, cgroup int) (pid, pidfd int, err error) {
 	p.clone = cloneArgs{
-		flags:      flags | unix.CLONE_VM | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
+		flags: flags | unix.CLONE_VM | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND |
+			unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID,
 		pidfd:      uint64(uintptr(unsafe.Pointer(&p.pidfd))),
+		childTID:   uint64(uintptr(unsafe.Pointer(&p.alive))),
+		parentTID:  uint64(uintptr(unsafe.Pointer(&p.pid))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
 	if cgroup >= 0 {
 		p.clone.flags |= unix.CLONE_INTO_CGROUP
 		p.clone.cgroup = uint64(cgroup)
 	}
+	atomic.StoreUint32(&p.alive, 1)
 	spawn := blockingSpawn
 	if p.waits {
 		spawn = waitingSpawn
@@ -310,4 +316,14 @@ func (p *Program) failure() error {
 		}
 	}
 	return nil
+}
+
+// Executed tells of a process that Resume has let go on what Spawn is about to
+// return, if it has executed its program: it knows before the thread of Spawn is
+// awake.
+func (p *Program) Executed() (pid, pidfd int, ok bool) {
+	if atomic.LoadUint32(&p.alive) != 0 || p.failure() != nil {
+		return 0, -1, false
+	}
+	return int(p.pid), int(p.pidfd), true
 }

@@ -273,6 +273,45 @@ func TestProcessWaitsForMoreSteps(t *testing.T) {
 	}
 }
 
+func TestExecutionIsSeenWithoutTheThread(t *testing.T) {
+	for _, program := range []string{"/bin/sh", "/does/not/exist"} {
+		first, second := NewProgram(8), NewProgram(8)
+		first.Wait()
+		second.Exec([]string{program}, []string{"sh", "-c", "read x; exit 7"}, nil)
+		result := wait(t, first, 0)
+		arrived(t, first)
+		if _, _, ok := first.Executed(); ok {
+			t.Error("executed before it was resumed")
+		}
+		first.Resume(second)
+		if program != "/bin/sh" {
+			if _, err := result(); err == nil {
+				t.Error("no error")
+			}
+			if _, _, ok := first.Executed(); ok {
+				t.Error("executed what does not exist")
+			}
+			continue
+		}
+		end := time.Now().Add(10 * time.Second)
+		pid, pidfd, ok := first.Executed()
+		for ; !ok; pid, pidfd, ok = first.Executed() {
+			if time.Now().After(end) {
+				t.Fatal("it was not executed")
+			}
+		}
+		if comm, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm"); string(comm) != "sh\n" {
+			t.Errorf("process %d is %q", pid, comm)
+		}
+		if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil {
+			t.Error(err)
+		}
+		if e, err := result(); err != nil || e.Signal != unix.SIGKILL && e.Code != 7 {
+			t.Errorf("ended %+v, %v", e, err)
+		}
+	}
+}
+
 func TestStepThatFailsAfterAWaitIsNamed(t *testing.T) {
 	first, second := NewProgram(8), NewProgram(8)
 	first.Do("fine", 0, unix.SYS_GETPID)

@@ -74,6 +74,7 @@ type Driver struct {
 	base     int          // berths that are ready when nothing happens
 	ready    chan *berth  // berths that may take a sandbox
 	waiting  atomic.Int32 // starts that wait for one
+	starting atomic.Int32 // starts that are in progress
 	stock    stock
 	closing  chan struct{} // closed by Close
 	cgroupN  atomic.Int64  // last number given to a cgroup

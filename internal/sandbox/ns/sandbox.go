@@ -66,6 +66,8 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 		return nil, errClosing
 	}
 	defer d.work.Done()
+	d.starting.Add(1)
+	defer d.starting.Add(-1)
 	key := d.stock.key(spec)
 	b, err := d.startPrepared(key, spec)
 	if b == nil && err == nil {
