@@ -91,7 +91,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 		body = http.MaxBytesReader(w, body, int64(s.MaxPayload)) // whoever reads it says that it is too large
 	}
 	r.Header.Del("Expect") // it was between the client and this server
-	req := &faas.Request{Method: r.Method, URL: requestURL(r), Target: t.path, Header: r.Header, Body: body, Size: r.ContentLength}
+	req := &faas.Request{Method: r.Method, URL: requestURL(r), Target: t.path, Caller: callerOf(r), Header: r.Header, Body: body, Size: r.ContentLength}
 	out := &begun{ResponseWriter: w, call: call.ID}
 	err = s.Caller.Call(r.Context(), fn, call, req, out)
 	if err != nil && out.is {
@@ -148,6 +148,14 @@ func (b *begun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Unwrap lets http.ResponseController set deadlines, and send and receive at once.
 func (b *begun) Unwrap() http.ResponseWriter { return b.ResponseWriter }
+
+// callerOf is the address from which r came; empty for one over a Unix socket.
+func callerOf(r *http.Request) string {
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		return host
+	}
+	return ""
+}
 
 func requestURL(r *http.Request) string {
 	u := *r.URL

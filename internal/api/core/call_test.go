@@ -170,7 +170,7 @@ func TestFirstBytesReachTheCallerBeforeTheFunctionHasEnded(t *testing.T) {
 func TestUpgradedConnectionBelongsToTheFunction(t *testing.T) {
 	for _, failure := range []error{nil, errors.New("the function is gone")} {
 		s := serve(t, func(req *faas.Request, w http.ResponseWriter) error {
-			if got := req.Method + " " + req.Target + " " + req.Header.Get("Upgrade"); got != "GET /chat?room=1 echo" {
+			if got := req.Method + " " + req.Target + " " + req.Header.Get("Upgrade") + " " + req.Caller; got != "GET /chat?room=1 echo 127.0.0.1" {
 				t.Errorf("asked for %q", got)
 			}
 			w.Header().Set("Connection", "Upgrade")
