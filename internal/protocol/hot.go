@@ -52,9 +52,17 @@ func Open(ctx context.Context, fn faas.Function, p Process) (Conn, error) {
 	case faas.FormatJSON, faas.FormatCloudEvent:
 		return openObject(fn, p), nil
 	case faas.FormatPort:
-		return openPort(ctx, fn, p)
+		c, err := openPort(ctx, fn, p)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
 	case faas.FormatHTTPStream:
-		return openStream(ctx, fn, p)
+		c, err := openStream(ctx, fn, p)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	return nil, faas.Errorf(faas.Unsupported, "format %s is not one of a hot function", fn.Format)
 }

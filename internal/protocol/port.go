@@ -206,7 +206,10 @@ func (c *portConn) verdict(ctx context.Context, x *proxied, out *faas.Outcome) e
 	}
 	_, dialled := errors.AsType[dialError](err)
 	over := c.overSoon(ctx)
-	out.Again = !x.answered && (dialled || over && (refused(err) || strings.Contains(err.Error(), "server closed idle connection"))) && x.body.putBack(x.req)
+	// A head is written together with the first of its body. A connection that was
+	// reset held something unread, and one that lay idle had nothing yet.
+	untouched := bodied(x.req) && x.body.n == 0 || refused(err) || strings.Contains(err.Error(), "server closed idle connection")
+	out.Again = !x.answered && (dialled || over && untouched) && x.body.putBack(x.req)
 	switch {
 	case over:
 		return c.died()

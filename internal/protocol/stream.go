@@ -52,7 +52,7 @@ func dial(ctx context.Context, l *life, network, addr, where string) (net.Conn, 
 		if faas.KindOf(err) == faas.Invalid {
 			return nil, faas.Errorf(faas.FuncFailed, "the function cannot be reached on %s: %w", where, err)
 		}
-		if ctx.Err() == nil { // else the dial may only have run out of time
+		if timeout, ok := errors.AsType[net.Error](err); ctx.Err() == nil && !(ok && timeout.Timeout()) { // else the dial itself ran out of time
 			why = err
 		}
 		timer.Reset(max(time.Since(begin)/16, 100*time.Microsecond))
