@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -137,19 +136,6 @@ func inCall(name name, err error) error {
 		return fmt.Errorf("%s%w", prefix, err)
 	}
 	return err
-}
-
-// payload lets the client see the size of a file that is the whole of standard
-// input, and never close it.
-func payload(stdin io.Reader) io.Reader {
-	if f, ok := stdin.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			if at, err := f.Seek(0, io.SeekCurrent); err == nil && info.Size() >= at {
-				return client.Sized(io.LimitReader(f, info.Size()-at), info.Size()-at)
-			}
-		}
-	}
-	return io.NopCloser(stdin)
 }
 
 func parseHeaders(lines []string) (http.Header, error) {
