@@ -3,6 +3,7 @@ package protocol
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -203,6 +204,90 @@ func TestHeadIsWrittenAsTheFunctionKnowsIt(t *testing.T) {
 	}{{appendPlain, plain}, {appendIron, iron}, {appendCall, call}} {
 		if got, err := tt.write(nil, req); err != nil || string(got) != tt.want {
 			t.Errorf("head %q, %v, want %q", got, err, tt.want)
+		}
+	}
+}
+
+// FuzzJSONAnswer: where an object ends encoding/json agrees, and its reading never
+// makes an answer that HTTP does not have.
+func FuzzJSONAnswer(f *testing.F) {
+	f.Add([]byte(`{"body":"a}\"{","content_type":"text/x","protocol":{"status_code":201,"headers":{"X-One":"1","X-Two":["1","2"]}}} x`))
+	f.Add([]byte(` {"protocol":{"headers":{"Content-Length":"7","A b":"c","X":["a\r\nB: c"]}}}`))
+	f.Add([]byte(`{"body":[1]}`))
+	f.Add([]byte(`{"a":"\u007d\\"}{`))
+	f.Add([]byte(`{]`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		object := checkObject(t, raw)
+		if object == nil {
+			return
+		}
+		checkAnswer(t, object, true, decodeJSON)
+	})
+}
+
+// FuzzCloudEvent: as FuzzJSONAnswer, and what is sent is JSON whatever the caller
+// sent.
+func FuzzCloudEvent(f *testing.F) {
+	f.Add([]byte(`{"contentType":"text/plain","data":"hi","extensions":{"protocol":{"status_code":404,"headers":{"X":"1"}}}}`), true)
+	f.Add([]byte(`{"contentType":"application/json","data":{"a":[1]}}`), false)
+	f.Add([]byte(`{"extensions":7}`), false)
+	f.Add([]byte(`null`), false)
+	f.Fuzz(func(t *testing.T, raw []byte, plain bool) {
+		req := &faas.Request{Call: "c1", Method: "POST", URL: "http://h/", Header: http.Header{"Content-Type": {"application/json"}}, Deadline: time.Unix(1, 0)}
+		if !plain {
+			req.Header.Set("Content-Type", typeCloudEvent)
+		}
+		sent, wrapped, err := encodeEvent(req, raw)
+		if err == nil && (!json.Valid(sent) || wrapped != plain || bytes.Count(sent, []byte{'\n'}) < 1) {
+			t.Fatalf("%q is sent as %q", raw, sent)
+		}
+		if err != nil && faas.KindOf(err) != faas.Invalid {
+			t.Fatalf("%q: %v of kind %q", raw, err, faas.KindOf(err))
+		}
+		if object := checkObject(t, raw); object != nil {
+			checkAnswer(t, object, plain, decodeEvent)
+		}
+	})
+}
+
+// checkObject returns the object at the start of raw, or nil.
+func checkObject(t *testing.T, raw []byte) []byte {
+	b := reader{src: iotest.HalfReader(bytes.NewReader(raw)), buf: make([]byte, 16)}
+	object, err := b.readObject()
+	var theirs json.RawMessage
+	d := json.NewDecoder(bytes.NewReader(raw))
+	theirErr := d.Decode(&theirs)
+	if err != nil {
+		if theirErr == nil && len(theirs) > 0 && theirs[0] == '{' {
+			t.Fatalf("%q: %v, but encoding/json reads %q", raw, err, theirs)
+		}
+		return nil
+	}
+	if theirErr == nil && !bytes.Equal(object, theirs) {
+		t.Fatalf("%q: the object is %q, for encoding/json %q", raw, object, theirs)
+	}
+	return object
+}
+
+func checkAnswer(t *testing.T, object []byte, plain bool, decode func([]byte, bool) (objectAnswer, error)) {
+	a, err := decode(object, plain)
+	if err != nil {
+		if _, bad := err.(malformed); !bad && faas.KindOf(err) != faas.FuncFailed {
+			t.Fatalf("%q: %v of kind %q", object, err, faas.KindOf(err))
+		}
+		return
+	}
+	if a.status < 200 || a.status > 599 {
+		t.Fatalf("%q has status %d", object, a.status)
+	}
+	for name, values := range a.header {
+		if !isToken(name) || isHop(name) {
+			t.Fatalf("%q has header %q", object, name)
+		}
+		for _, v := range values {
+			if !isPlainValue(v) {
+				t.Fatalf("%q has header %s: %q", object, name, v)
+			}
 		}
 	}
 }

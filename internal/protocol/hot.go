@@ -118,9 +118,13 @@ func (l *life) over() bool {
 	}
 }
 
+// mourning is how long the end of a process is waited for whose streams have
+// ended: long enough for its last words.
+const mourning = 500 * time.Millisecond
+
 // overSoon is over, with a moment for an end that is on its way.
-func (l *life) overSoon(ctx context.Context) bool {
-	timer := time.NewTimer(drain)
+func (l *life) overSoon(ctx context.Context, moment time.Duration) bool {
+	timer := time.NewTimer(moment)
 	defer timer.Stop()
 	select {
 	case <-l.ended:

@@ -31,7 +31,7 @@ type stdio struct {
 
 func (c *stdio) open(fn faas.Function, p Process) {
 	c.life = follow(p, fn.Memory, func() { p.Stdout().SetReadDeadline(time.Now().Add(drain)) })
-	c.turn.life = c.life
+	c.turn.life, c.turn.farewell = c.life, mourning
 	c.turn.to, c.turn.from = p.Stdin(), p.Stdout()
 	c.turn.cut = func() {
 		p.Stdout().SetReadDeadline(time.Now())
@@ -191,7 +191,7 @@ func (t *turn) receive(bodiless bool, judge func() (taken bool, err error)) erro
 		}
 		t.give(p)
 	}
-	if h.framing == framingEnd && (t.reset != nil || t.life.overSoon(t.ctx) && t.life.exit != (faas.Exit{})) {
+	if h.framing == framingEnd && (t.reset != nil || t.life.overSoon(t.ctx, t.farewell) && t.life.exit != (faas.Exit{})) {
 		return t.broken(io.ErrUnexpectedEOF) // an end that is none
 	}
 	if t.in.trailer != nil {

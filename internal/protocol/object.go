@@ -173,7 +173,7 @@ func (b *reader) readObject() ([]byte, error) {
 			}
 		}
 		if at > maxObject {
-			return nil, malformed(fmt.Sprintf("an object of more than %d MB", maxObject>>20))
+			return nil, answeredWith("an object of more than %d MB", maxObject>>20)
 		}
 		if err := b.fill(); err != nil {
 			if err == io.EOF && at > 0 {
@@ -184,7 +184,7 @@ func (b *reader) readObject() ([]byte, error) {
 	}
 }
 
-// notJSON is what broken makes the words of Fn v1.
+// notJSON has the words of Fn v1.
 func notJSON(err error) error {
 	return malformed("invalid json response from function: " + err.Error())
 }

@@ -205,7 +205,7 @@ func (c *portConn) verdict(ctx context.Context, x *proxied, out *faas.Outcome) e
 		return nil
 	}
 	_, dialled := errors.AsType[dialError](err)
-	over := c.overSoon(ctx)
+	over := c.overSoon(ctx, mourning)
 	// A head is written together with the first of its body. A connection that was
 	// reset held something unread, and one that lay idle had nothing yet.
 	untouched := bodied(x.req) && x.body.n == 0 || refused(err) || strings.Contains(err.Error(), "server closed idle connection")

@@ -1,6 +1,7 @@
 // Package protocol is how a call is spoken to a process: what of the request
 // goes where, how the answer is read, and what makes it a success. There is one
-// Conn for each format.
+// Conn for each format: Default for the one whose sandbox serves a single call,
+// and those that Open makes.
 //
 // It owns the exchange and nothing around it: the process is handed to it as
 // streams and an end to wait for, by whoever starts sandboxes; the deadline of
@@ -17,7 +18,8 @@ import (
 	"hob/faas"
 )
 
-// A Conn speaks to one sandbox, one call at a time.
+// A Conn speaks to one sandbox, one call at a time; that of a function behind a
+// port, any number at once.
 type Conn interface {
 	// Exchange gives req to the function and its answer to w. A nil error means
 	// that the function succeeded and its whole answer was written. Otherwise
@@ -25,6 +27,14 @@ type Conn interface {
 	// whether part of the answer was written before, w knows. When ctx ends, the
 	// exchange ends at once with the cause, in the middle if need be. Nothing of
 	// it goes on after Exchange has returned, except what runs in the sandbox.
+	//
+	// A caller who leaves a hot function ends ctx only if the function is behind a
+	// port. Otherwise the exchange goes on without one until the function has
+	// answered, so that the sandbox can be kept; but not if the request is not
+	// whole.
+	//
+	// If the Outcome says Again, the function had nothing of the request, which
+	// is as it was; the error is why, if there is nobody else to give it to.
 	Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error)
 
 	// Close ends what is left of the sandbox. It is called once, after the last

@@ -18,14 +18,16 @@ const (
 
 // errHead is a head over its limit; every other error of a reader that is not one
 // of reading is a malformed.
-var errHead = fault0(ErrHeaderTooLarge, fmt.Sprintf("the function answered with a header of more than %d KB", maxHead>>10))
+var errHead error = reason{ErrHeaderTooLarge, fmt.Sprintf("the function answered with a header of more than %d KB", maxHead>>10)}
 
-func fault0(is error, text string) error { return reason{is, text} }
-
-// malformed is why what a function wrote is no response that can be passed on.
+// malformed says why what a function wrote is no answer that can be passed on.
 type malformed string
 
 func (m malformed) Error() string { return string(m) }
+
+func answeredWith(format string, args ...any) error {
+	return malformed("the function answered with " + fmt.Sprintf(format, args...))
+}
 
 // reader takes HTTP/1.1 responses apart as they arrive (RFC 9112). It is stricter
 // than net/http wherever two readers could disagree on where a body ends.
@@ -110,7 +112,7 @@ func (b *reader) readHead(bodiless bool) error {
 		for scanned := 0; ; {
 			got := b.buf[b.r:b.w]
 			if n := min(len(got), len(protocolName)); string(got[:n]) != protocolName[:n] {
-				return malformed(fmt.Sprintf("something that is not HTTP: %q", excerpt(got)))
+				return answeredWith("something that is not HTTP: %q", excerpt(got))
 			}
 			if end = headEnd(got, scanned); end >= 0 || taken+len(got) > maxHead {
 				break
@@ -182,16 +184,16 @@ func (h *head) parse(b []byte, bodiless bool) error {
 	// HTTP/1.x SP 3DIGIT [ SP text ]
 	const least = len("HTTP/1.1 200")
 	if len(line) < least || line[7] != '1' && line[7] != '0' || line[8] != ' ' || len(line) > least && line[least] != ' ' || bytes.IndexByte(line, '\r') >= 0 {
-		return malformed(fmt.Sprintf("something that is not HTTP: %q", excerpt(line)))
+		return answeredWith("something that is not HTTP: %q", excerpt(line))
 	}
 	for _, c := range line[9:12] {
 		if c < '0' || c > '9' {
-			return malformed(fmt.Sprintf("a status line without a status: %q", excerpt(line)))
+			return answeredWith("a status line without a status: %q", excerpt(line))
 		}
 		h.status = 10*h.status + int(c-'0')
 	}
 	if h.status < 100 {
-		return malformed(fmt.Sprintf("the status %d, which HTTP does not have", h.status))
+		return answeredWith("the status %d, which HTTP does not have", h.status)
 	}
 	h.oldSchool = line[7] == '0'
 	h.text = rest
@@ -210,15 +212,15 @@ func (h *head) parse(b []byte, bodiless bool) error {
 		case is(name, "Content-Length"):
 			n, ok := decimal(value)
 			if !ok {
-				return malformed(fmt.Sprintf("a Content-Length that is no number: %q", excerpt(value)))
+				return answeredWith("a Content-Length that is no number: %q", excerpt(value))
 			}
 			if h.length >= 0 && n != h.length {
-				return malformed(fmt.Sprintf("two Content-Lengths: %d and %d", h.length, n))
+				return answeredWith("two Content-Lengths: %d and %d", h.length, n)
 			}
 			h.length = n
 		case is(name, "Transfer-Encoding"):
 			if chunked || h.oldSchool || !bytes.EqualFold(value, []byte("chunked")) {
-				return malformed(fmt.Sprintf("the Transfer-Encoding %q: only chunked is understood", excerpt(value)))
+				return answeredWith("the Transfer-Encoding %q: only chunked is understood", excerpt(value))
 			}
 			chunked = true
 		case is(name, "Connection"):
@@ -235,7 +237,7 @@ func (h *head) parse(b []byte, bodiless bool) error {
 		case is(name, "Trailer"):
 			for _, word := range bytes.Split(value, []byte{','}) {
 				if s := string(bytes.Trim(word, " \t")); strings.EqualFold(s, "Transfer-Encoding") || strings.EqualFold(s, "Content-Length") || strings.EqualFold(s, "Trailer") {
-					return malformed(fmt.Sprintf("a trailer that cannot be one: %q", s))
+					return answeredWith("a trailer that cannot be one: %q", s)
 				}
 			}
 		case is(name, "Content-Type"):
@@ -245,11 +247,11 @@ func (h *head) parse(b []byte, bodiless bool) error {
 	h.close = h.close || h.oldSchool && !keep
 	switch {
 	case chunked && h.length >= 0:
-		return malformed("both Content-Length and Transfer-Encoding: chunked")
+		return answeredWith("both Content-Length and Transfer-Encoding: chunked")
 	case h.status < 200 && (chunked || h.length >= 0):
-		return malformed(fmt.Sprintf("a body behind the status %d", h.status))
+		return answeredWith("a body behind the status %d", h.status)
 	case h.status == http.StatusSwitchingProtocols:
-		return malformed("another protocol, for which it was not asked")
+		return answeredWith("another protocol, for which it was not asked")
 	case bodiless || h.status < 200 || h.status == http.StatusNoContent || h.status == http.StatusNotModified:
 	case chunked:
 		h.framing = framingChunks
@@ -258,7 +260,7 @@ func (h *head) parse(b []byte, bodiless bool) error {
 	case h.close:
 		h.framing = framingEnd
 	default:
-		return malformed("neither Content-Length nor Transfer-Encoding: chunked, so its end cannot be seen")
+		return answeredWith("neither Content-Length nor Transfer-Encoding: chunked, so its end cannot be seen")
 	}
 	return nil
 }
@@ -269,13 +271,13 @@ func is(name []byte, want string) bool { return string(name) == want }
 func cutField(line []byte) (name, value []byte, err error) {
 	colon := bytes.IndexByte(line, ':')
 	if colon <= 0 {
-		return nil, nil, malformed(fmt.Sprintf("a header line without a name: %q", excerpt(line)))
+		return nil, nil, answeredWith("a header line without a name: %q", excerpt(line))
 	}
 	name, value = line[:colon], bytes.Trim(line[colon+1:], " \t")
 	upper := true
 	for i, c := range name {
 		if !isTokenByte(c) {
-			return nil, nil, malformed(fmt.Sprintf("a header with a bad name: %q", excerpt(name)))
+			return nil, nil, answeredWith("a header with a bad name: %q", excerpt(name))
 		}
 		if upper && c >= 'a' && c <= 'z' || !upper && c >= 'A' && c <= 'Z' {
 			name[i] ^= 0x20
@@ -284,7 +286,7 @@ func cutField(line []byte) (name, value []byte, err error) {
 	}
 	for _, c := range value {
 		if !isValueByte(c) {
-			return nil, nil, malformed(fmt.Sprintf("a header %s with a control character", name))
+			return nil, nil, answeredWith("a header %s with a control character", name)
 		}
 	}
 	return name, value, nil
@@ -411,7 +413,7 @@ func (b *reader) nextChunk() error {
 		b.over = 0
 	}
 	if b.over = max(b.over, 0); b.over > 16<<10 {
-		return malformed("chunks with too little in them")
+		return answeredWith("chunks with too little in them")
 	}
 	if b.left > 0 {
 		return nil
@@ -429,7 +431,7 @@ func (b *reader) nextChunk() error {
 		}
 		b.trailer = append(append(b.trailer, line...), '\n')
 		if rest -= len(line) + 2; rest < 2 {
-			return malformed("too long a trailer")
+			return answeredWith("too long a trailer")
 		}
 	}
 }
@@ -438,7 +440,7 @@ func chunkError(err error) error {
 	if m := (malformed)(""); err != nil && !errors.As(err, &m) {
 		return err
 	}
-	return malformed("a broken chunk")
+	return answeredWith("a broken chunk")
 }
 
 // line takes a line that ends with CR LF, both included at most so long.
@@ -447,7 +449,7 @@ func (b *reader) line(most int) ([]byte, error) {
 		got := b.buf[b.r:b.w]
 		n := bytes.IndexByte(got, '\n')
 		if n+1 > most || n < 0 && len(got) >= most || n == 0 || n > 0 && bytes.IndexByte(got[:n], '\r') != n-1 {
-			return nil, malformed("a broken line")
+			return nil, answeredWith("a broken line")
 		}
 		if n > 0 {
 			b.r += n + 1

@@ -90,7 +90,7 @@ func openStream(ctx context.Context, fn faas.Function, p Process) (*streamConn, 
 	}
 	c.set(conn)
 	c.used = time.Now()
-	c.turn.life = c.life
+	c.turn.life, c.turn.farewell = c.life, 10*time.Millisecond
 	c.turn.cut = func() { c.deadline(time.Unix(1, 0)) }
 	return c, nil
 }
@@ -212,7 +212,7 @@ func (c *streamConn) redial(out *faas.Outcome) error {
 			return context.Cause(t.ctx)
 		}
 		out.Again = true
-		if c.overSoon(t.ctx) {
+		if c.overSoon(t.ctx, drain) {
 			return c.died()
 		}
 		return fault(faas.FuncFailed, ErrBroken, "the function does not listen on %s any more: %v", ListenerDir+"/"+Listener, err)

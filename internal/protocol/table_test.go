@@ -272,6 +272,7 @@ var exchanges = []struct {
 	name    string
 	formats []faas.Format
 	body    func() io.Reader // nil: said
+	size    int64            // of body; 0: 10
 	said    string
 	f       function
 	before  int  // calls that succeed before this one
@@ -314,6 +315,9 @@ var exchanges = []struct {
 		kind: faas.TimedOut, says: errEnd.Error()},
 	{name: "is given a body that breaks off", formats: all, body: func() io.Reader { return io.MultiReader(strings.NewReader("half"), broken{}) }, f: echo,
 		kind: faas.Canceled, says: "the caller went away in the middle of its payload: unexpected EOF", keep: true},
+	{name: "is given a large body that breaks off", formats: streams, body: func() io.Reader {
+		return io.MultiReader(strings.NewReader(strings.Repeat("7", 1<<20)), broken{})
+	}, size: 2 << 20, f: echo, kind: faas.Canceled, says: "the caller went away in the middle of its payload: unexpected EOF"},
 	{name: "is given a body over the limit", formats: all, body: func() io.Reader {
 		return http.MaxBytesReader(httptest.NewRecorder(), io.NopCloser(strings.NewReader("hello")), 3)
 	}, f: echo,
@@ -398,7 +402,7 @@ func TestExchanges(t *testing.T) {
 				}
 				req := request(tt.said)
 				if tt.body != nil {
-					req.Body, req.Size = tt.body(), 10
+					req.Body, req.Size = tt.body(), cmp.Or(tt.size, 10)
 				}
 				rec := httptest.NewRecorder()
 				var w http.ResponseWriter = rec

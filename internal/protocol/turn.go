@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -43,6 +42,10 @@ type turn struct {
 	to   io.Writer
 	from Output
 	cut  func()
+
+	// farewell is how long after the end of from that of the process is waited
+	// for, if the one alone does not tell whether the answer is whole.
+	farewell time.Duration
 
 	// Of one call, set by begin.
 	ctx    context.Context // ends with do
@@ -247,7 +250,7 @@ func (t *turn) upload(b []byte, size int64) {
 			before := t.unsent
 			t.write(p)
 			left -= int64(n)
-			if t.unsent && !before && !t.more && t.life.overSoon(t.ctx) {
+			if t.unsent && !before && !t.more && t.life.overSoon(t.ctx, drain) {
 				return // as above, if nothing was read
 			}
 		}
@@ -431,15 +434,12 @@ func (t *turn) broken(err error) error {
 		return cause
 	}
 	if m, ok := errors.AsType[malformed](err); ok {
-		if strings.HasPrefix(string(m), "invalid json") { // the words of Fn v1
-			return faas.Errorf(faas.FuncFailed, "%w", m)
-		}
-		return faas.Errorf(faas.FuncFailed, "the function answered with %w", m)
+		return faas.Errorf(faas.FuncFailed, "%w", m)
 	}
 	if errors.Is(err, ErrHeaderTooLarge) {
 		return faas.Errorf(faas.FuncFailed, "%w", err)
 	}
-	if t.life.overSoon(t.ctx) {
+	if t.life.overSoon(t.ctx, mourning) {
 		return t.life.died()
 	}
 	if cause := t.failed(); cause != nil {
