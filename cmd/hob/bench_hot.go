@@ -95,9 +95,8 @@ func (b *bench) hot(ctx context.Context) (err error) {
 				note = fmt.Sprintf("%.2f × nginx", middle(w.rate[i])/middle(ways[1].rate[i]))
 			}
 			what := fmt.Sprintf("hot, %d connections", n)
-			for _, r := range []benchRow{{what, w.name, "p50 µs", micros(w.p50[i]), note}, {what, w.name, "p99 µs", micros(w.p99[i]), ""}, {what, w.name, "calls/s", w.rate[i], ""}} {
-				b.rows = append(b.rows, r)
-			}
+			b.rows = append(b.rows, benchRow{what, w.name, "p50 µs", micros(w.p50[i]), note},
+				benchRow{what, w.name, "p99 µs", micros(w.p99[i]), ""}, benchRow{what, w.name, "calls/s", w.rate[i], ""})
 			b.printf("  %-34s %6d µs %6d µs %9.0f   %s\n", w.name, median(w.p50[i]).Microseconds(), median(w.p99[i]).Microseconds(), middle(w.rate[i]), note)
 		}
 	}

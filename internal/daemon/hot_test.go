@@ -219,9 +219,6 @@ func TestAnswerInPiecesArrivesInPieces(t *testing.T) {
 }
 
 func TestGigabyteThroughAHotFunctionInLittleMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
 	n := start(t, func(cfg *config.Config) { cfg.MaxRequest = 0 })
 	n.hot("echo", n.hotImage(), func(s *client.Settings) { s.Memory = ptr(64 * faas.MB) })
 	const size = 1 << 30
@@ -352,8 +349,10 @@ func TestNewRevisionFailsNoCall(t *testing.T) {
 	stop.Store(true)
 	callers.Wait()
 	t.Logf("%d calls over 30 changes", calls.Load())
-	for len(n.live()) > 4 { // those of old revisions end
-		time.Sleep(10 * time.Millisecond)
+	for deadline := time.Now().Add(5 * time.Second); len(n.live()) > 4; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("containers of old revisions are left: %+v", n.live())
+		}
 	}
 }
 

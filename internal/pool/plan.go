@@ -53,6 +53,8 @@ type key struct {
 	revision, app int64  // revisions: an app's configuration is part of a started process
 }
 
+func keyOf(app *faas.App, fn *faas.Function) key { return key{fn.ID, fn.Revision, app.Revision} }
+
 // pool is the slots and the callers of one revision.
 type pool struct {
 	key
@@ -137,8 +139,8 @@ func (p *plan) begin() { p.acts = p.acts[:0] }
 // take is want for a caller that can be served at once, without waiting and
 // without an action: nil if it cannot.
 func (p *plan) take(app *faas.App, fn *faas.Function) *slot {
-	l := p.pool(app, fn)
-	if len(l.free) == 0 || len(l.waiting) > 0 || p.full(l) != 0 || p.closed {
+	l := p.pools[keyOf(app, fn)]
+	if l == nil || len(l.free) == 0 || len(l.waiting) > 0 || p.full(l) != 0 || p.closed {
 		return nil
 	}
 	s := l.free[len(l.free)-1]
@@ -168,8 +170,8 @@ func (p *plan) want(id string, app *faas.App, fn *faas.Function) []action {
 // serves the next one.
 func (p *plan) gone(id string, l *pool) []action {
 	p.begin()
-	if i := l.find(id); i >= 0 {
-		p.remove(l, i)
+	if l != nil && l.find(id) >= 0 {
+		p.remove(l, l.find(id))
 	}
 	p.match()
 	return p.acts
@@ -350,9 +352,10 @@ func (p *plan) tick() []action {
 	return p.acts
 }
 
-// pool returns the pool of a revision, making it if it is new.
+// pool returns the pool of a revision, making it if it is new. It is part of an
+// event: a newer revision retires the one before.
 func (p *plan) pool(app *faas.App, fn *faas.Function) *pool {
-	k := key{fn.ID, fn.Revision, app.Revision}
+	k := keyOf(app, fn)
 	if l := p.pools[k]; l != nil {
 		return l
 	}
@@ -505,7 +508,9 @@ func (p *plan) remove(l *pool, i int) {
 	l.waiting = slices.Delete(l.waiting, i, i+1)
 	if len(l.waiting) == 0 {
 		delete(p.lines, l)
-		p.tidy(l)
+		if l.retired {
+			p.retire(l) // what was kept for those who waited
+		}
 	}
 }
 

@@ -146,8 +146,8 @@ func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, err
 	}
 	turn := s.turns.Get().(chan grant)
 	s.callers[callID] = turn
-	l := s.plan.pool(&need.App, fn)
 	s.do(s.plan.want(callID, &need.App, fn), s.tooMany(fn))
+	l := s.plan.pools[keyOf(&need.App, fn)] // it is there as long as somebody waits
 	waits, _ := s.plan.waitOf(callID, l)
 	s.mu.Unlock()
 

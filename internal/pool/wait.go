@@ -71,7 +71,10 @@ func same(a, b *pool, reason waitReason) bool {
 
 // waitOf tells about one caller; false if it does not wait.
 func (p *plan) waitOf(id string, l *pool) (wait, bool) {
-	i := l.find(id)
+	i := -1
+	if l != nil {
+		i = l.find(id)
+	}
 	if i < 0 {
 		return wait{}, false
 	}
