@@ -318,12 +318,13 @@ func (p *Program) failure() error {
 	return nil
 }
 
-// Executed tells of a process that Resume has let go on what Spawn is about to
-// return, if it has executed its program: it knows before the thread of Spawn is
-// awake.
+// Executed tells what Spawn is about to return, if the process has executed its
+// program: it knows before the thread of Spawn is awake. It may be called at any
+// time, by any goroutine.
 func (p *Program) Executed() (pid, pidfd int, ok bool) {
-	if atomic.LoadUint32(&p.alive) != 0 || p.failure() != nil {
+	pid = int(atomic.LoadInt32(&p.pid)) // written by the kernel after Spawn has written alive
+	if pid == 0 || atomic.LoadUint32(&p.alive) != 0 || p.failure() != nil {
 		return 0, -1, false
 	}
-	return int(p.pid), int(p.pidfd), true
+	return pid, int(p.pidfd), true
 }

@@ -52,9 +52,9 @@ func NewUserNamespace(base, count uint32) (int, error) {
 }
 
 // NewNetwork makes a network namespace whose only device is the loopback, up,
-// and returns it open. It must be called on a Thread of its own, which is in
-// that namespace afterwards.
-func NewNetwork() (int, error) {
+// and returns it open. It must be called on a Thread, which comes back to the
+// network open as home, or it would keep the new one for as long as it lives.
+func NewNetwork(home int) (int, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return -1, fmt.Errorf("make a network namespace: %w", err)
 	}
@@ -71,7 +71,15 @@ func NewNetwork() (int, error) {
 	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
 		return -1, fmt.Errorf("bring the loopback up: %w", err)
 	}
-	return OpenNamespace(unix.Gettid(), "net")
+	fd, err := OpenNamespace(unix.Gettid(), "net")
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Setns(home, unix.CLONE_NEWNET); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("come back from a new network: %w", err)
+	}
+	return fd, nil
 }
 
 // KeepStandardDescriptors opens /dev/null for each of the descriptors 0 to 2 that

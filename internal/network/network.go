@@ -2,7 +2,8 @@
 // namespace costs the kernel up to a millisecond, entering one that is ready
 // costs microseconds.
 //
-// It owns the stock of unused networks and the goroutine that refills it. For
+// It owns the stock of unused networks, the goroutine that refills it and the
+// threads that make them. For
 // now a network has only a loopback device; addresses, routes, egress rules and
 // name servers come here, too.
 package network
@@ -29,27 +30,64 @@ func (n *Network) Close() error { return unix.Close(n.fd) }
 
 // Stock keeps networks ready.
 type Stock struct {
-	ready chan *Network
-	stop  context.CancelFunc
-	work  sync.WaitGroup
+	home    int // the network of this process
+	ready   chan *Network
+	threads chan *linux.Thread // idle ones that Take has used
+	stop    context.CancelFunc
+	work    sync.WaitGroup
 }
+
+// idleThreads is how many threads stay for the next Take that finds no network.
+const idleThreads = 8
 
 // NewStock returns a stock that keeps size networks ready until Close.
-func NewStock(size int) *Stock {
+func NewStock(size int) (*Stock, error) {
+	t, err := linux.NewThread(func() error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	home, err := linux.OpenNamespace(t.TID(), "net")
+	if err != nil {
+		t.Close()
+		return nil, err
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Stock{ready: make(chan *Network, size), stop: stop}
-	s.work.Go(func() { s.refill(ctx) })
-	return s
+	s := &Stock{home: home, ready: make(chan *Network, size), threads: make(chan *linux.Thread, idleThreads), stop: stop}
+	s.work.Go(func() {
+		defer t.Close()
+		s.refill(ctx, t)
+	})
+	return s, nil
 }
 
-// Take returns an unused network: a ready one, else one made now.
+// Take returns an unused network: a ready one, else one made now. It must not be
+// called after Close.
 func (s *Stock) Take() (*Network, error) {
 	select {
 	case n := <-s.ready:
 		return n, nil
 	default:
-		return makeNetwork()
 	}
+	var t *linux.Thread
+	select {
+	case t = <-s.threads:
+	default:
+		var err error
+		if t, err = linux.NewThread(func() error { return nil }); err != nil {
+			return nil, err
+		}
+	}
+	n, err := s.makeOn(t)
+	if err != nil {
+		t.Close() // whatever network it is in
+		return nil, err
+	}
+	select {
+	case s.threads <- t:
+	default:
+		t.Close()
+	}
+	return n, nil
 }
 
 // Close ends the refilling and releases what is in stock.
@@ -60,16 +98,19 @@ func (s *Stock) Close() {
 	for n := range s.ready {
 		n.Close()
 	}
+	close(s.threads)
+	for t := range s.threads {
+		t.Close()
+	}
+	unix.Close(s.home)
 }
 
 // refill makes networks until the stock is full, and again when one was taken.
 // One that cannot be made is not told here, Take will say why; a second later it
 // tries again.
-func (s *Stock) refill(ctx context.Context) {
-	t, _ := linux.NewThread(func() error { return nil })
-	defer t.Close()
+func (s *Stock) refill(ctx context.Context, t *linux.Thread) {
 	for {
-		n, err := makeOn(t)
+		n, err := s.makeOn(t)
 		if err != nil {
 			select {
 			case <-time.After(time.Second):
@@ -99,20 +140,11 @@ func (s *Stock) refill(ctx context.Context) {
 // it costs that start a fifth of a millisecond on two cores.
 const manners = 5 * time.Millisecond
 
-// makeNetwork makes a network on a thread that ends with it.
-func makeNetwork() (*Network, error) {
-	t, err := linux.NewThread(func() error { return nil })
-	if err != nil {
-		return nil, err
-	}
-	defer t.Close()
-	return makeOn(t)
-}
-
-func makeOn(t *linux.Thread) (n *Network, err error) {
+// makeOn makes a network on a thread. After an error the thread may be in any.
+func (s *Stock) makeOn(t *linux.Thread) (n *Network, err error) {
 	t.Do(func() {
 		var fd int
-		if fd, err = linux.NewNetwork(); err == nil {
+		if fd, err = linux.NewNetwork(s.home); err == nil {
 			n = &Network{fd}
 		}
 	})

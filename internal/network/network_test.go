@@ -13,7 +13,10 @@ import (
 func TestEachTakeIsAnotherNetwork(t *testing.T) {
 	testenv.NeedRoot(t)
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	s := NewStock(2)
+	s, err := NewStock(2)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer s.Close()
 	seen := make(map[string]bool)
 	for range 6 { // from the stock, and made on demand when it is empty
@@ -37,7 +40,10 @@ func TestCloseReleasesTheStock(t *testing.T) {
 	testenv.NeedRoot(t)
 	before := len(testenv.Descriptors())
 	for range 5 {
-		s := NewStock(4)
+		s, err := NewStock(4)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n, err := s.Take(); err != nil {
 			t.Error(err)
 		} else {

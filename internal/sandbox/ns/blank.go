@@ -41,14 +41,14 @@ func (r spawned) unused() bool {
 
 // spawn has the berth's thread make a process that carries out p. more are flags
 // besides the namespaces.
-func (d *Driver) spawn(at *berth, p *linux.Program, more linux.CloneFlags) <-chan spawned {
+func (d *Driver) spawn(at *berth, p *linux.Program, more linux.CloneFlags) *blank {
 	flags := more | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-	result := make(chan spawned, 1)
+	result, cgroup := make(chan spawned, 1), at.cgroup.FD()
 	at.thread.Begin(func() {
-		pid, pidfd, err := p.Spawn(flags, at.cgroup.FD())
+		pid, pidfd, err := p.Spawn(flags, cgroup)
 		result <- spawned{pid, pidfd, err}
 	})
-	return result
+	return &blank{p, p, result}
 }
 
 // begin has a bare blank begin in a berth.
@@ -56,19 +56,38 @@ func (d *Driver) begin(at *berth) {
 	p := linux.NewProgram(8)
 	d.born(p)
 	p.Wait()
-	at.blank = &blank{p, p, d.spawn(at, p, unix.CLONE_FILES)}
+	at.blank = d.spawn(at, p, unix.CLONE_FILES)
 }
 
-// goOn gives the blank its last steps and returns what became of it.
-func (b *blank) goOn(p *linux.Program) spawned {
-	b.program.Resume(p)
+// quit ends a blank.
+func (b *blank) quit() {
+	b.program.Resume(linux.Quit())
+	<-b.result
+}
+
+// outcome waits for what becomes of a prepared blank that executes.
+//
+// The thread that made it, whom the kernel wakes when the process has executed,
+// takes a tenth of a millisecond to tell us of it after a rest. If this is the only
+// start, there is a processor to look for it ourselves meanwhile.
+func (d *Driver) outcome(b *blank) spawned {
+	if runtime.GOMAXPROCS(0) > 1 && d.starting.Load() == 1 {
+		for begin := time.Now(); time.Since(begin) < lookout && len(b.result) == 0; runtime.Gosched() {
+			if pid, pidfd, ok := b.head.Executed(); ok {
+				return spawned{pid: pid, pidfd: pidfd}
+			}
+		}
+	}
 	return <-b.result
 }
+
+// lookout bounds how long a start looks for the execution of its process.
+const lookout = 300 * time.Microsecond
 
 // clear ends the bare blank of a berth, if there is one.
 func (at *berth) clear() {
 	if at.blank != nil {
-		at.blank.goOn(linux.Quit())
+		at.blank.quit()
 		at.blank = nil
 	}
 }
@@ -91,7 +110,8 @@ func (d *Driver) startPrepared(key string, spec sandbox.Spec) (*box, error) {
 		}
 		last := linux.NewProgram(8)
 		execute(last, spec)
-		r := p.execute(last)
+		p.program.Resume(last)
+		r := d.outcome(p.blank)
 		if r.unused() {
 			p.bury()
 			continue
@@ -108,30 +128,9 @@ func (d *Driver) startPrepared(key string, spec sandbox.Spec) (*box, error) {
 	}
 }
 
-// execute gives the blank its last steps and returns what became of it.
-//
-// The thread that made it, whom the kernel wakes when the process has executed,
-// takes a tenth of a millisecond to tell us of it after a rest. If this is the only
-// start, there is a processor to look for it ourselves meanwhile.
-func (p *prepared) execute(last *linux.Program) spawned {
-	p.program.Resume(last)
-	d := p.box.d
-	if runtime.GOMAXPROCS(0) > 1 && d.starting.Load() == 1 {
-		for begin := time.Now(); time.Since(begin) < lookout && len(p.result) == 0; runtime.Gosched() {
-			if pid, pidfd, ok := p.head.Executed(); ok {
-				return spawned{pid: pid, pidfd: pidfd}
-			}
-		}
-	}
-	return <-p.result
-}
-
-// lookout bounds how long a start looks for the execution of its process.
-const lookout = 300 * time.Microsecond
-
 // end ends a prepared blank that is not needed.
 func (p *prepared) end() {
-	p.goOn(linux.Quit())
+	p.quit()
 	p.bury()
 }
 
@@ -456,7 +455,7 @@ func (d *Driver) prepareBlank(at *berth, spec sandbox.Spec) (*prepared, error) {
 			d.born(steps)
 			d.prepare(steps, spec, o.givens, false)
 			steps.Wait()
-			p.blank = &blank{steps, steps, d.spawn(at, steps, 0)}
+			p.blank = d.spawn(at, steps, 0)
 		}
 		err = p.settle()
 	}

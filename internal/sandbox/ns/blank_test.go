@@ -179,7 +179,6 @@ func TestBlankIsNeverAnothers(t *testing.T) {
 }
 
 func TestDeadBlankIsPassedBy(t *testing.T) {
-	testenv.NothingLeft(t, "hobtest")
 	d := open(t)
 	s := spec(t, "prog", "args", "alive")
 	from(t, d, s)
@@ -384,8 +383,6 @@ func TestCloseEndsBlanks(t *testing.T) {
 }
 
 func TestManyStartsAtOnce(t *testing.T) {
-	testenv.NeedRoot(t)
-	testenv.NothingLeft(t, "hobtest")
 	d := open(t)
 	var wg sync.WaitGroup
 	var mu sync.Mutex

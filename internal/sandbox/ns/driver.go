@@ -166,7 +166,9 @@ func (d *Driver) open() error {
 		return err
 	}
 	d.masks, d.lastCap = findMasks(), linux.LastCapability()
-	d.networks = network.NewStock(2 * runtime.GOMAXPROCS(0))
+	if d.networks, err = network.NewStock(2 * runtime.GOMAXPROCS(0)); err != nil {
+		return err
+	}
 
 	d.base = 4 * runtime.GOMAXPROCS(0)
 	d.stock.open(d)

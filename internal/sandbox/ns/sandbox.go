@@ -204,7 +204,8 @@ func (d *Driver) carryOut(b *box, at *berth, spec sandbox.Spec, g givens) error 
 		p := linux.NewProgram(stepsOfStart)
 		d.prepare(p, spec, g, true)
 		execute(p, spec)
-		if r := bare.goOn(p); !r.unused() {
+		bare.program.Resume(p)
+		if r := <-bare.result; !r.unused() {
 			b.from = faas.StartBare
 			return b.adopt(r)
 		}
@@ -214,7 +215,7 @@ func (d *Driver) carryOut(b *box, at *berth, spec sandbox.Spec, g givens) error 
 	d.prepare(p, spec, g, false)
 	execute(p, spec)
 	b.from = faas.StartOnDemand
-	return b.adopt(<-d.spawn(at, p, 0))
+	return b.adopt(<-d.spawn(at, p, 0).result)
 }
 
 // adopt takes over the process that was made for b.
