@@ -4,7 +4,7 @@
 // program. No program of ours and no Go runtime runs inside the sandbox.
 //
 // It owns the threads that make processes, what is made ahead of need (berths,
-// prepared roots, networks), and every cgroup below its generation's. It leaves
+// blanks, prepared roots, networks), and every cgroup below its generation's. It leaves
 // to others what an image is, when to start and when to stop. README.md tells
 // how a start goes and what must stay true.
 package ns
