@@ -56,20 +56,6 @@ func smallCall(tb testing.TB, c protocol.Conn) func() {
 	}
 }
 
-func TestSmallExchangeCostsFewAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes its own")
-	}
-	call := smallCall(t, openProgram(t, faas.FormatHTTP, quick(hello)))
-	call()
-	const most = 6
-	if n := testing.AllocsPerRun(500, call); n > most {
-		t.Errorf("%v allocations, want at most %d", n, most)
-	} else {
-		t.Logf("%v allocations", n)
-	}
-}
-
 func BenchmarkSmallExchange(b *testing.B) {
 	b.Run("ours", func(b *testing.B) {
 		call := smallCall(b, openProgram(b, faas.FormatHTTP, quick(hello)))

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,7 +38,8 @@ type process struct {
 	ready    chan struct{} // closed when the two above are set
 
 	stdin, stdout *os.File // the other ends
-	keepOut       bool     // the program's end of stdout outlives it, as if a child held it
+	unread        [2]*gauge
+	keepOut       bool // the program's end of stdout outlives it, as if a child held it
 
 	ended    chan struct{} // closed when exit is set
 	exit     faas.Exit
@@ -56,6 +58,7 @@ func start(run program) *process {
 	if err := errors.Join(err, err2, err3); err != nil {
 		panic(err)
 	}
+	p.unread = [2]*gauge{gaugeOf(p.stdin), gaugeOf(p.stdout)}
 	ctx, kill := context.WithCancel(context.Background())
 	p.kill = kill
 	go func() {
@@ -75,22 +78,45 @@ func (p *process) Stdout() protocol.Output            { return p.stdout }
 func (p *process) LastWords() string                  { return p.words }
 func (p *process) Usage() (faas.Bytes, time.Duration) { return 3 * faas.MB, 5 * time.Millisecond }
 func (p *process) Start() faas.Start                  { return faas.StartBare }
-func (p *process) Unread() (stdin, stdout int)        { return waiting(p.stdin), waiting(p.stdout) }
+func (p *process) Unread() (stdin, stdout int)        { return p.unread[0].Unread(), p.unread[1].Unread() }
 func (p *process) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if network == "unix" {
 		addr = filepath.Join(p.dir, addr)
 	}
-	return new(net.Dialer).DialContext(ctx, network, addr)
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if unix, ok := conn.(*net.UnixConn); ok {
+		return socket{unix, gaugeOf(unix)}, nil
+	}
+	return conn, err
 }
 
-// waiting is how many bytes are in a pipe.
-func waiting(f *os.File) (n int) {
-	raw, err := f.SyscallConn()
+// socket tells what has come over it.
+type socket struct {
+	*net.UnixConn
+	*gauge
+}
+
+// gauge tells how many bytes are in a pipe or a socket, and allocates nothing.
+type gauge struct {
+	raw syscall.RawConn
+	ask func(fd uintptr)
+	n   int
+}
+
+func gaugeOf(c syscall.Conn) *gauge {
+	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0
+		panic(err)
 	}
-	raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
-	return n
+	g := &gauge{raw: raw}
+	g.ask = func(fd uintptr) { g.n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }
+	return g
+}
+
+func (g *gauge) Unread() int {
+	g.n = 0
+	g.raw.Control(g.ask)
+	return g.n
 }
 
 func (p *process) Wait(ctx context.Context) (faas.Exit, error) {

@@ -397,7 +397,10 @@ func TestCallThatEndsWhileItsBodyIsStuckEnds(t *testing.T) {
 			r, w := io.Pipe()
 			req := request("")
 			req.Body, req.Size = r, size
-			time.AfterFunc(20*time.Millisecond, func() { cancel(errEnd) })
+			go func() {
+				io.WriteString(w, "7") // returns when it is read
+				cancel(errEnd)
+			}()
 			out, err := c.Exchange(ctx, req, httptest.NewRecorder())
 			if err != errEnd || out.Keep {
 				t.Errorf("%s, size %d: %+v, %v", format, size, out, err)

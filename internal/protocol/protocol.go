@@ -62,7 +62,9 @@ type Process interface {
 	// Start tells what the sandbox was made from.
 	Start() faas.Start
 
-	// Dial connects to what the process listens on, as sandbox.Sandbox has it.
+	// Dial connects to what the process listens on, as sandbox.Sandbox has it. A
+	// connection that has a method Unread, as sandbox.Pipe has it, is asked before
+	// each call whether something has come that nobody asked for.
 	Dial(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Unread returns how many bytes the process has not read of its standard

@@ -88,11 +88,32 @@ func TestStartThatDoesNotListen(t *testing.T) {
 	}
 }
 
+// tried is a process that tells when it has been dialled some times in vain.
+type tried struct {
+	*process
+	left int
+	done chan struct{}
+}
+
+func (t *tried) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := t.process.Dial(ctx, network, addr)
+	if t.left--; t.left == 0 {
+		close(t.done)
+	}
+	return conn, err
+}
+
 func TestStartThatListensLateIsWaitedFor(t *testing.T) {
-	c := openProgram(t, faas.FormatHTTPStream, func(ctx context.Context, p *process) faas.Exit {
-		time.Sleep(30 * time.Millisecond) // longer than one round of the wait
-		return speakers[faas.FormatHTTPStream](echo)(ctx, p)
+	p := &tried{left: 5, done: make(chan struct{})}
+	p.process = start(func(ctx context.Context, inner *process) faas.Exit {
+		<-p.done
+		return speakers[faas.FormatHTTPStream](echo)(ctx, inner)
 	})
+	c, err := protocol.Open(t.Context(), faas.Function{Format: faas.FormatHTTPStream}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	if _, err := c.Exchange(t.Context(), request("1"), httptest.NewRecorder()); err != nil {
 		t.Error(err)
 	}
@@ -231,6 +252,53 @@ func TestConnectionThatLayIdleMayBreak(t *testing.T) {
 		}
 		if err != nil || !out.Keep || out.In != 1 {
 			t.Errorf("%+v, %v, want it on a new connection", out, err)
+		}
+	}
+}
+
+// TestAnswerThatNobodyAskedForIsNotTheNext: it came behind the last one, late.
+func TestAnswerThatNobodyAskedForIsNotTheNext(t *testing.T) {
+	wrote := make(chan struct{})
+	dials := 0
+	c := openProgram(t, faas.FormatHTTPStream, func(ctx context.Context, p *process) faas.Exit {
+		l, err := net.Listen("unix", filepath.Join(p.dir, protocol.Listener))
+		if err != nil {
+			panic(err)
+		}
+		defer l.Close()
+		defer context.AfterFunc(ctx, func() { l.Close() })()
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return faas.Exit{Signal: "SIGKILL"}
+			}
+			dials++
+			in := bufio.NewReader(conn)
+			for {
+				req, err := http.ReadRequest(in)
+				if err != nil {
+					break
+				}
+				io.Copy(io.Discard, req.Body)
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", dials)
+				if dials == 1 {
+					<-wrote // the answer has been taken
+					io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+					wrote <- struct{}{}
+				}
+			}
+			conn.Close()
+		}
+	})
+	for _, want := range []string{"1", "2"} {
+		rec := httptest.NewRecorder()
+		out, err := c.Exchange(t.Context(), request("x"), rec)
+		if err != nil || !out.Keep || rec.Body.String() != want {
+			t.Errorf("%+v, %v, %q, want %q", out, err, rec.Body, want)
+		}
+		if want == "1" {
+			wrote <- struct{}{}
+			<-wrote
 		}
 	}
 }

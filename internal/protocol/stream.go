@@ -80,6 +80,13 @@ type streamConn struct {
 	used time.Time // when the last exchange over conn ended
 }
 
+// quiet reports whether nothing has come over conn that nobody asked for: it would
+// be taken for the next answer. A conn that cannot tell is trusted.
+func (c *streamConn) quiet() bool {
+	pending, ok := c.conn.(interface{ Unread() int })
+	return !ok || pending.Unread() == 0
+}
+
 func openStream(ctx context.Context, fn faas.Function, p Process) (*streamConn, error) {
 	c := new(streamConn)
 	c.life = follow(p, fn.Memory, func() { c.deadline(time.Now().Add(drain)) })
@@ -152,7 +159,7 @@ func (c *streamConn) exchange(out *faas.Outcome) error {
 		out.Again = true
 		return c.died()
 	}
-	used := c.conn != nil && time.Since(c.used) < freshness
+	used := c.conn != nil && time.Since(c.used) < freshness && c.quiet()
 	for {
 		if !used {
 			if err := c.redial(out); err != nil {

@@ -159,8 +159,10 @@ func serveObjects(ctx context.Context, p *process, f function, decode func([]byt
 			<-r.wait
 		}
 		if r.status != 0 {
-			json.NewEncoder(p.out).Encode(encode(r))
-			io.WriteString(p.out, r.behind)
+			var b bytes.Buffer
+			json.NewEncoder(&b).Encode(encode(r))
+			b.WriteString(r.behind)
+			p.out.Write(b.Bytes())
 		}
 		io.WriteString(p.out, r.raw)
 		if r.exit != nil || r.hang {
@@ -201,8 +203,8 @@ func serveHTTP(ctx context.Context, r io.Reader, w io.Writer, n int, f function)
 			fmt.Fprintf(&b, "HTTP/1.1 %d x\r\n", a.status)
 			a.header.Write(&b)
 			fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n%s", len(a.body), a.body)
+			b.WriteString(a.behind)
 			w.Write(b.Bytes())
-			io.WriteString(w, a.behind)
 		}
 		io.WriteString(w, a.raw)
 		if a.exit != nil || a.hang {
