@@ -1,7 +1,8 @@
 # make        builds build/hob
 # make demo   shows hob at work, from images to calls, and cleans up
 # make test   passes all tests: as root on Linux everything, else what needs no root
-# make bench  measures a call against docker, runc and crun where they are installed
+# make bench  measures calls against docker, runc, crun and nginx where they are installed
+# make soak   calls functions of every kind for SOAK=10m and looks whether anything grows
 # make lint   gofmt, go vet for both processors, staticcheck
 # make build-all, fuzz, clean
 
@@ -10,13 +11,14 @@ GO      ?= go
 STAMP   := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
 FLAGS    = -trimpath -buildvcs=$(STAMP) -ldflags '-s -w'
 FUZZTIME ?= 20s
+SOAK     ?= 10m
 
 # The race detector needs a C compiler; hob itself has no C in it.
 RACE := $(shell command -v $${CC:-gcc} >/dev/null 2>&1 && echo -race)
 
 export CGO_ENABLED = 0
 
-.PHONY: build build-all demo test bench lint fuzz clean
+.PHONY: build build-all demo test bench soak lint fuzz clean
 
 build:
 	$(GO) build $(FLAGS) -o build/hob ./cmd/hob
@@ -38,6 +40,9 @@ endif
 
 bench: build
 	build/hob bench
+
+soak: build
+	build/hob bench --only soak --soak $(SOAK)
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

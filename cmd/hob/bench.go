@@ -28,12 +28,13 @@ import (
 // own, and the peers that this machine has.
 type bench struct {
 	*cli
-	dir    string // of everything that is made
-	self   string // this program
-	rounds int
-	short  bool
-	only   []string // parts to run; none: all
-	rows   []benchRow
+	dir      string // of everything that is made
+	self     string // this program
+	rounds   int
+	short    bool
+	only     []string // parts to run; none: all but soak
+	soakTime time.Duration
+	rows     []benchRow
 }
 
 // A benchRow is what was measured of one thing in one way.
@@ -58,8 +59,8 @@ the same for all. What is not installed is left out with one line. Needs root.
 Takes about eight minutes, and leaves nothing behind.
 
 The parts are cold (fresh containers), hot (one container, many calls), density
-(a thousand idle functions), evict (more functions than memory) and start (of the
-daemon).`,
+(a thousand idle functions), evict (more functions than memory), start (of the
+daemon), and, only if it is named, soak (half of what is possible, for long).`,
 		Example: "  hob bench\n  hob bench --short\n  hob bench --only cold,hot --json",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -75,6 +76,7 @@ daemon).`,
 	cmd.Flags().StringVar(&parent, "dir", "", "make everything below this `directory` (default: that of temporary files); its disk is the one measured")
 	cmd.Flags().IntVar(&b.rounds, "rounds", 60, "`number` of calls of each kind that are timed one by one")
 	cmd.Flags().BoolVar(&b.short, "short", false, "a tenth of the long runs, to see that everything works")
+	cmd.Flags().DurationVar(&b.soakTime, "soak", 10*time.Minute, "how long the part soak takes")
 	cmd.Flags().StringSliceVar(&b.only, "only", nil, "run these `parts` only")
 	return cmd
 }
@@ -90,8 +92,8 @@ func (b *bench) run(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"cold", b.cold}, {"hot", b.hot}, {"density", b.density}, {"evict", b.evict}, {"start", b.startWithMany}} {
-		if len(b.only) > 0 && !slices.Contains(b.only, part.name) {
+	}{{"cold", b.cold}, {"hot", b.hot}, {"density", b.density}, {"evict", b.evict}, {"start", b.startWithMany}, {"soak", b.soak}} {
+		if !slices.Contains(b.only, part.name) && (len(b.only) > 0 || part.name == "soak") {
 			continue
 		}
 		if err := part.run(ctx); err != nil {
