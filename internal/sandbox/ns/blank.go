@@ -310,6 +310,7 @@ func (s *stock) refill() {
 			return
 		case now := <-sweep.C:
 			s.sweep(now)
+			s.d.trim()
 			continue
 		case <-wake:
 			continue
@@ -370,15 +371,19 @@ func (s *stock) add(k *kind, at *berth) {
 	s.d.replace()
 	p, err := s.d.prepareBlank(at, k.spec)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
+	switch {
+	case err != nil:
 		s.count--
 		k.failing = true
 		s.d.cfg.Log.Debug("a blank could not be prepared", "err", err)
-		return
+	case k.depth == 0: // it was swept out meanwhile
+		s.count--
+		defer p.end()
+	default:
+		k.ready = append(k.ready, p)
+		s.bytes += p.memory
 	}
-	k.ready = append(k.ready, p)
-	s.bytes += p.memory
+	s.mu.Unlock()
 }
 
 // drop ends the oldest blank of a kind.

@@ -271,6 +271,7 @@ func TestStockFollowsTheStarts(t *testing.T) {
 		t.Errorf("two minutes later: %d blanks, %d bytes, %d kinds", d.stock.held(), d.stock.bytes, len(d.stock.kinds))
 	}
 	until(t, "the berths are as many as before", func() bool {
+		d.trim()
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		return d.berths == d.base && len(d.ready) == d.base
@@ -415,4 +416,45 @@ func TestManyStartsAtOnce(t *testing.T) {
 	if sorts[faas.StartPrepared] < 32 {
 		t.Errorf("starts by what they were made from: %v", sorts)
 	}
+}
+
+// TestSandboxOutlivesTheStock has more berths than are needed when calm comes back:
+// the thread of one must not end, for the kernel would end what it has made.
+func TestSandboxOutlivesTheStock(t *testing.T) {
+	d := open(t)
+	s := spec(t, "prog", "hang")
+	var wg sync.WaitGroup
+	for range 60 {
+		wg.Go(func() { from(t, d, s) })
+	}
+	wg.Wait()
+	until(t, "blanks are prepared", func() bool { return d.stock.held() >= 10 })
+	var live []*box
+	for range 10 {
+		live = append(live, start(t, d, s))
+	}
+	d.stock.sweep(time.Now().Add(2 * keptUnused))
+	until(t, "the berths are as many as before", func() bool {
+		d.trim()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.berths == d.base && len(d.ready) == d.base && len(d.idle) > 0
+	})
+	from(t, d, s)
+	for _, b := range live {
+		select {
+		case <-b.ended:
+			t.Errorf("a sandbox made from %s ended by itself: %+v", b.from, b.exit)
+		default:
+		}
+	}
+	until(t, "idle berths are used again", func() bool {
+		for range 20 {
+			wg.Go(func() { from(t, d, s) })
+		}
+		wg.Wait()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return len(d.idle) == 0 || d.berths > d.base
+	})
 }

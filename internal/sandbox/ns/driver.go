@@ -82,7 +82,8 @@ type Driver struct {
 
 	mu     sync.Mutex
 	boxes  map[*box]struct{} // live ones; guarded by mu, as all below
-	berths int               // all that there are
+	berths int               // those that are not idle
+	idle   []*berth          // those that are not needed now
 	closed bool
 }
 
@@ -252,6 +253,9 @@ func (d *Driver) Close() error {
 			errs = append(errs, b.cgroup.Remove())
 		}
 	}
+	for _, b := range d.idle {
+		b.thread.Close()
+	}
 	if d.networks != nil {
 		d.networks.Close()
 	}
@@ -356,12 +360,11 @@ func (d *Driver) take(ctx context.Context) (*berth, error) {
 func (d *Driver) leave(at *berth, left func()) {
 	d.work.Go(func() {
 		at.clear()
-		if d.surplus() {
-			at.thread.Close()
-			left()
+		if !d.surplus() || !d.park(at) {
+			d.seat(at, left)
 			return
 		}
-		d.seat(at, left)
+		left()
 	})
 }
 
@@ -377,8 +380,44 @@ func (d *Driver) surplus() bool {
 	return true
 }
 
-// replace makes a berth in the place of one that is now a prepared blank's,
-// unless there are enough.
+// park puts a berth aside that is not needed now. Its thread must not end before
+// the sandboxes that it has made, or they would end with it.
+func (d *Driver) park(at *berth) bool {
+	at.cgroup = d.cgroups.Open(d.cgroup())
+	err := at.cgroup.Seat(at.thread.TID())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.berths++
+		d.cfg.Log.Error("a thread cannot leave the cgroup of its sandbox", "err", err)
+		return false
+	}
+	d.idle = append(d.idle, at)
+	return true
+}
+
+// trim puts ready berths aside until there are no more than needed.
+func (d *Driver) trim() {
+	for len(d.ready) > d.base && d.surplus() {
+		select {
+		case at := <-d.ready:
+			at.clear()
+			if cg := at.cgroup; d.park(at) {
+				cg.Remove()
+			} else {
+				d.leave(at, func() { cg.Remove() })
+			}
+		default:
+			d.mu.Lock()
+			d.berths++
+			d.mu.Unlock()
+			return
+		}
+	}
+}
+
+// replace puts a berth in the place of one that is now a prepared blank's, unless
+// there are enough.
 func (d *Driver) replace() {
 	want := d.base + d.stock.held()
 	d.mu.Lock()
@@ -387,6 +426,12 @@ func (d *Driver) replace() {
 		return
 	}
 	d.berths++
+	if n := len(d.idle); n > 0 {
+		b := d.idle[n-1]
+		d.idle = d.idle[:n-1]
+		d.work.Go(func() { d.seat(b, nil) })
+		return
+	}
 	d.work.Go(func() {
 		b, err := d.newBerth()
 		if err != nil {
