@@ -1,12 +1,14 @@
 package daemon_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,11 +27,14 @@ import (
 	"hob/internal/pool"
 )
 
-// hotImage builds testdata/hot, loads it and returns its name.
-func (n *node) hotImage() string {
+// hotImage is the image of testdata/hot.
+func (n *node) hotImage() string { return n.image("hot") }
+
+// image builds a program of testdata, loads it and returns its name.
+func (n *node) image(program string) string {
 	n.t.Helper()
-	file := filepath.Join(n.t.TempDir(), "hot")
-	cmd := exec.Command("go", "build", "-o", file, "./testdata/hot")
+	file := filepath.Join(n.t.TempDir(), program)
+	cmd := exec.Command("go", "build", "-o", file, "./testdata/"+program)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		n.t.Fatalf("%v: %s", err, out)
@@ -39,13 +44,14 @@ func (n *node) hotImage() string {
 		n.t.Fatal(err)
 	}
 	var tar bytes.Buffer
-	if err := build.WriteTar(&tar, "hob.local/hot:latest", img); err != nil {
+	name := "hob.local/" + program + ":latest"
+	if err := build.WriteTar(&tar, name, img); err != nil {
 		n.t.Fatal(err)
 	}
 	if _, err := n.Load(n.t.Context(), &tar, ""); err != nil {
 		n.t.Fatal(err)
 	}
-	return "hob.local/hot:latest"
+	return name
 }
 
 // hot makes a function of format http.
@@ -480,4 +486,113 @@ func TestHotCallAllocatesLittle(t *testing.T) {
 	if allocs > 12 {
 		t.Errorf("%v allocations from Acquire to Done, want 12 at most", allocs)
 	}
+}
+
+func TestServerOnAPort(t *testing.T) {
+	n := start(t)
+	n.hot("port", n.image("port"), func(s *client.Settings) {
+		s.Format, s.Concurrency, s.Port, s.MaxConcurrency = ptr(string(faas.FormatPort)), ptr(5), ptr(3000), ptr(5)
+	})
+	base := "http://" + n.addr + "/api/apps/default/functions/port/call"
+	get := func(path string) string {
+		t.Helper()
+		resp, err := http.Get(base + path)
+		if err != nil {
+			t.Error(err)
+			return ""
+		}
+		defer resp.Body.Close()
+		out, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s %q, %v", path, resp.Status, out, err)
+		}
+		return string(out)
+	}
+
+	t.Run("serves several calls at once", func(t *testing.T) {
+		get("/sleep/0")
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() { get("/sleep/300") })
+		}
+		wg.Wait()
+		if got := get("/most"); got != "5" {
+			t.Errorf("%s calls at once, want 5", got)
+		}
+		if live := n.live(); len(live) != 1 || live[0].Calls != 7 {
+			t.Errorf("containers %+v, want one that served 7 calls", live)
+		}
+	})
+	t.Run("status, method and target are passed on", func(t *testing.T) {
+		req, _ := http.NewRequest("PUT", base+"/status/418?a=b%20c", nil)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		out, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode != 418 || resp.Header.Get("X-Own") != "yes" || string(out) != "PUT /status/418?a=b%20c" {
+			t.Errorf("%s %v %q", resp.Status, resp.Header, out)
+		}
+	})
+	t.Run("upgrades pass", func(t *testing.T) {
+		conn, err := net.Dial("tcp", n.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintf(conn, "GET /api/apps/default/functions/port/call/upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		in := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != "echo" {
+			t.Fatalf("%+v, %v", resp, err)
+		}
+		for _, word := range []string{"one", "two"} {
+			io.WriteString(conn, word)
+			got := make([]byte, 3)
+			if _, err := io.ReadFull(in, got); err != nil || string(got) != word {
+				t.Fatalf("echo %q, %v; want %s", got, err, word)
+			}
+		}
+	})
+	t.Run("a caller that leaves is told of, and the container is kept", func(t *testing.T) {
+		before := n.live()[0]
+		ctx, cancel := context.WithCancel(t.Context())
+		req, _ := http.NewRequestWithContext(ctx, "GET", base+"/sleep/30000", nil)
+		go func() {
+			for n.busy() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+		}()
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+			t.Error("it answered")
+		}
+		for n.busy() > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		get("/sleep/0")
+		if live := n.live(); len(live) != 1 || live[0].ID != before.ID {
+			t.Errorf("containers %+v, want %s alone", live, before.ID)
+		}
+	})
+	t.Run("a connection for every call is of no harm", func(t *testing.T) {
+		before := n.live()[0]
+		for range 50 {
+			conn, err := net.Dial("tcp", n.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(conn, "GET /api/apps/default/functions/port/call/most HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+			if _, err := io.ReadAll(conn); err != nil {
+				t.Error(err)
+			}
+			conn.Close()
+		}
+		if live := n.live(); len(live) != 1 || live[0].ID != before.ID {
+			t.Errorf("containers %+v, want %s alone", live, before.ID)
+		}
+	})
 }
