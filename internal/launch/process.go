@@ -79,15 +79,14 @@ func (p *process) Dial(ctx context.Context, network, addr string) (net.Conn, err
 	return p.box.Dial(ctx, network, addr)
 }
 
-func (p *process) Unread() (stdin, stdout int) {
-	std := p.box.Stdio()
-	if in, ok := std.Stdin.(sandbox.Pipe); ok {
-		stdin = in.Unread()
+func (p *process) UnreadInput() int  { return unread(p.box.Stdio().Stdin) }
+func (p *process) UnreadOutput() int { return unread(p.box.Stdio().Stdout) }
+
+func unread(stream any) int {
+	if pipe, ok := stream.(sandbox.Pipe); ok {
+		return pipe.Unread()
 	}
-	if out, ok := std.Stdout.(sandbox.Pipe); ok {
-		stdout = out.Unread()
-	}
-	return stdin, stdout
+	return 0
 }
 
 // begin and end count a call.

@@ -69,6 +69,8 @@ type pool struct {
 	run, start time.Duration // measured means: of a call in a slot, of a start; 0: not known yet
 	failures   int           // of starts that nobody waited for, in a row
 	retryAt    time.Duration // such a start is not tried before
+	pace       int           // how many were let start the last time that the line was slow
+	extra      int           // of those, how many have not been started
 	skipped    bool          // by this run of match
 
 	ofFunction, ofApp *int // in plan.active
@@ -264,6 +266,7 @@ func (p *plan) failed(s *slot) []action {
 func (p *plan) done(s *slot, keep bool) []action {
 	p.begin()
 	l := s.pool
+	l.pace, l.extra = 0, 0
 	measure(&l.run, p.now-s.since, 8) // of several at once, since the last one began
 	s.uses--
 	p.count(l, -1)
@@ -347,6 +350,9 @@ func (p *plan) tick() []action {
 			p.do("freeze", s, "")
 		}
 		p.schedule(s)
+	}
+	for l := range p.lines {
+		p.hurry(l)
 	}
 	p.match()
 	return p.acts
@@ -619,21 +625,29 @@ func (p *plan) startOne(l *pool) {
 	s := &slot{n: p.last, pool: l, state: slotStarting, charge: needs(&l.fn), since: p.now}
 	p.slots[s.n] = s
 	l.begun++
+	l.extra = max(0, l.extra-1)
 	p.count(l, 1)
 	p.do("start", s, "")
 }
 
 // worthStarting reports whether the callers that nothing is started for are
-// expected to wait longer than a start takes. That one of them has waited for a
-// time means that calls take as long now, whatever they took before.
+// expected to wait longer than a start takes. When the first of them has waited
+// as long, calls take longer than they did, and tick has let some start.
 func (p *plan) worthStarting(l *pool) bool {
 	serving := (l.started + l.begun) * l.each()
 	if serving == 0 || !l.fn.Format.Hot() {
 		return true
 	}
-	covered := l.covered()
-	run := max(l.run, p.now-l.waiting[covered].since)
-	return run*time.Duration(len(l.waiting)-covered)/time.Duration(serving) > l.starts()
+	return l.extra > 0 || l.run*time.Duration(len(l.waiting)-l.covered())/time.Duration(serving) > l.starts()
+}
+
+// hurry lets more slots of a pool start when its first caller has waited as long
+// as a start takes: one, the next time two, then four, as long as no call ends.
+func (p *plan) hurry(l *pool) {
+	if i := l.covered(); i < len(l.waiting) && p.now >= l.waiting[i].since+l.starts() {
+		l.pace = max(1, 2*l.pace)
+		l.extra = l.pace
+	}
 }
 
 // makeRoom stops idle slots, the longest idle first, until there will be so much

@@ -78,7 +78,8 @@ func (p *process) Stdout() protocol.Output            { return p.stdout }
 func (p *process) LastWords() string                  { return p.words }
 func (p *process) Usage() (faas.Bytes, time.Duration) { return 3 * faas.MB, 5 * time.Millisecond }
 func (p *process) Start() faas.Start                  { return faas.StartBare }
-func (p *process) Unread() (stdin, stdout int)        { return p.unread[0].Unread(), p.unread[1].Unread() }
+func (p *process) UnreadInput() int                   { return p.unread[0].Unread() }
+func (p *process) UnreadOutput() int                  { return p.unread[1].Unread() }
 func (p *process) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if network == "unix" {
 		addr = filepath.Join(p.dir, addr)

@@ -47,7 +47,7 @@ func (c *stdio) clean(out *faas.Outcome) error {
 		out.Again = true
 		return c.died()
 	}
-	_, n := c.Unread()
+	n := c.UnreadOutput()
 	if n == 0 {
 		return nil
 	}
@@ -116,7 +116,7 @@ func (c *httpConn) exchange(out *faas.Outcome) error {
 	c.calls++
 	err = t.receive(method == http.MethodHead, nil)
 	if err != nil {
-		lost, _ := c.Unread() // before join closes the pipe
+		lost := c.UnreadInput() // before join closes the pipe
 		t.join(t.patience())
 		// A process that has ended without having read a byte had nothing of the call.
 		if out.Again = t.silent && c.over() && lost == t.sent && t.failed() == nil && t.putBack(); !out.Again {

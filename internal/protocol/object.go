@@ -91,7 +91,7 @@ func (c *objectConn) exchange(out *faas.Outcome) error {
 	if err != nil {
 		t.silent = err == io.EOF
 		err = t.broken(err)
-		lost, _ := c.Unread() // before join closes the pipe
+		lost := c.UnreadInput() // before join closes the pipe
 		t.join(t.patience())
 		if out.Again = t.silent && c.over() && lost == t.sent && t.failed() == nil; out.Again {
 			t.req.Body, t.req.Size = bytes.NewReader(body), int64(len(body))

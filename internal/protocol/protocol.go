@@ -67,9 +67,11 @@ type Process interface {
 	// each call whether something has come that nobody asked for.
 	Dial(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// Unread returns how many bytes the process has not read of its standard
-	// input, and we have not read of its standard output. What cannot be known is 0.
-	Unread() (stdin, stdout int)
+	// UnreadInput returns how many bytes the process has not read of its standard
+	// input, UnreadOutput how many we have not of its standard output. What cannot
+	// be known is 0.
+	UnreadInput() int
+	UnreadOutput() int
 
 	// Close ends what is left of the sandbox and waits for it.
 	Close() error
