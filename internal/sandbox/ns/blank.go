@@ -142,6 +142,7 @@ func (p *prepared) bury() {
 
 // Bounds of a stock.
 const (
+	mostBlanks  = 1024            // whatever the configuration says: each is a thread
 	stockMemory = 64 << 20        // bytes that all its blanks may hold
 	keptUnused  = 2 * time.Minute // how long blanks are made for what is not started any more
 	sweepEvery  = 5 * time.Second
@@ -180,7 +181,7 @@ func (s *stock) open(d *Driver) {
 	if s.most == 0 {
 		s.most = 16 * runtime.GOMAXPROCS(0)
 	}
-	s.most = max(s.most, 0)
+	s.most = min(max(s.most, 0), mostBlanks)
 	s.memory = stockMemory
 	s.wake = make(chan struct{}, 1)
 	s.kinds = make(map[string]*kind)

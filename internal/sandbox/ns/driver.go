@@ -38,7 +38,7 @@ type Config struct {
 	Generation   string       // names this run of the daemon on the machine: letters and digits, unique
 	LockDir      string       // holds a lock file for each generation; "": /run/hob
 	CgroupParent string       // cgroup that holds the generations' cgroups; "": hob
-	Blanks       int          // most prepared blanks at once; 0: 16 for each processor, negative: no blanks at all, bare ones neither
+	Blanks       int          // most prepared blanks at once, 1024 at most; 0: 16 for each processor, negative: no blanks at all, bare ones neither
 	Log          *slog.Logger // nil: discard
 }
 
