@@ -194,7 +194,7 @@ type Sandbox struct {
 	Function   string      `json:"function"`
 	Format     faas.Format `json:"format"`
 	Call       string      `json:"call,omitempty"`  // it serves now, or the latest of several; empty between calls
-	State      string      `json:"state"`           // "starting", "busy", "idle" or "frozen"
+	State      string      `json:"state"`           // "starting", "busy", "idle", "frozen" or "ending"
 	Start      faas.Start  `json:"start,omitempty"` // how it was started
 	Calls      int         `json:"calls"`           // served so far
 	Started    time.Time   `json:"started"`

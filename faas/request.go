@@ -85,7 +85,7 @@ type Sandbox struct {
 	Function string
 	Format   Format
 	Call     string // it serves now, or the latest of several; empty between calls
-	State    string // "starting", "busy", "idle", "frozen"
+	State    string // "starting", "busy", "idle", "frozen", "ending"
 	Start    Start  // how it was started
 	Calls    int    // served so far
 	Started  time.Time

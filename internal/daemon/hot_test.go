@@ -128,7 +128,11 @@ func TestHotFunctionsThatBehaveBadly(t *testing.T) {
 			if tt.kept {
 				want = "3"
 			}
-			if out, err := n.say(tt.name, "count"); err != nil || out != want {
+			out, err = n.say(tt.name, "count")
+			if tt.name == "bytes-between" && err != nil && strings.Contains(err.Error(), "something between") {
+				out, err = n.say(tt.name, "count") // they came while the next one was being asked
+			}
+			if err != nil || out != want {
 				t.Errorf("next call = %q, %v; want %s", out, err, want)
 			}
 		})

@@ -92,6 +92,9 @@ func (c *Conn) Thaw() error {
 // Close ends the sandbox and returns when nothing of it is left.
 func (c *Conn) Close() error {
 	defer c.root.Release()
+	if c.process != nil {
+		c.process.ending.Store(true)
+	}
 	err := c.Conn.Close()
 	if c.watched != nil {
 		<-c.watched

@@ -33,6 +33,7 @@ type process struct {
 
 	ready  atomic.Bool            // it takes calls
 	frozen atomic.Bool            //
+	ending atomic.Bool            // nobody calls it any more
 	uses   atomic.Int32           // calls in it now
 	calls  atomic.Int32           // that it was given
 	call   atomic.Pointer[string] // the latest; what it writes belongs to it
@@ -109,6 +110,8 @@ func (p *process) state() (state, call string, calls int) {
 		state = "starting"
 	case p.uses.Load() > 0:
 		state = "busy"
+	case p.ending.Load():
+		state = "ending"
 	case p.frozen.Load():
 		state = "frozen"
 	default:

@@ -3,6 +3,8 @@ package linux
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -70,6 +72,19 @@ func (p *Process) Signal(sig unix.Signal) error {
 		return nil
 	}
 	return serr
+}
+
+// Handles reports whether the process does something of its own when it gets sig.
+// The first process of a PID namespace is not hurt by a signal that it leaves to
+// the kernel.
+func (p *Process) Handles(sig unix.Signal) bool {
+	for line := range strings.Lines(readFile("/proc/" + strconv.Itoa(p.PID) + "/status")) {
+		if mask, ok := strings.CutPrefix(line, "SigCgt:"); ok {
+			caught, _ := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			return caught>>(sig-1)&1 != 0
+		}
+	}
+	return false // it has ended
 }
 
 // waitPidfd reaps the process of pidfd if it has ended.

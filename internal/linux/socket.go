@@ -62,7 +62,7 @@ func DialSocket(ctx context.Context, dir int, name string) (net.Conn, error) {
 	for {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
 		if err == nil {
-			return conn, nil
+			return socketOf(conn)
 		}
 		if !errors.Is(err, unix.EAGAIN) { // its line of waiting connections is full
 			return nil, fmt.Errorf("connect to socket %s: %w", name, err)

@@ -71,6 +71,9 @@ func NewNetwork(home int) (int, error) {
 	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
 		return -1, fmt.Errorf("bring the loopback up: %w", err)
 	}
+	// As with Docker, port 80 is for everybody: in a network of its own there is
+	// nobody to protect. A kernel without the setting does not have it.
+	_ = writeFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
 	fd, err := OpenNamespace(unix.Gettid(), "net")
 	if err != nil {
 		return -1, err

@@ -66,7 +66,9 @@ type pool struct {
 	begun   int      // slots that are starting
 	retired bool     // a newer revision is in use
 
-	run, start time.Duration // measured means: of a call in a slot, of a start; 0: not known yet
+	// Measured means, 0: not known yet. What a program does before its first answer
+	// is a part of the start, though the start was over when it took the call.
+	run, start, warmUp time.Duration
 	failures   int           // of starts that nobody waited for, in a row
 	retryAt    time.Duration // such a start is not tried before
 	pace       int           // how many were let start the last time that the line was slow
@@ -267,7 +269,12 @@ func (p *plan) done(s *slot, keep bool) []action {
 	p.begin()
 	l := s.pool
 	l.pace, l.extra = 0, 0
-	measure(&l.run, p.now-s.since, 8) // of several at once, since the last one began
+	switch took := p.now - s.since; { // of several at once, since the last one began
+	case s.calls > 1 || l.each() > 1:
+		measure(&l.run, took, 8)
+	case l.run > 0 && keep:
+		measure(&l.warmUp, took-l.run, 4)
+	}
 	s.uses--
 	p.count(l, -1)
 	s.broken = s.broken || !keep || l.retired && len(l.waiting) == 0 || p.closed || l.fn.MaxCalls > 0 && s.calls >= l.fn.MaxCalls
@@ -602,7 +609,7 @@ func (p *plan) next() *pool {
 }
 
 // starts is how long a start is expected to take.
-func (l *pool) starts() time.Duration { return cmp.Or(l.start, firstStart) }
+func (l *pool) starts() time.Duration { return cmp.Or(l.start, firstStart) + l.warmUp }
 
 // firstStart is what is taken for the length of a start before one was measured:
 // who comes at the same moment as the first caller waits so long to see how

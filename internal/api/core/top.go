@@ -47,6 +47,7 @@ func (s *Server) top(w http.ResponseWriter, r *http.Request) error {
 			f.Sandboxes.Idle++
 		case "frozen":
 			f.Sandboxes.Frozen++
+		case "ending":
 		default:
 			f.Sandboxes.Busy++
 		}

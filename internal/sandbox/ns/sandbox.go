@@ -359,12 +359,21 @@ func (b *box) Stop(ctx context.Context, grace time.Duration) error {
 	}
 }
 
+// deafGrace is how long a process may take to end that does not handle SIGTERM:
+// the end of its standard input is all that it is told.
+const deafGrace = 20 * time.Millisecond
+
 // end stops the sandbox and removes what is left of it.
 func (b *box) end(grace time.Duration) {
 	defer close(b.stopped)
 	thawed := b.lastThaw()
 	if grace > 0 {
-		b.process.Signal(unix.SIGTERM)
+		b.std.Stdin.Close() // many a program ends with its input
+		if b.process.Handles(unix.SIGTERM) {
+			b.process.Signal(unix.SIGTERM)
+		} else {
+			grace = min(grace, deafGrace)
+		}
 		timer := time.NewTimer(grace)
 		select {
 		case <-b.ended:
