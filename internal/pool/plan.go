@@ -27,6 +27,7 @@ type plan struct {
 	calls       int           // most calls at once on this node; 0: no limit
 	waiters     int           // most callers in line on this node; 0: no limit
 	freezeAfter time.Duration // of being idle; negative: never
+	processors  int           // of this node: so many slots of a function are of use however short its calls are
 
 	now     time.Duration // set by the Set before each event
 	due     time.Duration // when tick has something to do, or earlier
@@ -60,20 +61,21 @@ type pool struct {
 	key
 	fn      faas.Function
 	app     faas.App
-	waiting []caller // oldest first; as many as starting slots will take are covered
-	free    []*slot  // that can take a call, the latest used last
-	started int      // slots that are neither starting nor leaving
-	begun   int      // slots that are starting
-	retired bool     // a newer revision is in use
+	waiting []caller      // oldest first; as many as starting slots will take are covered
+	queued  time.Duration // since when there is somebody in waiting
+	free    []*slot       // that can take a call, the latest used last
+	started int           // slots that are neither starting nor leaving
+	begun   int           // slots that are starting
+	retired bool          // a newer revision is in use
 
 	// Measured means, 0: not known yet. What a program does before its first answer
 	// is a part of the start, though the start was over when it took the call.
 	run, start, warmUp time.Duration
-	failures   int           // of starts that nobody waited for, in a row
-	retryAt    time.Duration // such a start is not tried before
-	pace       int           // how many were let start the last time that the line was slow
-	extra      int           // of those, how many have not been started
-	skipped    bool          // by this run of match
+	failures           int           // of starts that nobody waited for, in a row
+	retryAt            time.Duration // such a start is not tried before
+	pace               int           // how many were let start the last time that the line was slow
+	extra              int           // of those, how many have not been started
+	skipped            bool          // by this run of match
 
 	ofFunction, ofApp *int // in plan.active
 }
@@ -160,8 +162,11 @@ func (p *plan) want(id string, app *faas.App, fn *faas.Function) []action {
 	p.begin()
 	l := p.pool(app, fn)
 	p.came++
+	if len(l.waiting) == 0 {
+		l.queued = p.now
+		p.lines[l] = true
+	}
 	l.waiting = append(l.waiting, caller{id, p.came, p.now})
-	p.lines[l] = true
 	p.match()
 	if n := len(l.waiting); n > l.covered() && l.waiting[n-1].id == id && p.tooMany(l) {
 		p.remove(l, n-1)
@@ -639,13 +644,14 @@ func (p *plan) startOne(l *pool) {
 
 // worthStarting reports whether the callers that nothing is started for are
 // expected to wait longer than a start takes. When the first of them has waited
-// as long, calls take longer than they did, and tick has let some start.
+// as long, calls take longer than they did, and tick has let some start. And when
+// the line has not been empty for as long, one slot for each processor is of use.
 func (p *plan) worthStarting(l *pool) bool {
 	serving := (l.started + l.begun) * l.each()
 	if serving == 0 || !l.fn.Format.Hot() {
 		return true
 	}
-	return l.extra > 0 || l.run*time.Duration(len(l.waiting)-l.covered())/time.Duration(serving) > l.starts()
+	return l.extra > 0 || l.started+l.begun < p.processors && p.now-l.queued >= l.starts() || l.run*time.Duration(len(l.waiting)-l.covered())/time.Duration(serving) > l.starts()
 }
 
 // hurry lets more slots of a pool start when its first caller has waited as long

@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "rewrite testdata with what the code doe
 // the indented lines under each are the actions it must cause.
 //
 //	memory 100               the node's, in MB; first; also: cpus 2
-//	node calls=2 waiters=10 freeze=50ms
+//	node calls=2 waiters=10 freeze=50ms processors=2
 //	app A 3                  functions of app A may have 3 calls at once
 //	function F 10 2 5 [hot] [idle=30s] [each=2] [min=1] [max=3] [cpus=0.5] [app=A] [never-frozen]
 //	                         needs 10 MB, at most 2 at once (0: no limit), 5 may wait
@@ -220,6 +220,8 @@ func (r *replayer) apply(t *testing.T, words []string) []action {
 				r.plan.calls, _ = strconv.Atoi(value)
 			case "waiters":
 				r.plan.waiters, _ = strconv.Atoi(value)
+			case "processors":
+				r.plan.processors, _ = strconv.Atoi(value)
 			case "freeze":
 				r.plan.freezeAfter = duration(value)
 			default:

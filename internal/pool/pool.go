@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -482,6 +483,7 @@ func (s *Set) init() {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.plan = newPlan(s.Capacity)
 	s.plan.calls, s.plan.waiters, s.plan.freezeAfter = s.MaxCalls, s.MaxWaiting, s.FreezeAfter
+	s.plan.processors = runtime.GOMAXPROCS(0)
 	s.callers = make(map[string]chan grant)
 	s.icing = make(chan struct{}, freezers)
 	s.turns.New = func() any { return make(chan grant, 1) }
