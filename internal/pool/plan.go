@@ -73,6 +73,7 @@ type pool struct {
 	run, start, warmUp time.Duration
 	failures           int           // of starts that nobody waited for, in a row
 	retryAt            time.Duration // such a start is not tried before
+	ended              time.Duration // when the last call ended
 	pace               int           // how many were let start the last time that the line was slow
 	extra              int           // of those, how many have not been started
 	skipped            bool          // by this run of match
@@ -273,7 +274,7 @@ func (p *plan) failed(s *slot) []action {
 func (p *plan) done(s *slot, keep bool) []action {
 	p.begin()
 	l := s.pool
-	l.pace, l.extra = 0, 0
+	l.pace, l.extra, l.ended = 0, 0, p.now
 	switch took := p.now - s.since; { // of several at once, since the last one began
 	case s.calls > 1 || l.each() > 1:
 		measure(&l.run, took, 8)
@@ -655,9 +656,10 @@ func (p *plan) worthStarting(l *pool) bool {
 }
 
 // hurry lets more slots of a pool start when its first caller has waited as long
-// as a start takes: one, the next time two, then four, as long as no call ends.
+// as a start takes, and no call has ended meanwhile: one, the next time two, then
+// four. While calls do end, their mean is to be trusted.
 func (p *plan) hurry(l *pool) {
-	if i := l.covered(); i < len(l.waiting) && p.now >= l.waiting[i].since+l.starts() {
+	if i := l.covered(); i < len(l.waiting) && p.now >= max(l.waiting[i].since, l.ended)+l.starts() {
 		l.pace = max(1, 2*l.pace)
 		l.extra = l.pace
 	}
