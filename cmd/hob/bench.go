@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -180,6 +181,7 @@ type benchDaemon struct {
 	server string // its address
 	cmd    *exec.Cmd
 	http   *http.Client
+	kept   sync.Pool     // of net.Conn, for calls that are timed
 	ready  time.Duration // it took to be ready
 }
 

@@ -5,14 +5,17 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/spf13/cobra"
 
@@ -23,18 +26,23 @@ import (
 const hotAnswer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nhello\n"
 
 // newBenchFunction is the function of the hot benchmarks, as plain as a server can
-// be: what is measured is the way to it. The same program serves hob, nginx and
-// the client that speaks to it directly.
+// be: a thread for each connection that reads and writes, without the scheduler of
+// Go. What is measured is the way to it. The same program serves hob, nginx and the
+// client that speaks to it directly.
 func newBenchFunction(*cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "bench-function [tcp ADDRESS | unix PATH]", Short: "the function of hob bench", Hidden: true,
 		Args: cobra.MaximumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
+			debug.SetGCPercent(-1)  // it makes no garbage
+			runtime.GOMAXPROCS(256) // threads keep their processor while they wait
 			if listener, ok := strings.CutPrefix(os.Getenv("FN_LISTENER"), "unix:"); ok {
 				return answerSocket(listener)
 			}
 			if len(args) < 2 {
-				return answerRequests(os.Stdin, os.Stdout)
+				runtime.LockOSThread()
+				answerRequests(0, 1)
+				return nil
 			}
 			if args[0] == "unix" {
 				return answerSocket(args[1])
@@ -68,21 +76,28 @@ func answerAll(l net.Listener) error {
 		if err != nil {
 			return err
 		}
+		f, err := c.(interface{ File() (*os.File, error) }).File()
+		c.Close()
+		if err != nil {
+			return err
+		}
 		go func() {
-			defer c.Close()
-			answerRequests(c, c)
+			defer f.Close()
+			runtime.LockOSThread() // the thread ends with the connection
+			fd := int(f.Fd())      // it waits from now on
+			answerRequests(fd, fd)
 		}()
 	}
 }
 
 // answerRequests answers each request of a stream, which has no body or one with
-// a Content-Length.
-func answerRequests(r io.Reader, w io.Writer) error {
-	buf := make([]byte, 64<<10)
+// a Content-Length. It is called on a thread of its own.
+func answerRequests(in, out int) {
+	buf, answer := make([]byte, 64<<10), []byte(hotAnswer)
 	for n := 0; ; {
-		k, err := r.Read(buf[n:])
-		if err != nil {
-			return nil
+		k := plainIO(syscall.SYS_READ, in, buf[n:])
+		if k <= 0 {
+			return
 		}
 		n += k
 		for {
@@ -90,10 +105,23 @@ func answerRequests(r io.Reader, w io.Writer) error {
 			if size == 0 || size > n {
 				break
 			}
-			if _, err := io.WriteString(w, hotAnswer); err != nil {
-				return nil
+			if plainIO(syscall.SYS_WRITE, out, answer) < len(answer) {
+				return
 			}
 			n = copy(buf, buf[size:n])
+		}
+	}
+}
+
+// plainIO is read or write as the kernel has it.
+func plainIO(call uintptr, fd int, p []byte) int {
+	for {
+		n, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		switch {
+		case errno == 0:
+			return int(n)
+		case errno != syscall.EINTR:
+			return -1
 		}
 	}
 }

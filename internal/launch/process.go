@@ -123,13 +123,13 @@ func (p *process) state() (state, call string, calls int) {
 // listen brings standard error to the log and keeps its end; and standard output,
 // if that is no answer. What it begins ends with the streams, which Close sees to.
 func (p *process) listen(stdout bool) {
-	var streams sync.WaitGroup
-	streams.Go(func() { p.hear(p.box.Stdio().Stderr, "stderr") })
+	var out sync.WaitGroup
 	if stdout {
-		streams.Go(func() { p.hear(p.box.Stdio().Stdout, "stdout") })
+		out.Go(func() { p.hear(p.box.Stdio().Stdout, "stdout") })
 	}
 	go func() {
-		streams.Wait()
+		p.hear(p.box.Stdio().Stderr, "stderr")
+		out.Wait()
 		close(p.said)
 	}()
 }

@@ -107,9 +107,10 @@ func (a *answer) abort() {
 	}
 }
 
-// end ends the answer: whole if ok, else where it is. It returns the error of a
+// end ends the answer: whole if ok, else where it is; sooner sends it to the caller
+// now, not when the server gets round to it. It returns the error of a
 // write that failed.
-func (a *answer) end(ok bool) error {
+func (a *answer) end(ok, sooner bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.over = true
@@ -127,6 +128,9 @@ func (a *answer) end(ok bool) error {
 			n, err := a.w.Write(a.held)
 			a.out += int64(n)
 			a.failed = err
+		}
+		if sooner && a.failed == nil {
+			a.control.Flush() // an error shows in what is written next, or is nobody's any more
 		}
 	}
 	return a.failed

@@ -116,18 +116,22 @@ func (x *exchange) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
+	var work sync.WaitGroup
 	if x.bodied() {
 		x.control.EnableFullDuplex() // the answer may begin before the body has ended; only HTTP/1 needs to be told
+		work.Go(func() {
+			defer close(x.uploaded)
+			stdin := newInput(x.Stdin(), &work)
+			if err := x.upload(ctx, stdin); err != nil {
+				cancel(err) // the caller is gone or sent too much: what the function makes of it is of no use
+			}
+			stdin.end() // only now: a part of a body must not pass for the whole
+		})
+	} else {
+		x.Stdin().Close()
+		x.whole = true
+		close(x.uploaded)
 	}
-	var work sync.WaitGroup
-	work.Go(func() {
-		defer close(x.uploaded)
-		stdin := newInput(x.Stdin(), &work)
-		if err := x.upload(ctx, stdin); err != nil {
-			cancel(err) // the caller is gone or sent too much: what the function makes of it is of no use
-		}
-		stdin.end() // only now: a part of a body must not pass for the whole
-	})
 	work.Go(func() {
 		x.exit, x.waitErr = x.Wait(ctx)
 		x.ended = x.waitErr == nil
@@ -155,7 +159,9 @@ func (x *exchange) run(ctx context.Context) error {
 	case err == nil && (x.exit.Signal != "" || x.exit.Code != 0):
 		err = errExit
 	}
-	if cut := x.answer.end(err == nil); err == nil && cut != nil {
+	// What is done after the answer the caller need not wait for; but the connection
+	// must be told to close first if a rest of the body is in it.
+	if cut := x.answer.end(err == nil, x.taken()); err == nil && cut != nil {
 		err = faas.Errorf(faas.Canceled, "the caller went away: %w", cut)
 	}
 	if !unblock() {
@@ -218,10 +224,6 @@ func (x *exchange) over() bool {
 // thrown away, so that a caller who writes everything before it reads is not
 // stuck. The error is one of reading: it says why the body is not whole.
 func (x *exchange) upload(ctx context.Context, stdin *input) error {
-	if !x.bodied() {
-		x.whole = true
-		return nil
-	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	wanted := true
@@ -258,15 +260,21 @@ func unread(err error) error {
 	return faas.Errorf(faas.Canceled, "the caller went away in the middle of its payload: %w", err)
 }
 
+// taken reports whether the whole body has been read.
+func (x *exchange) taken() bool {
+	select {
+	case <-x.uploaded:
+		return x.whole
+	default:
+		return false
+	}
+}
+
 // finish ends an upload that the function did not wait for. What is left of the
 // body stays in the connection, which therefore cannot be used again.
 func (x *exchange) finish() {
-	select {
-	case <-x.uploaded:
-		if x.whole {
-			return
-		}
-	default:
+	if x.taken() {
+		return
 	}
 	breakBody(x.w, x.req)
 	<-x.uploaded
