@@ -50,6 +50,13 @@ func OpenNamespace(tid int, kind string) (int, error) {
 	return fd, nil
 }
 
+// HoldMounts opens the mount namespace of a process. As long as it is open the
+// mounts stay when the process ends: to take them down, the kernel waits for a
+// grace period before it tells anybody of the end.
+func HoldMounts(pid int) (*os.File, error) {
+	return os.Open("/proc/" + strconv.Itoa(pid) + "/ns/mnt")
+}
+
 // JoinMounts moves the calling thread into the mount namespace open as fd. It is
 // called on a Thread.
 func JoinMounts(fd int) error {

@@ -318,6 +318,9 @@ func (p *Program) failure() error {
 	return nil
 }
 
+// PID is the process that Spawn has made; 0 before it has.
+func (p *Program) PID() int { return int(atomic.LoadInt32(&p.pid)) }
+
 // Executed tells what Spawn is about to return, if the process has executed its
 // program: it knows before the thread of Spawn is awake. It may be called at any
 // time, by any goroutine.

@@ -463,7 +463,9 @@ func (d *Driver) prepareBlank(at *berth, spec sandbox.Spec) (*prepared, error) {
 			steps.Wait()
 			p.blank = d.spawn(at, steps, 0)
 		}
-		err = p.settle()
+		if err = p.settle(); err == nil {
+			b.mounts, _ = linux.HoldMounts(p.head.PID()) // without it the end of the process is told later
+		}
 	}
 	if err != nil {
 		p.bury()

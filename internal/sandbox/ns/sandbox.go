@@ -38,6 +38,7 @@ type box struct {
 	std     sandbox.Stdio
 	from    faas.Start
 	sockets *os.File // the mount at Spec.Sockets; nil: none
+	mounts  *os.File // the mount namespace, so that the end of the process does not wait for its end; nil: it does
 	hostNet bool
 	vacated <-chan struct{} // closed when the thread that made the process has left the cgroup
 
@@ -242,6 +243,7 @@ func (d *Driver) vacate(at *berth, b *box, made bool) {
 // discard releases what b has but for its cgroup, when no process is made of it.
 func (b *box) discard() {
 	b.closeStdio()
+	b.dropMounts()
 	b.d.roots.put(b.root)
 }
 
@@ -363,6 +365,13 @@ func (b *box) Stop(ctx context.Context, grace time.Duration) error {
 // the end of its standard input is all that it is told.
 const deafGrace = 20 * time.Millisecond
 
+// dropMounts lets the mounts of a process that has ended go.
+func (b *box) dropMounts() {
+	if b.mounts != nil {
+		b.mounts.Close()
+	}
+}
+
 // end stops the sandbox and removes what is left of it.
 func (b *box) end(grace time.Duration) {
 	defer close(b.stopped)
@@ -384,6 +393,7 @@ func (b *box) end(grace time.Duration) {
 	killed := b.process.Signal(unix.SIGKILL) // of the first process: the kernel ends the rest with it
 	<-b.ended
 	b.closeStdio()
+	b.dropMounts()
 	b.d.roots.put(b.root)
 	<-b.vacated
 	b.Usage()
