@@ -20,6 +20,7 @@ import (
 
 	"hob/client"
 	"hob/faas"
+	"hob/internal/plainserver"
 )
 
 // cold measures fresh containers: a daemon that prepares blanks, one that does
@@ -96,7 +97,7 @@ func (d *benchDaemon) call(ctx context.Context) (took time.Duration, found strin
 			took = time.Since(begin)
 		}
 		n += k
-		if size := messageSize(buf[:n]); size > 0 && n >= size {
+		if size := plainserver.MessageSize(buf[:n]); size > 0 && n >= size {
 			break
 		}
 	}

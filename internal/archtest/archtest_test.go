@@ -37,6 +37,7 @@ var layers = map[string][]string{
 	"internal/trace":         {},
 	"internal/testenv":       {"internal/linux"},
 	"internal/archtest":      {},
+	"internal/plainserver":   {},
 
 	// 1: parts that know nothing of each other.
 	"internal/image":               {"faas", "internal/image/content", "internal/image/layer"},
@@ -85,7 +86,7 @@ var layers = map[string][]string{
 
 	// 5, 6: the whole.
 	"internal/daemon": {"*"},
-	"cmd/hob":         {"client", "faas", "internal/config", "internal/build", "internal/build/funcfile", "internal/doctor", "internal/daemon"},
+	"cmd/hob":         {"client", "faas", "internal/config", "internal/build", "internal/build/funcfile", "internal/doctor", "internal/daemon", "internal/plainserver"},
 }
 
 // edge is what an HTTP API may import: the things it speaks about, never who
@@ -113,6 +114,7 @@ var callers = map[string]string{
 	"internal/sandbox/ns":                  "numbers of clone and mount flags, which it hands to linux",
 	"internal/sandbox/sandboxtest/prog":    "it tries inside a sandbox what it may not do",
 	"internal/sandbox/sandboxtest/program": "the same",
+	"internal/plainserver":                 "reads and writes past Go's scheduler: what is measured is the way to it",
 	"internal/sandbox/oci":                 "numbers of flags, which it hands to linux",
 }
 
