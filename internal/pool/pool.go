@@ -109,7 +109,6 @@ type Slot struct {
 	slot  *slot
 	first bool // the sandbox has served no call yet
 	wait  wait // what was waited for; zero: nothing
-	of    Need
 }
 
 // Take is Acquire for a caller that can be served at once by a sandbox that runs;

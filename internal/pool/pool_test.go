@@ -26,7 +26,6 @@ type testConn struct {
 	closed *atomic.Int32
 
 	frozen atomic.Bool
-	broken atomic.Bool
 }
 
 func (b *testConn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
