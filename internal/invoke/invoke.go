@@ -114,11 +114,11 @@ func (i *Invoker) run(ctx, caller context.Context, fn faas.Function, call *faas.
 			return none, err // it will not be smaller after a wait
 		}
 	}
-	need := pool.Need{App: app, Function: fn}
+	need := pool.Need{App: app, Function: fn, Until: pulled.Add(fn.Wait)}
 	for try := 1; ; try++ {
 		slot, hot := i.Pool.Take(&need)
 		if !hot {
-			slot, err = i.acquire(ctx, caller, &need, call.ID, pulled.Add(fn.Wait))
+			slot, err = i.Pool.Acquire(ctx, caller, &need, call.ID)
 		}
 		got := time.Now()
 		i.change(call, func(c *faas.Call) { c.Image, c.Queue = pulled.Sub(begin), got.Sub(pulled) })
@@ -138,17 +138,6 @@ func (i *Invoker) run(ctx, caller context.Context, fn faas.Function, call *faas.
 		}
 		return outcome, err
 	}
-}
-
-// acquire waits for a slot until the caller leaves, the call is to end or its time
-// to wait is over.
-func (i *Invoker) acquire(ctx, caller context.Context, need *pool.Need, callID string, until time.Time) (pool.Slot, error) {
-	ctx, cancel := context.WithDeadlineCause(ctx, until, faas.Errorf(faas.TimedOut, "it waited %v", need.Function.Wait))
-	defer cancel()
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	defer context.AfterFunc(caller, func() { end(context.Cause(caller)) })()
-	return i.Pool.Acquire(ctx, need, callID)
 }
 
 // overtime is why a call that ran too long was ended. Few timeouts are in use, so

@@ -51,6 +51,7 @@ type Conn interface {
 type Need struct {
 	App      faas.App
 	Function faas.Function
+	Until    time.Time // when the caller has waited long enough, which is Function.Wait; zero: never
 }
 
 // Set is the pools of all functions of a node. Its exported fields are set
@@ -69,12 +70,13 @@ type Set struct {
 	MaxWaiting  int           // callers in line on this node; 0: no limit
 	FreezeAfter time.Duration // of being idle; negative: never
 
-	ctx   context.Context
-	stop  context.CancelFunc
-	work  sync.WaitGroup // every goroutine of this Set
-	began time.Time
-	icing chan struct{} // one who freezes holds a place in it
-	turns sync.Pool     // of chan grant, for callers who wait; each gets one
+	ctx    context.Context
+	stop   context.CancelFunc
+	work   sync.WaitGroup // every goroutine of this Set
+	began  time.Time
+	icing  chan struct{} // one who freezes holds a place in it
+	turns  sync.Pool     // of chan grant, for callers who wait; each gets one
+	timers sync.Pool     // of *time.Timer, for the same
 
 	mu      sync.Mutex
 	plan    plan                  // guarded by mu, as all below
@@ -125,11 +127,11 @@ func (s *Set) Take(need *Need) (Slot, bool) {
 	return Slot{set: s, slot: slot, first: slot.calls == 1}, true
 }
 
-// Acquire waits for a sandbox of need.Function until ctx ends. callID names the
-// caller and must be unique among those who wait. The error is Busy when the line
-// is full or the wait ended, Invalid when the function can never fit, or what
-// Start returned.
-func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, error) {
+// Acquire waits for a sandbox of need.Function until ctx or caller ends, or the
+// time of need.Until has come. callID names the caller and must be unique among
+// those who wait. The error is Busy when the line is full or the wait ended,
+// Invalid when the function can never fit, or what Start returned.
+func (s *Set) Acquire(ctx, caller context.Context, need *Need, callID string) (Slot, error) {
 	if slot, ok := s.Take(need); ok {
 		return slot, nil
 	}
@@ -151,11 +153,30 @@ func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, err
 	waits, _ := s.plan.waitOf(callID, l)
 	s.mu.Unlock()
 
+	timer, _ := s.timers.Get().(*time.Timer) // it stands still
+	if timer == nil {
+		timer = time.NewTimer(time.Hour)
+	}
+	if need.Until.IsZero() {
+		timer.Stop()
+	} else {
+		timer.Reset(time.Until(need.Until))
+	}
+	defer func() {
+		timer.Stop()
+		s.timers.Put(timer)
+	}()
+	var ended error
 	select {
 	case g := <-turn:
 		s.turns.Put(turn)
 		return s.take(g, waits)
 	case <-ctx.Done():
+		ended = context.Cause(ctx)
+	case <-caller.Done():
+		ended = context.Cause(caller)
+	case <-timer.C:
+		ended = faas.Errorf(faas.Busy, "it waited %v", fn.Wait)
 	}
 
 	s.mu.Lock()
@@ -177,11 +198,11 @@ func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, err
 	default:
 		s.turns.Put(turn)
 	}
-	kind := faas.KindOf(context.Cause(ctx))
+	kind := faas.KindOf(ended)
 	if kind == faas.TimedOut {
 		kind = faas.Busy // the wait is over, not the call
 	}
-	return Slot{}, faas.Errorf(kind, "no sandbox became free (%s): %w", why, context.Cause(ctx))
+	return Slot{}, faas.Errorf(kind, "no sandbox became free (%s): %w", why, ended)
 }
 
 // take takes what was granted.
@@ -368,7 +389,7 @@ func (s *Set) do(acts []action, err func() error) {
 		switch a.Do {
 		case "start":
 			slot.ice = make(chan struct{}, 1)
-			need := Need{slot.pool.app, slot.pool.fn}
+			need := Need{App: slot.pool.app, Function: slot.pool.fn}
 			s.work.Go(func() { s.start(slot, need) })
 		case "give", "thaw":
 			s.answer(a.Caller, grant{slot: slot, thaw: a.Do == "thaw"})
