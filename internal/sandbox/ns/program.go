@@ -179,8 +179,7 @@ func (d *Driver) dieWithDaemon(p *linux.Program) {
 
 // mask hides and protects what findMasks found.
 func (d *Driver) mask(p *linux.Program) {
-	null, tmpfs, none := p.String("/dev/null"), p.String("tmpfs"), p.String("")
-	nothing := p.String("size=4k,nr_inodes=2,mode=555")
+	null, empty, none := p.String("/dev/null"), p.String("/dev/"+hidden), p.String("")
 	for _, m := range d.masks {
 		at := p.String(m.path)
 		switch {
@@ -188,7 +187,7 @@ func (d *Driver) mask(p *linux.Program) {
 			p.Do("bind "+m.path, 0, unix.SYS_MOUNT, at, at, 0, unix.MS_BIND|unix.MS_REC, 0)
 			p.Do("protect "+m.path, 0, unix.SYS_MOUNT, none, at, 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|safeNoExec, 0)
 		case m.dir:
-			p.Do("hide "+m.path, 0, unix.SYS_MOUNT, tmpfs, at, tmpfs, unix.MS_RDONLY|safeNoExec, nothing)
+			p.Do("hide "+m.path, 0, unix.SYS_MOUNT, empty, at, 0, unix.MS_BIND, 0)
 		default:
 			p.Do("hide "+m.path, 0, unix.SYS_MOUNT, null, at, 0, unix.MS_BIND, 0)
 		}

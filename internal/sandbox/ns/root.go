@@ -74,6 +74,10 @@ func (d *Driver) vaultFiles() (err error) {
 	return err
 }
 
+// hidden is an empty directory in /dev that is shown in the place of others: a file
+// system of its own for each would cost the kernel some 30 KB.
+const hidden = ".hidden"
+
 func (d *Driver) makeDev() error {
 	fd, err := linux.Tmpfs(map[string]string{"mode": "755", "size": "64k", "uid": strconv.Itoa(d.ids), "gid": strconv.Itoa(d.ids)})
 	if err != nil {
@@ -99,7 +103,7 @@ func (d *Driver) makeDev() error {
 	if err := linux.MakeDevice(path.Join(vaultDev, "tty"), 5, 0, d.ids, d.ids); err != nil {
 		return err
 	}
-	for _, dir := range []string{"pts", "shm", "mqueue"} {
+	for _, dir := range []string{"pts", "shm", "mqueue", hidden} {
 		if err := makeDir(path.Join(vaultDev, dir), d.ids); err != nil {
 			return err
 		}
