@@ -43,12 +43,16 @@ func (b *bench) cold(ctx context.Context) (err error) {
 		if err := d.function(ctx, tiny, "tiny", nil); err != nil {
 			return err
 		}
-		ours = append(ours, &freshCalls{daemon: d, name: way.name})
+		ours = append(ours, &freshCalls{daemon: d, name: way.name, copies: -1})
 	}
+	if err := ours[0].daemon.copies(ctx, "tiny", 2*(b.rounds+3), client.Settings{}); err != nil {
+		return err
+	}
+	bare := &freshCalls{daemon: ours[0].daemon, name: "hob, first call of a function"}
 	peers, undo := b.peers(ctx, tiny)
 	defer undo()
 	for _, rest := range []time.Duration{100 * time.Millisecond, 0} {
-		if err := b.latency(ctx, ours, peers, rest); err != nil {
+		if err := b.latency(ctx, append(ours[:2:2], bare), peers, rest); err != nil {
 			return err
 		}
 	}
@@ -66,14 +70,25 @@ type freshCalls struct {
 	name   string
 	daemon *benchDaemon
 
+	copies int // of the function that have been called; each is called once, and finds a bare blank. Negative: the function itself is called
+
 	took   []time.Duration
 	found  map[string][]time.Duration // by what the call found
 	counts map[string]int
 }
 
+// function is the one that is called next.
+func (o *freshCalls) function() string {
+	if o.copies < 0 {
+		return "tiny"
+	}
+	o.copies++
+	return copyName(o.copies - 1)
+}
+
 // call calls the function over a connection that is kept, and returns the time
 // until the first byte of the answer, and what the call found.
-func (d *benchDaemon) call(ctx context.Context) (took time.Duration, found string, err error) {
+func (d *benchDaemon) call(ctx context.Context, function string) (took time.Duration, found string, err error) {
 	addr := strings.TrimPrefix(d.server, "http://")
 	c, _ := d.kept.Get().(net.Conn)
 	if c == nil {
@@ -83,7 +98,7 @@ func (d *benchDaemon) call(ctx context.Context) (took time.Duration, found strin
 	}
 	buf, n := make([]byte, 4<<10), 0
 	begin := time.Now()
-	if _, err := io.WriteString(c, "POST "+d.path("tiny")+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "POST "+d.path(function)+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"); err != nil {
 		c.Close()
 		return 0, "", err
 	}
@@ -243,7 +258,7 @@ func (b *bench) latency(ctx context.Context, ours []*freshCalls, peers []*peer, 
 	for _, o := range ours {
 		o.took, o.found = nil, make(map[string][]time.Duration)
 		for range 3 { // from now on the node knows it
-			if _, _, err := o.daemon.call(ctx); err != nil {
+			if _, _, err := o.daemon.call(ctx, o.function()); err != nil {
 				return err
 			}
 			time.Sleep(rest)
@@ -252,7 +267,7 @@ func (b *bench) latency(ctx context.Context, ours []*freshCalls, peers []*peer, 
 	for n := range b.rounds {
 		for _, o := range ours {
 			time.Sleep(rest)
-			took, found, err := o.daemon.call(ctx)
+			took, found, err := o.daemon.call(ctx, o.function())
 			if err != nil {
 				return err
 			}
@@ -326,7 +341,7 @@ func (o *freshCalls) many(ctx context.Context, n, callers int) (time.Duration, e
 	for range callers {
 		wg.Go(func() {
 			for range work {
-				_, found, err := o.daemon.call(ctx)
+				_, found, err := o.daemon.call(ctx, o.function())
 				mu.Lock()
 				failed = cmp.Or(failed, err)
 				o.counts[found]++
@@ -384,7 +399,7 @@ func (b *bench) throughput(ctx context.Context, ours []*freshCalls) error {
 
 // leaks makes many calls and compares the daemon before and after.
 func (b *bench) leaks(ctx context.Context, d *benchDaemon) error {
-	o := &freshCalls{daemon: d}
+	o := &freshCalls{daemon: d, copies: -1}
 	n := 1000
 	if b.short {
 		n = 100

@@ -78,7 +78,7 @@ func (b *bench) soak(ctx context.Context) (err error) {
 		paced(time.Duration(callers*float64(time.Second)/rate), func(n int) error { return d.hello(ctx, hot[(worker+n)%3]) })
 	}
 	for range 2 {
-		paced(100*time.Millisecond, func(int) error { _, _, err := d.call(ctx); return err })
+		paced(100*time.Millisecond, func(int) error { _, _, err := d.call(ctx, "tiny"); return err })
 	}
 	var looks [][]tally
 	begin := time.Now()
