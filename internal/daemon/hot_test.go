@@ -476,7 +476,7 @@ func TestHotCallAllocatesLittle(t *testing.T) {
 		body.Reset("count")
 		req.Size, req.Body = 5, body
 		req.Deadline = time.Now().Add(time.Minute)
-		slot, err := set.Acquire(ctx, ctx, need, req.Call)
+		slot, err := set.Acquire(ctx, need, req.Call)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -55,7 +55,7 @@ type Invoker struct {
 // live is a call that has not ended.
 type live struct {
 	call *faas.Call // guarded by Invoker.mu
-	end  context.CancelCauseFunc
+	end  func(cause error)
 }
 
 // NewCall returns the record of a call that begins now.
@@ -77,16 +77,20 @@ var errDraining = faas.Errorf(faas.Busy, "this node is shutting down")
 // ctx ends when the caller leaves. A call that has not begun is then over. One
 // that has goes on to its end if only so its sandbox can serve another.
 func (i *Invoker) Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
-	caller := ctx
+	wait, end := context.WithCancelCause(ctx)
+	run, stop := wait, end
 	if detached(fn.Format) {
-		ctx = context.WithoutCancel(ctx)
+		run, stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	}
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	if err := i.enter(call, end); err != nil {
+	both := func(cause error) {
+		end(cause)
+		stop(cause)
+	}
+	defer both(nil)
+	if err := i.enter(call, both); err != nil {
 		return err
 	}
-	outcome, err := i.run(ctx, caller, fn, call, req, w)
+	outcome, err := i.run(wait, run, fn, call, req, w)
 	i.leave(call, outcome, err)
 	return err
 }
@@ -95,12 +99,13 @@ func (i *Invoker) Call(ctx context.Context, fn faas.Function, call *faas.Call, r
 // left: a sandbox that is spoken to over one stream is of no more use else.
 func detached(f faas.Format) bool { return f.Hot() && f != faas.FormatPort }
 
-// run is the straight line: image, environment, slot, exchange. caller ends when
-// the caller leaves, ctx when the call is to end.
-func (i *Invoker) run(ctx, caller context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
+// run is the straight line: image, environment, slot, exchange. wait bounds all
+// before the exchange, ctx the exchange: both end when the call is to end, wait
+// also when the caller leaves.
+func (i *Invoker) run(wait, ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
 	var none faas.Outcome
 	begin := time.Now()
-	if err := i.Images.Ready(caller, fn); err != nil {
+	if err := i.Images.Ready(wait, fn); err != nil {
 		return none, err
 	}
 	pulled := time.Now()
@@ -118,7 +123,7 @@ func (i *Invoker) run(ctx, caller context.Context, fn faas.Function, call *faas.
 	for try := 1; ; try++ {
 		slot, hot := i.Pool.Take(&need)
 		if !hot {
-			slot, err = i.Pool.Acquire(ctx, caller, &need, call.ID)
+			slot, err = i.Pool.Acquire(wait, &need, call.ID)
 		}
 		got := time.Now()
 		i.change(call, func(c *faas.Call) { c.Image, c.Queue = pulled.Sub(begin), got.Sub(pulled) })
@@ -130,7 +135,7 @@ func (i *Invoker) run(ctx, caller context.Context, fn faas.Function, call *faas.
 		if outcome.Start == "" {
 			outcome.Start = slot.Start()
 		}
-		if err != nil && outcome.Again && try < tries && caller.Err() == nil && ctx.Err() == nil {
+		if err != nil && outcome.Again && try < tries && wait.Err() == nil {
 			continue // its sandbox ended before it had any of the request: the next one serves it
 		}
 		if err != nil {
@@ -157,10 +162,11 @@ var overtimes sync.Map // of error by timeout
 const tries = 3
 
 // exchange runs the call in its slot, within the timeout of its function.
-func (i *Invoker) exchange(ctx context.Context, need *pool.Need, slot *pool.Slot, now time.Time, call *faas.Call, req *faas.Request, w http.ResponseWriter) (none faas.Outcome, err error) {
+func (i *Invoker) exchange(ctx context.Context, need *pool.Need, slot *pool.Slot, now time.Time, call *faas.Call, req *faas.Request, w http.ResponseWriter) (_ faas.Outcome, err error) {
 	fn := &need.Function
+	untouched := faas.Outcome{Keep: fn.Format.Hot()} // the sandbox had nothing of it
 	if err := i.advance(call, now, slot); err != nil {
-		return none, err
+		return untouched, err
 	}
 	explain(w.Header(), call, slot.Start())
 	if fn.Timeout > 0 {
@@ -171,7 +177,7 @@ func (i *Invoker) exchange(ctx context.Context, need *pool.Need, slot *pool.Slot
 	}
 	if variables(*fn, req) { // again: the deadline is known now
 		if req.Env, err = environment(need.App, *fn, req, now); err != nil {
-			return none, err
+			return untouched, err
 		}
 	}
 	return slot.Exchange(ctx, req, w)
@@ -204,7 +210,7 @@ var startValues = map[faas.Start][]string{
 }
 
 // enter counts call among the live ones.
-func (i *Invoker) enter(call *faas.Call, end context.CancelCauseFunc) error {
+func (i *Invoker) enter(call *faas.Call, end func(cause error)) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.draining {

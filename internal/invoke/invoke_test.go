@@ -414,3 +414,22 @@ func TestCallerIsToldWhatItFoundAndWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+func TestPullForAHotCallIsEndedByADrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, r := newInvoker(t, func(context.Context, *faas.Request, http.ResponseWriter) error { return nil })
+		r.pull = func(ctx context.Context) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		ended := make(chan error)
+		go func() { _, _, err := call(t.Context(), i, hot()); ended <- err }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		go i.Drain(ctx)
+		if err := <-ended; faas.KindOf(err) != faas.Busy {
+			t.Errorf("call = %v, want Busy", err)
+		}
+	})
+}

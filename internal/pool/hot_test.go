@@ -46,7 +46,7 @@ func TestCallKnowsWhatItFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, _ := newSet(faas.GB)
 		for _, want := range []faas.Start{faas.StartBare, faas.StartHot, faas.StartHot} {
-			slot, err := s.Acquire(t.Context(), t.Context(), &Need{Function: hotFunction("f", 0)}, "a")
+			slot, err := s.Acquire(t.Context(), &Need{Function: hotFunction("f", 0)}, "a")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -144,7 +144,7 @@ func TestThousandCallersOfOneSlotAreServedInOrder(t *testing.T) {
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Second+7*time.Millisecond, faas.Errorf(faas.TimedOut, "it waited 10s"))
 				defer cancel()
-				slot, err := s.Acquire(ctx, ctx, &Need{Function: fn}, fmt.Sprint(i))
+				slot, err := s.Acquire(ctx, &Need{Function: fn}, fmt.Sprint(i))
 				switch {
 				case err == nil:
 					order = append(order, i)
@@ -261,7 +261,7 @@ func TestHotCallAllocatesNothingHere(t *testing.T) {
 	need := &Need{Function: hotFunction("f", 0)}
 	ctx := t.Context()
 	n := testing.AllocsPerRun(1000, func() {
-		slot, err := s.Acquire(ctx, ctx, need, "call")
+		slot, err := s.Acquire(ctx, need, "call")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +279,7 @@ func BenchmarkHotSlot(b *testing.B) {
 	defer s.Close()
 	need := &Need{Function: hotFunction("f", 0)}
 	for b.Loop() {
-		slot, err := s.Acquire(b.Context(), b.Context(), need, "call")
+		slot, err := s.Acquire(b.Context(), need, "call")
 		if err != nil {
 			b.Fatal(err)
 		}

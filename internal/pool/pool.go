@@ -127,11 +127,11 @@ func (s *Set) Take(need *Need) (Slot, bool) {
 	return Slot{set: s, slot: slot, first: slot.calls == 1}, true
 }
 
-// Acquire waits for a sandbox of need.Function until ctx or caller ends, or the
-// time of need.Until has come. callID names the caller and must be unique among
+// Acquire waits for a sandbox of need.Function until ctx ends or the time of
+// need.Until has come. callID names the caller and must be unique among
 // those who wait. The error is Busy when the line is full or the wait ended,
 // Invalid when the function can never fit, or what Start returned.
-func (s *Set) Acquire(ctx, caller context.Context, need *Need, callID string) (Slot, error) {
+func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, error) {
 	if slot, ok := s.Take(need); ok {
 		return slot, nil
 	}
@@ -173,8 +173,6 @@ func (s *Set) Acquire(ctx, caller context.Context, need *Need, callID string) (S
 		return s.take(g, waits)
 	case <-ctx.Done():
 		ended = context.Cause(ctx)
-	case <-caller.Done():
-		ended = context.Cause(caller)
 	case <-timer.C:
 		ended = faas.Errorf(faas.Busy, "it waited %v", fn.Wait)
 	}

@@ -114,7 +114,7 @@ var errWaited = errors.New("waited 1m0s")
 func call(s *Set, fn faas.Function, id string, wait time.Duration) (ended error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), wait, faas.Errorf(faas.Busy, "%w", errWaited))
 	defer cancel()
-	slot, err := s.Acquire(ctx, ctx, &Need{Function: fn}, id)
+	slot, err := s.Acquire(ctx, &Need{Function: fn}, id)
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func TestCallerThatLeavesIsCanceledAndItsSandboxServesTheNext(t *testing.T) {
 		fn := function("f", 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		left := make(chan error)
-		go func() { _, err := s.Acquire(ctx, ctx, &Need{Function: fn}, "leaves"); left <- err }()
+		go func() { _, err := s.Acquire(ctx, &Need{Function: fn}, "leaves"); left <- err }()
 		synctest.Wait()
 		begin, stayed := time.Now(), make(chan error)
 		go func() { stayed <- call(s, fn, "stays", time.Minute) }()
@@ -241,7 +241,7 @@ func TestWaitingCallersCanBeSeen(t *testing.T) {
 
 func TestFunctionLargerThanTheNodeIsRefusedAtOnce(t *testing.T) {
 	s, _, _ := newSet(8 * faas.MB)
-	_, err := s.Acquire(t.Context(), t.Context(), &Need{Function: function("f", 0)}, "a")
+	_, err := s.Acquire(t.Context(), &Need{Function: function("f", 0)}, "a")
 	if want := "function f needs 10 MB of memory, and this node has 8 MB for all sandboxes"; faas.KindOf(err) != faas.Invalid || err.Error() != want {
 		t.Errorf("Acquire = %v, want %s", err, want)
 	}
