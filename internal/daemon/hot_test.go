@@ -172,19 +172,32 @@ func TestMemoryIsHoardedOverManyCalls(t *testing.T) {
 
 func TestAnswerBeforeTheRequestWasRead(t *testing.T) {
 	n := start(t)
-	n.hot("early", n.hotImage(), nil)
+	// One at a time, or the next call would find another container while the first
+	// one reads on; and over a connection that goes on writing after the answer.
+	n.hot("early", n.hotImage(), func(s *client.Settings) { s.MaxConcurrency = ptr(1) })
 	post := func(early string, size int) string {
 		t.Helper()
-		req, _ := http.NewRequest("POST", "http://"+n.addr+"/api/apps/default/functions/early/call", bytes.NewReader(make([]byte, size)))
-		req.Header.Set("Early", early)
-		resp, err := http.DefaultClient.Do(req)
+		conn, err := net.Dial("tcp", n.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close()
+		defer conn.Close()
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			fmt.Fprintf(conn, "POST /api/apps/default/functions/early/call HTTP/1.1\r\nHost: x\r\nEarly: %s\r\nContent-Length: %d\r\n\r\n", early, size)
+			conn.Write(make([]byte, size))
+		}()
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		out, err := io.ReadAll(resp.Body)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if early == "1" {
+			<-written
 		}
 		return string(out)
 	}
