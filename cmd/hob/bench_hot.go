@@ -132,6 +132,8 @@ func (b *bench) directFunction(ctx context.Context) (addr string, undo func(), e
 	return strings.TrimSpace(line), undo, nil
 }
 
+var errNoPeer = faas.Errorf(faas.NotFound, "not installed")
+
 // nginx starts the function on a Unix socket and nginx before it.
 func (b *bench) nginx(ctx context.Context) (addr string, undo func(), err error) {
 	program, err := exec.LookPath("nginx")

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"hob/faas"
 	"hob/internal/plainserver"
 )
 
@@ -96,5 +95,3 @@ func loadOne(addr string, request []byte, run time.Duration) ([]time.Duration, e
 	}
 	return took, nil
 }
-
-var errNoPeer = faas.Errorf(faas.NotFound, "not installed")

@@ -56,12 +56,7 @@ func (c *objectConn) Exchange(ctx context.Context, req *faas.Request, w http.Res
 	stop := t.guard()
 	var out faas.Outcome
 	err := c.exchange(&out)
-	t.unguard(stop)
-	if t.err != nil {
-		out.Keep = false
-	}
-	out.In, out.Out, out.Status = t.bytes.In, t.bytes.Out, t.bytes.Status
-	c.conclude(&out, begin, err)
+	t.conclude(&out, begin, stop, err)
 	return out, err
 }
 

@@ -143,13 +143,8 @@ func (c *streamConn) Exchange(ctx context.Context, req *faas.Request, w http.Res
 	stop := t.guard()
 	var out faas.Outcome
 	err := c.exchange(&out)
-	t.unguard(stop)
-	if t.err != nil {
-		out.Keep = false
-	}
-	out.In, out.Out, out.Status = t.bytes.In, t.bytes.Out, t.bytes.Status
+	t.conclude(&out, begin, stop, err)
 	c.used = time.Now()
-	c.conclude(&out, begin, err)
 	return out, err
 }
 

@@ -119,6 +119,17 @@ func (t *turn) unguard(stop func() bool) {
 	t.fired.Wait()
 }
 
+// conclude ends what guard began and completes the outcome of an exchange that
+// ended with err.
+func (t *turn) conclude(out *faas.Outcome, begin time.Time, stop func() bool, err error) {
+	t.unguard(stop)
+	if t.err != nil {
+		out.Keep = false
+	}
+	out.In, out.Out, out.Status = t.bytes.In, t.bytes.Out, t.bytes.Status
+	t.life.conclude(out, begin, err)
+}
+
 // fail breaks the turn off: whatever waits for the function or for the caller
 // ends. The first error wins. An answer that has not begun is left alone, as the
 // error has to be written; so is one that is whole.
