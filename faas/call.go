@@ -1,6 +1,7 @@
 package faas
 
 import (
+	"net/http"
 	"slices"
 	"time"
 )
@@ -17,11 +18,19 @@ type Call struct {
 	Revision int64  // of the function
 	Kind     CallKind
 	State    CallState
-	Attempt  int // 1 for the first
+	Attempt  int // 1 for the first; 0 before it
 
-	Waiting string // its place in line and what it waits for, in words; kept afterwards if it waited
+	Priority int       // of an asynchronous call, 0 to MaxPriority: higher ones start first
+	Due      time.Time // it is not started before; zero: at once
+	RetryOf  string    // ID of the call that this one repeats; "": none
+	Losses   int       // attempts that ended with their node
+	Once     bool      // it is not tried again when its node dies
 
-	Queued   time.Time
+	Waiting  string        // its place in line and what it waits for, in words; kept afterwards if it waited
+	Place    int           // in line, while it waits in the queue: 1 is next; 0: not known
+	Estimate time.Duration // until it starts; 0: not known
+
+	Queued   time.Time // when it was accepted
 	Started  time.Time // zero until it has a slot
 	Finished time.Time // zero until State.Final
 
@@ -33,6 +42,28 @@ type Call struct {
 	Outcome Outcome
 	Error   string // why it did not succeed, as the caller read it; empty after success
 	ErrKind Kind   // of Error
+
+	Result   ResultState // of an asynchronous call
+	Delivery string      // where its result was sent, and how that went, in words; "": nowhere
+}
+
+// ResultState says whether the result of a call can be read.
+type ResultState string
+
+// States of results. A call that is not over has none, and so has one that ended
+// without an answer: its Error says why.
+const (
+	ResultNone    ResultState = ""
+	ResultKept    ResultState = "kept"
+	ResultFetched ResultState = "fetched" // read by an API that gives a result once
+	ResultRotated ResultState = "rotated" // removed for newer ones, or for its age
+)
+
+// A Result is what an asynchronous call answered.
+type Result struct {
+	Status int
+	Header http.Header
+	Size   int64 // of the body
 }
 
 // CallKind says whether the caller waits.
@@ -45,7 +76,7 @@ const (
 
 // CallState is a step in the life of a call.
 //
-//	  +-------- rescued: its node died --------+
+//	  +-- rescued: its node died; or retried --+
 //	  v                                        |
 //	Queued ----> Running ----> Succeeded, Failed or TimedOut
 //	  |             |
@@ -94,7 +125,7 @@ func (c *Call) Advance(next CallState, now time.Time) error {
 	c.State = next
 	switch {
 	case next == CallQueued:
-		c.Started = time.Time{}
+		c.Started, c.Finished = time.Time{}, time.Time{}
 	case next == CallRunning:
 		c.Started = now
 	case next.Final():

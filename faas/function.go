@@ -2,6 +2,7 @@ package faas
 
 import (
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -87,6 +88,20 @@ type Function struct {
 	MaxCalls    int    // calls after which a sandbox is replaced; 0: no limit
 	Freeze      string // "": an idle sandbox is frozen; "never": it goes on running
 
+	// Of asynchronous calls.
+	AsyncTimeout time.Duration // longest run of one; 0: Timeout; negative: none
+	Delay        time.Duration // least time between acceptance and start, unless the call names one
+	Retries      int           // attempts after the first, while they fail or run out of time
+	RetryDelay   time.Duration // before the second attempt; doubles with each further one
+	RetryMax     time.Duration // longest of these delays
+	OnSuccess    string        // where the result goes (CheckDestination); "": nowhere
+	OnFailure    string        // the same for a call that failed or ran out of time
+	OnNodeLoss   string        // "": a call whose node died runs again; NodeLossFail: it has failed
+	LogPayload   bool          // events in the log show the beginning of payload and result
+
+	Address     string            // secret part of its public address; "": it has none
+	Annotations map[string]string // what an API keeps beside a definition, by a key of its own
+
 	Revision int64 // set by the store: 1 when made, one more with each change
 	Created  time.Time
 	Updated  time.Time
@@ -102,10 +117,15 @@ const (
 	DefaultIdle         = 30 * time.Second
 	DefaultLine         = 1000
 	DefaultPort         = 8080 // of FormatPort
+	DefaultRetryDelay   = 10 * time.Second
+	DefaultRetryMax     = 10 * time.Minute
 )
 
 // FreezeNever is for functions that work between calls.
 const FreezeNever = "never"
+
+// NodeLossFail is for functions that must not run twice.
+const NodeLossFail = "fail"
 
 // Limits of a definition.
 const (
@@ -115,6 +135,9 @@ const (
 	MaxNameLength = 255
 
 	MaxConcurrencyOfOne = 1000 // calls at once in one sandbox
+	MaxRetries          = 100
+	MaxPriority         = 9 // of an asynchronous call; the least is 0
+	MaxDelay            = 365 * 24 * time.Hour
 )
 
 // Clone returns a deep copy of f: what a store hands out is the caller's own.
@@ -122,6 +145,7 @@ func (f Function) Clone() Function {
 	f.Entrypoint = slices.Clone(f.Entrypoint)
 	f.Command = slices.Clone(f.Command)
 	f.Env = maps.Clone(f.Env)
+	f.Annotations = maps.Clone(f.Annotations)
 	return f
 }
 
@@ -141,6 +165,8 @@ func (f Function) WithDefaults() Function {
 	set(&f.StartTimeout, DefaultStartTimeout)
 	set(&f.Idle, DefaultIdle)
 	set(&f.Line, DefaultLine)
+	set(&f.RetryDelay, DefaultRetryDelay)
+	set(&f.RetryMax, max(DefaultRetryMax, f.RetryDelay))
 	if f.Format == FormatPort {
 		set(&f.Port, DefaultPort)
 		set(&f.Concurrency, 1)
@@ -195,10 +221,25 @@ func (f Function) Check() error {
 		return Errorf(Invalid, "a time limit of function %s is negative", f.Name)
 	case f.MaxConcurrency < 0 || f.Line < 0:
 		return Errorf(Invalid, "a count of function %s is negative", f.Name)
+	case f.AsyncTimeout > MaxTimeout:
+		return Errorf(Invalid, "async timeout %v is over the limit of %v", f.AsyncTimeout, MaxTimeout)
+	case f.Retries < 0 || f.Retries > MaxRetries:
+		return Errorf(Invalid, "retries %d is not between 0 and %d", f.Retries, MaxRetries)
+	case f.Delay < 0 || f.Delay > MaxDelay:
+		return Errorf(Invalid, "delay %v is not between 0 and %v", f.Delay, MaxDelay)
+	case f.RetryDelay < 0 || f.RetryDelay > f.RetryMax || f.RetryMax > MaxDelay:
+		return Errorf(Invalid, "the delays of retries, %v to %v, do not rise, or are over the limit of %v", f.RetryDelay, f.RetryMax, MaxDelay)
+	case f.OnNodeLoss != "" && f.OnNodeLoss != NodeLossFail:
+		return Errorf(Invalid, "on node loss %q is not %q, or nothing for another attempt", f.OnNodeLoss, NodeLossFail)
 	case f.Network != "" && f.Network != "host":
 		return Errorf(Invalid, "network %q is not one of: host, or nothing for a network of its own", f.Network)
 	case f.Workdir != "" && !strings.HasPrefix(f.Workdir, "/"):
 		return Errorf(Invalid, "workdir %q is not an absolute path", f.Workdir)
+	}
+	for _, target := range []string{f.OnSuccess, f.OnFailure} {
+		if err := CheckDestination(target); err != nil {
+			return err
+		}
 	}
 	for _, arg := range slices.Concat(f.Entrypoint, f.Command) {
 		if strings.ContainsRune(arg, 0) {
@@ -232,6 +273,37 @@ func CheckName(what, name string) error {
 		}
 	}
 	return nil
+}
+
+// CheckDestination reports whether a result can be sent to target: nothing, the
+// URL of a server (http, https), or "APP/FUNCTION" of this system.
+func CheckDestination(target string) error {
+	if target == "" {
+		return nil
+	}
+	if strings.Contains(target, "://") {
+		u, err := url.Parse(target)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+			return Errorf(Invalid, "bad destination %q: it is a URL such as https://host/path, without user and fragment, or app/function", target)
+		}
+		return nil
+	}
+	app, name, ok := strings.Cut(target, "/")
+	if !ok {
+		return Errorf(Invalid, "bad destination %q: it is a URL such as https://host/path, or app/function", target)
+	}
+	if err := CheckName("app", app); err != nil {
+		return err
+	}
+	return CheckName("function", name)
+}
+
+// TimeoutOf is the longest run of one call of this kind; 0: none.
+func (f Function) TimeoutOf(kind CallKind) time.Duration {
+	if kind == CallAsync && f.AsyncTimeout != 0 {
+		return max(0, f.AsyncTimeout)
+	}
+	return f.Timeout
 }
 
 // CheckEnv reports whether env can be an environment: no empty names, no '='

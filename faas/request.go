@@ -19,6 +19,8 @@ type Request struct {
 	Body   io.Reader         // never nil; read once
 	Size   int64             // of Body; -1: unknown
 
+	Key string // by which its caller knows a call again that it sends twice; "": it does not
+
 	Deadline time.Time // when the call's time is over; zero: never. Set by whoever runs the call
 
 	Convention Convention // how the environment names what is above; "": ours
@@ -55,6 +57,7 @@ type Outcome struct {
 	Exit       *Exit // of the process, if it ended
 	PeakMemory Bytes
 	CPUTime    time.Duration // user and system
+	Stderr     string        // the first ShortBytes that were written on standard error; only of a function with LogPayload
 
 	Image, Sandbox, Run time.Duration // as in Call
 }
@@ -76,7 +79,36 @@ type LogLine struct {
 	Call   string // ID
 	Stream string // "stderr", "stdout" or "hob"
 	Text   string // without its line end
+	Event  *Event // of stream "hob": what Text says, in parts; nil: it is a note
 }
+
+// ShortBytes is how much of payload, result and standard error an Event shows.
+const ShortBytes = 255
+
+// An Event is a step in the life of an asynchronous call, as its function's log
+// shows it.
+type Event struct {
+	Name    EventName
+	Call    string // ID
+	Attempt int
+
+	// The beginnings, of functions with LogPayload only.
+	Stdin, Stdout, Stderr string
+
+	Message string // of EventFailed: why; of EventPending: when it is tried again
+}
+
+// An EventName is one of the words that Hyper Func has for these steps.
+type EventName string
+
+// Events, in the order of a call's life.
+const (
+	EventCall     EventName = "CALL"     // it was received
+	EventPending  EventName = "PENDING"  // it is in the queue
+	EventRunning  EventName = "RUNNING"  // it has a sandbox
+	EventFinished EventName = "FINISHED" // it succeeded
+	EventFailed   EventName = "FAILED"   // it did not: failed, ran out of time or was canceled
+)
 
 // A Sandbox is one live sandbox as users see it.
 type Sandbox struct {

@@ -1,9 +1,10 @@
 // Package store says what the system asks of a database. Every engine under it
 // must pass storetest; nothing above it may know which engine runs.
 //
-// Beside the contract it holds the two parts of it that are the same in every
-// engine: the rules of a Put (NextApp, NextFunction) and the way of a change to
-// those who watch in this process (Feed).
+// Beside the contract it holds the parts of it that are the same in every
+// engine: the rules of a Put (NextApp, NextFunction), the way of a change to
+// those who watch in this process (Feed), and what a payload or result is before
+// it is kept (Body).
 package store
 
 import (

@@ -1,0 +1,144 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// InMemory is how much of a Body is held in memory, and in a row of the
+// database. What is larger is a file.
+const InMemory = 1 << 20
+
+// A Body is bytes on their way into a store: in memory up to InMemory, above it
+// in a file that no name leads to until the store takes it. Whoever made it calls
+// Discard, unless the Body was handed to Accept or Settle.
+type Body struct {
+	dir  string // for the file; "": it stays in memory, whatever its size
+	mem  []byte
+	file *os.File
+	size int64
+}
+
+// NewBody returns an empty Body whose file will be in dir; with an empty dir it
+// stays in memory.
+func NewBody(dir string) *Body { return &Body{dir: dir} }
+
+// Write implements io.Writer.
+func (b *Body) Write(p []byte) (int, error) {
+	if b.file == nil && b.dir != "" && b.size+int64(len(p)) > InMemory {
+		f, err := os.CreateTemp(b.dir, "new-*")
+		if err != nil {
+			return 0, fmt.Errorf("keep a body: %w", err)
+		}
+		b.file = f
+		if _, err := f.Write(b.mem); err != nil {
+			return 0, fmt.Errorf("keep a body: %w", err)
+		}
+		b.mem = nil
+	}
+	if b.file == nil {
+		b.mem = append(b.mem, p...)
+		b.size += int64(len(p))
+		return len(p), nil
+	}
+	n, err := b.file.Write(p)
+	b.size += int64(n)
+	if err != nil {
+		err = fmt.Errorf("keep a body: %w", err)
+	}
+	return n, err
+}
+
+// Size returns how many bytes were written; 0 for a nil Body.
+func (b *Body) Size() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.size
+}
+
+// Bytes returns the whole of a Body that is in memory, and false for one that is
+// a file. The bytes are the Body's own.
+func (b *Body) Bytes() ([]byte, bool) {
+	if b == nil {
+		return nil, true
+	}
+	return b.mem, b.file == nil
+}
+
+// Reader reads what was written so far, from the beginning. It is good until
+// the Body is discarded or handed on.
+func (b *Body) Reader() io.Reader {
+	if mem, ok := b.Bytes(); ok {
+		return bytes.NewReader(mem)
+	}
+	return io.NewSectionReader(b.file, 0, b.size)
+}
+
+// Keep gives the file of a Body, once all of it is on the disk, a name for good.
+// It is for engines; the Body is used up.
+func (b *Body) Keep(name string) error {
+	defer b.close()
+	if err := b.file.Sync(); err != nil {
+		return fmt.Errorf("keep a body: %w", err)
+	}
+	if err := os.Rename(b.file.Name(), name); err != nil {
+		return fmt.Errorf("keep a body: %w", err)
+	}
+	return nil
+}
+
+// Discard removes what a Body holds. Called again, or for a nil Body, it does
+// nothing.
+func (b *Body) Discard() {
+	if b == nil || b.file == nil {
+		return
+	}
+	_ = os.Remove(b.file.Name()) // what is left is swept at the next start
+	b.close()
+}
+
+func (b *Body) close() {
+	_ = b.file.Close() // it was synced, or is not wanted
+	b.file, b.mem, b.size = nil, nil, 0
+}
+
+// Reader reads a body that a store keeps.
+type Reader interface {
+	io.ReadCloser
+	Size() int64
+}
+
+// BytesReader is a Reader of b.
+func BytesReader(b []byte) Reader { return memory{bytes.NewReader(b), int64(len(b))} }
+
+type memory struct {
+	io.Reader
+	size int64
+}
+
+func (m memory) Size() int64  { return m.size }
+func (m memory) Close() error { return nil }
+
+// FileReader is a Reader of the file name.
+func FileReader(name string) (Reader, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return file{f, info.Size()}, nil
+}
+
+type file struct {
+	*os.File
+	size int64
+}
+
+func (f file) Size() int64 { return f.size }
