@@ -23,9 +23,12 @@ environment (HOB_DATA for --data) and a line of the configuration file; a flag
 wins over the environment, and that over the file. "hob config" shows what comes
 of it, and "hob doctor" what this machine lacks.
 
+With --tls-listen it serves HTTPS beside HTTP: with the certificate of --tls-cert, or
+with one that it makes at the first start, whose fingerprint and file it logs.
+
 The first SIGTERM or SIGINT drains: no new calls are taken and those in flight get
 the time of --grace. The second ends the process at once.`,
-		Example: "  hob serve\n  hob serve --data /srv/hob --listen 127.0.0.1:9000 --memory 4g",
+		Example: "  hob serve\n  hob serve --data /srv/hob --listen 127.0.0.1:9000 --memory 4g\n  hob serve --tls-listen 127.0.0.1:2376",
 		Args:    exactly(0),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), c, cmd) },
 	}

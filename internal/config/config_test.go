@@ -162,6 +162,34 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 		{"never frozen, no blanks", func(c *config.Config) { c.FreezeAfter, c.Blanks = -1, -1 }, faas.OK, ""},
 		{"calls at once", func(c *config.Config) { c.MaxConcurrency = -1 }, faas.Invalid, "negative"},
 		{"callers in line", func(c *config.Config) { c.MaxWaiting = -1 }, faas.Invalid, "negative"},
+		{"quota", func(c *config.Config) { c.HyperQuota = -1 }, faas.Invalid, "negative"},
+		{"no limits", func(c *config.Config) {
+			c.ResultPerFunction, c.ResultTotal, c.QueuePerFunction, c.QueueTotal, c.ResultAge, c.MaxResult, c.HyperQuota = 0, 0, 0, 0, 0, 0, 0
+		}, faas.OK, ""},
+		{"results", func(c *config.Config) { c.ResultTotal = 1 }, faas.Invalid, "1 MB; 0 is no limit"},
+		{"share", func(c *config.Config) { c.AsyncShare = 101 }, faas.Invalid, "between 0 and 100"},
+		{"negative share", func(c *config.Config) { c.AsyncShare = -1 }, faas.Invalid, "between 0 and 100"},
+		{"keys that are never kept", func(c *config.Config) { c.KeyAge = 0 }, faas.Invalid, "key-age"},
+		{"TLS", func(c *config.Config) { c.TLSListen = "[::1]:8443" }, faas.OK, ""},
+		{"TLS beside a free port", func(c *config.Config) { c.Listen, c.TLSListen = "127.0.0.1:0", "127.0.0.1:0" }, faas.OK, ""},
+		{"TLS with a certificate", func(c *config.Config) { c.TLSListen, c.TLSCert, c.TLSKey = "127.0.0.1:0", "/c", "/k" }, faas.OK, ""},
+		{"TLS at every address", func(c *config.Config) { c.TLSListen = ":8443" }, faas.Denied, "--insecure"},
+		{"TLS without a port", func(c *config.Config) { c.TLSListen = "localhost" }, faas.Invalid, "tls-listen"},
+		{"TLS where plain HTTP is", func(c *config.Config) { c.TLSListen = c.Listen }, faas.Invalid, "another port"},
+		{"certificate without key", func(c *config.Config) { c.TLSListen, c.TLSCert = "127.0.0.1:0", "/c" }, faas.Invalid, "tls-key"},
+		{"key without certificate", func(c *config.Config) { c.TLSListen, c.TLSKey = "127.0.0.1:0", "/k" }, faas.Invalid, "tls-cert"},
+		{"certificate without TLS", func(c *config.Config) { c.TLSCert, c.TLSKey = "/c", "/k" }, faas.Invalid, "tls-listen"},
+		{"access keys", func(c *config.Config) { c.HyperKeys = []string{"AK:S/K=+:x", "B:C"} }, faas.OK, ""},
+		{"access key that is none", func(c *config.Config) { c.HyperKeys = []string{"AK:SK", "hush"} }, faas.Invalid, "entry 2"},
+		{"access key with a slash", func(c *config.Config) { c.HyperKeys = []string{"A/K:hush"} }, faas.Invalid, `"A/K"`},
+		{"access key twice", func(c *config.Config) { c.HyperKeys = []string{"AK:hush", "AK:hush2"} }, faas.Invalid, "twice"},
+		{"secret as it is printed", func(c *config.Config) { c.HyperKeys = []string{"AK:***"} }, faas.Invalid, "left out"},
+		{"region", func(c *config.Config) { c.HyperRegion = "" }, faas.Invalid, "us-west-1"},
+		{"host", func(c *config.Config) { c.HyperHost = "node.lan:8443" }, faas.OK, ""},
+		{"host that is a URL", func(c *config.Config) { c.HyperHost = "https://node.lan" }, faas.Invalid, "host:port"},
+		{"host with a path", func(c *config.Config) { c.HyperHost = "node.lan/x" }, faas.Invalid, "host:port"},
+		{"isolation", func(c *config.Config) { c.HyperIsolation = "ns" }, faas.OK, ""},
+		{"isolation that this node has not", func(c *config.Config) { c.HyperIsolation = "kata" }, faas.Invalid, `"ns"`},
 		{"pull time", func(c *config.Config) { c.PullTimeout = 0 }, faas.Invalid, "no time"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -171,7 +199,31 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 			if faas.KindOf(err) != c.kind || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v (kind %q), want kind %q saying %q", err, faas.KindOf(err), c.kind, c.want)
 			}
+			if err != nil && strings.Contains(err.Error(), "hush") {
+				t.Errorf("the error tells a secret: %v", err)
+			}
 		})
+	}
+}
+
+func TestSecretsAreReadAndNeverPrinted(t *testing.T) {
+	c, _, err := load(t, "hyper-keys = AK:hush, hush", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"AK:hush", "hush"}; !slices.Equal(c.HyperKeys, want) {
+		t.Errorf("hyper-keys is %q, want %q", c.HyperKeys, want)
+	}
+	var printed strings.Builder
+	if _, err := c.WriteTo(&printed); err != nil {
+		t.Fatal(err)
+	}
+	if s := printed.String(); strings.Contains(s, "hush") || !strings.Contains(s, "hyper-keys = AK:***,:***") {
+		t.Errorf("what is printed has a secret, or no access key:\n%s", s)
+	}
+	c, _, err = load(t, "hyper-keys = A:1", nil, "--hyper-keys=B:2", "--hyper-keys=C:3,D:4")
+	if want := []string{"B:2", "C:3", "D:4"}; err != nil || !slices.Equal(c.HyperKeys, want) {
+		t.Errorf("hyper-keys is %q, %v, want %q", c.HyperKeys, err, want)
 	}
 }
 

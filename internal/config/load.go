@@ -102,7 +102,7 @@ func Load(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 			continue // a flag of the same name that somebody else registered
 		}
 		given := v.given[len(v.given)-1]
-		if _, many := s.value.(*list); many {
+		if s.value.Type() == "list" {
 			given = strings.Join(v.given, ",")
 		}
 		if err := s.value.Set(given); err != nil {
@@ -208,7 +208,8 @@ func parseLine(line string) (key, val string, some bool, err error) {
 }
 
 // WriteTo prints the settings as a configuration file, with the origin of each
-// value as a comment. The file reads back as c.
+// value as a comment. The file reads back as c, but for secrets: Check refuses
+// what stands in their place.
 func (c Config) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	for _, e := range c.Entries() {

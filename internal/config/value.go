@@ -16,7 +16,8 @@ type setting struct {
 	value value
 }
 
-// value reads and prints one field: what String prints, Set reads back.
+// value reads and prints one field: what String prints, Set reads back, but for
+// secrets.
 type value interface {
 	Set(string) error
 	String() string
@@ -43,6 +44,26 @@ func (v *list) Set(s string) error {
 }
 func (v *list) String() string { return strings.Join(*v, ",") }
 func (v *list) Type() string   { return "list" }
+
+// keys is a list of pairs NAME:SECRET that prints no secret.
+type keys []string
+
+// masked stands for a secret where it is printed.
+const masked = "***"
+
+func (v *keys) Set(s string) error { return (*list)(v).Set(s) }
+func (v *keys) String() string {
+	var names []string
+	for _, pair := range *v {
+		name, _, ok := strings.Cut(pair, ":")
+		if !ok {
+			name = "" // perhaps it is the secret that was given alone
+		}
+		names = append(names, name+":"+masked)
+	}
+	return strings.Join(names, ",")
+}
+func (v *keys) Type() string { return "list" }
 
 type boolean bool
 
