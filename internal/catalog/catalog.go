@@ -10,6 +10,7 @@ package catalog
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"maps"
 	"slices"
@@ -49,6 +50,7 @@ type index struct {
 	apps    map[string]*app   // by name
 	appByID map[string]*app   // the same
 	byID    map[string]*entry // functions
+	address map[string]*entry // those that have one, by the hash of it
 }
 
 // app is an app and its functions.
@@ -140,14 +142,15 @@ func (c *Catalog) reload(ctx context.Context) (func(func(store.Change) bool), er
 	if err != nil {
 		return nil, err
 	}
-	ix := &index{apps: make(map[string]*app), appByID: make(map[string]*app), byID: make(map[string]*entry)}
+	ix := &index{apps: make(map[string]*app), appByID: make(map[string]*app), byID: make(map[string]*entry), address: make(map[string]*entry)}
 	for _, a := range apps {
 		ix.setApp(&app{App: a, functions: make(map[string]*entry)})
 	}
 	for _, fn := range functions {
 		if a := ix.appByID[fn.App]; a != nil { // else the app came after we read the apps: a change follows
 			e := &entry{fn}
-			a.functions[fn.Name], ix.byID[fn.ID] = e, e
+			a.functions[fn.Name] = e
+			ix.setFunction(e)
 		}
 	}
 	c.mu.Lock()
@@ -163,7 +166,7 @@ func (c *Catalog) update(change func(*index)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.index.Load()
-	ix := &index{apps: maps.Clone(old.apps), appByID: maps.Clone(old.appByID), byID: maps.Clone(old.byID)}
+	ix := &index{apps: maps.Clone(old.apps), appByID: maps.Clone(old.appByID), byID: maps.Clone(old.byID), address: maps.Clone(old.address)}
 	change(ix)
 	c.replace(ix)
 }
@@ -179,6 +182,30 @@ func (c *Catalog) replace(ix *index) {
 // Changed says that definitions may have changed since it said so last. It is
 // made for one reader.
 func (c *Catalog) Changed() <-chan struct{} { return c.changed }
+
+// setFunction puts e in the place of what has its ID.
+func (ix *index) setFunction(e *entry) {
+	ix.dropFunction(e.ID)
+	ix.byID[e.ID] = e
+	if e.Address != "" {
+		ix.address[hashOf(e.Address)] = e
+	}
+}
+
+func (ix *index) dropFunction(id string) {
+	if old := ix.byID[id]; old != nil {
+		delete(ix.byID, id)
+		if at := hashOf(old.Address); ix.address[at] == old {
+			delete(ix.address, at)
+		}
+	}
+}
+
+// hashOf is what a secret is looked up by: how long that takes tells nothing of it.
+func hashOf(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return string(sum[:])
+}
 
 func (ix *index) setApp(a *app) { ix.apps[a.Name], ix.appByID[a.ID] = a, a }
 
@@ -210,7 +237,8 @@ func (ix *index) putFunction(fn faas.Function) {
 	}
 	a = &app{App: a.App, functions: maps.Clone(a.functions)}
 	e := &entry{fn}
-	a.functions[fn.Name], ix.byID[fn.ID] = e, e
+	a.functions[fn.Name] = e
+	ix.setFunction(e)
 	ix.setApp(a)
 }
 
@@ -218,7 +246,7 @@ func (ix *index) putFunction(fn faas.Function) {
 func (ix *index) remove(id string) {
 	if a := ix.appByID[id]; a != nil {
 		for _, e := range a.functions {
-			delete(ix.byID, e.ID)
+			ix.dropFunction(e.ID)
 		}
 		delete(ix.appByID, id)
 		if ix.apps[a.Name] == a {
@@ -226,7 +254,7 @@ func (ix *index) remove(id string) {
 		}
 	}
 	if e := ix.byID[id]; e != nil {
-		delete(ix.byID, id)
+		ix.dropFunction(id)
 		if a := ix.appByID[e.App]; a != nil && a.functions[e.Name] == e {
 			a = &app{App: a.App, functions: maps.Clone(a.functions)}
 			delete(a.functions, e.Name)
@@ -281,6 +309,16 @@ func (c *Catalog) FunctionByID(id string) (faas.Function, error) {
 		return e.Function, nil
 	}
 	return faas.Function{}, faas.Errorf(faas.NotFound, "no function with the ID %q", id)
+}
+
+// ByAddress returns the function with this name and public address; NotFound if
+// there is none. It takes as long for a wrong address as for a right one.
+func (c *Catalog) ByAddress(name, address string) (faas.Function, error) {
+	e := c.index.Load().address[hashOf(address)]
+	if e == nil || address == "" || e.Name != name {
+		return faas.Function{}, faas.Errorf(faas.NotFound, "no function %q with this address", name)
+	}
+	return e.Function, nil
 }
 
 // Functions returns the functions of the app with this name, by name; if app is

@@ -397,3 +397,30 @@ func TestChangesAreToldOf(t *testing.T) {
 		t.Error("a new app is not told of")
 	}
 }
+
+func TestAddressFindsItsFunctionAsLongAsItIsTheLatest(t *testing.T) {
+	c := load(t, memory.New())
+	fn := mustPut(t, c, function(t, c, "resize"), store.IfNew)
+	fn.Address = "e62c014e-386c-42ea-8d07-41d44e98cc3d"
+	fn = mustPut(t, c, fn, fn.Revision)
+	if got, err := c.ByAddress("resize", fn.Address); err != nil || got.ID != fn.ID {
+		t.Errorf("ByAddress = %v, %v; want the function", got.ID, err)
+	}
+	for _, wrong := range [][2]string{{"other", fn.Address}, {"resize", ""}, {"resize", "x"}, {"", fn.Address}} {
+		if _, err := c.ByAddress(wrong[0], wrong[1]); faas.KindOf(err) != faas.NotFound {
+			t.Errorf("ByAddress(%q) = %v, want not found", wrong, err)
+		}
+	}
+	old := fn.Address
+	fn.Address = "11f91366-2fea-4381-8297-dc12f6ba200a"
+	fn = mustPut(t, c, fn, fn.Revision)
+	if _, err := c.ByAddress("resize", old); faas.KindOf(err) != faas.NotFound {
+		t.Errorf("the old address: %v, want not found", err)
+	}
+	if err := c.DeleteFunction(t.Context(), fn.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ByAddress("resize", fn.Address); faas.KindOf(err) != faas.NotFound {
+		t.Errorf("the address of a function that is no more: %v, want not found", err)
+	}
+}

@@ -71,10 +71,11 @@ func (p *plan) keepWarm() {
 }
 
 // next returns the pool of the caller who has waited longest among those that can
-// be served or started for and were not skipped.
+// be served or started for and were not skipped: of the synchronous ones, if the
+// others have their share.
 func (p *plan) next() *pool {
-	var first *pool
-	var oldest int64
+	var first, sync *pool
+	var oldest, oldestSync int64
 	for l := range p.lines {
 		i := 0
 		if len(l.free) == 0 {
@@ -83,11 +84,51 @@ func (p *plan) next() *pool {
 		if l.skipped || i >= len(l.waiting) {
 			continue
 		}
-		if order := l.waiting[i].order; first == nil || order < oldest {
-			first, oldest = l, order
+		if p.overShare(l.async, *l.ofFunction) {
+			syncFirst(l.waiting[i:])
+		}
+		c := l.waiting[i]
+		if first == nil || c.order < oldest {
+			first, oldest = l, c.order
+		}
+		if !c.async && (sync == nil || c.order < oldestSync) {
+			sync, oldestSync = l, c.order
 		}
 	}
+	if sync != nil && p.overShare(p.async, p.running) {
+		return sync
+	}
 	return first
+}
+
+// overShare reports whether asynchronous calls that run have their share of all
+// that do.
+func (p *plan) overShare(async, running int) bool {
+	return async > 0 && 100*async >= p.asyncShare*running
+}
+
+// syncFirst moves synchronous callers before the others, each in their order: they
+// change places in the line of the node, too.
+func syncFirst(callers []caller) {
+	if len(callers) < 2 || !callers[0].async {
+		return
+	}
+	orders := make([]int64, len(callers))
+	for i, c := range callers {
+		orders[i] = c.order
+	}
+	slices.SortStableFunc(callers, func(a, b caller) int {
+		switch {
+		case a.async == b.async:
+			return 0
+		case b.async:
+			return -1
+		}
+		return 1
+	})
+	for i := range callers {
+		callers[i].order = orders[i]
+	}
 }
 
 // starts is how long a start is expected to take.
@@ -104,7 +145,7 @@ func (p *plan) give(l *pool, s *slot) {
 	if s.state == slotFrozen || s.freezing {
 		what = "thaw"
 	}
-	p.use(s)
+	p.use(s, l.waiting[0].async)
 	p.do(what, s, l.waiting[0].id)
 	p.remove(l, 0)
 }

@@ -19,12 +19,15 @@ import (
 // a later one, or small functions would starve a large one: idle sandboxes of
 // others are stopped for it, the longest idle first, and none that becomes idle is
 // given to a later caller while it is needed. A sandbox is started only when
-// waiting is expected to take longer.
+// waiting is expected to take longer. While synchronous callers wait, asynchronous
+// calls get no more than their share of the slots in use; and no less, as who has
+// it is served in turn.
 type plan struct {
 	capacity    Capacity
 	calls       int           // most calls at once on this node; 0: no limit
 	waiters     int           // most callers in line on this node; 0: no limit
 	freezeAfter time.Duration // of being idle; negative: never
+	asyncShare  int           // percent of the slots in use that asynchronous calls may hold while others wait
 	processors  int           // of this node: so many slots of a function are of use however short its calls are
 
 	now     time.Duration // set by the Set before each event
@@ -36,6 +39,7 @@ type plan struct {
 	slots   map[int]*slot
 	active  map[string]*int // calls running or starting, by function ID and by app ID
 	running int             // the same, of the node
+	async   int             // asynchronous ones of them that run
 	last    int             // last slot number given out
 	came    int64           // callers that came so far: their order
 	going   faas.Resources  // that stopping slots will free
@@ -77,10 +81,12 @@ type pool struct {
 	skipped            bool          // by this run of match
 
 	ofFunction, ofApp *int // in plan.active
+	async             int  // asynchronous calls that run
 }
 
 type caller struct {
 	id    string // of the call
+	async bool
 	order int64
 	since time.Duration
 }
@@ -143,7 +149,7 @@ func (p *plan) begin() { p.acts = p.acts[:0] }
 
 // take is want for a caller that can be served at once, without waiting and
 // without an action: nil if it cannot.
-func (p *plan) take(app *faas.App, fn *faas.Function) *slot {
+func (p *plan) take(app *faas.App, fn *faas.Function, async bool) *slot {
 	l := p.pools[keyOf(app, fn)]
 	if l == nil || len(l.free) == 0 || len(l.waiting) > 0 || p.full(l) != 0 || p.closed {
 		return nil
@@ -152,12 +158,13 @@ func (p *plan) take(app *faas.App, fn *faas.Function) *slot {
 	if s.state == slotFrozen || s.freezing {
 		return nil
 	}
-	p.use(s)
+	p.use(s, async)
 	return s
 }
 
-// want records a caller that needs a slot.
-func (p *plan) want(id string, app *faas.App, fn *faas.Function) []action {
+// want records a caller that needs a slot. An asynchronous call is never refused:
+// who hands them in knows how many wait.
+func (p *plan) want(id string, app *faas.App, fn *faas.Function, async bool) []action {
 	p.begin()
 	l := p.pool(app, fn)
 	p.came++
@@ -165,10 +172,10 @@ func (p *plan) want(id string, app *faas.App, fn *faas.Function) []action {
 		l.queued = p.now
 		p.lines[l] = true
 	}
-	l.waiting = append(l.waiting, caller{id, p.came, p.now})
+	l.waiting = append(l.waiting, caller{id, async, p.came, p.now})
 	p.match()
-	if n := len(l.waiting); n > l.covered() && l.waiting[n-1].id == id && p.tooMany(l) {
-		p.remove(l, n-1)
+	if n := len(l.waiting); !async && n > l.covered() && l.find(id) >= 0 && p.tooMany(l) {
+		p.remove(l, l.find(id))
 		p.do("refuse", nil, id)
 	}
 	return p.acts
@@ -269,7 +276,7 @@ func (p *plan) failed(s *slot) []action {
 
 // done records that a call in a slot is over. keep says that the sandbox can
 // serve another.
-func (p *plan) done(s *slot, keep bool) []action {
+func (p *plan) done(s *slot, async, keep bool) []action {
 	p.begin()
 	l := s.pool
 	l.pace, l.extra, l.ended = 0, 0, p.now
@@ -281,6 +288,10 @@ func (p *plan) done(s *slot, keep bool) []action {
 	}
 	s.uses--
 	p.count(l, -1)
+	if async {
+		p.async--
+		l.async--
+	}
 	s.broken = s.broken || !keep || l.retired && len(l.waiting) == 0 || p.closed || l.fn.MaxCalls > 0 && s.calls >= l.fn.MaxCalls
 	switch {
 	case !s.broken:
@@ -461,8 +472,12 @@ func (p *plan) full(l *pool) waitReason {
 }
 
 // use puts one call into a free slot.
-func (p *plan) use(s *slot) {
+func (p *plan) use(s *slot, async bool) {
 	l := s.pool
+	if async {
+		p.async++
+		l.async++
+	}
 	s.state, s.since, s.freezing = slotBusy, p.now, false
 	s.uses++
 	s.calls++

@@ -19,12 +19,12 @@ var update = flag.Bool("update", false, "rewrite testdata with what the code doe
 // the indented lines under each are the actions it must cause.
 //
 //	memory 100               the node's, in MB; first; also: cpus 2
-//	node calls=2 waiters=10 freeze=50ms processors=2
+//	node calls=2 waiters=10 freeze=50ms processors=2 share=50
 //	app A 3                  functions of app A may have 3 calls at once
 //	function F 10 2 5 [hot] [idle=30s] [each=2] [min=1] [max=3] [cpus=0.5] [app=A] [never-frozen]
 //	                         needs 10 MB, at most 2 at once (0: no limit), 5 may wait
 //	at 5ms                   it is so long after the beginning
-//	want a F | want a F@2    caller a wants function F, of a revision
+//	want a F | want a F@2    caller a wants function F, of a revision; async for an asynchronous call
 //	gone a, ready 1, failed 1, done 1, broken 1 (done, and not to be used again),
 //	died 1, frozen 1 2 (and holds 2 MB), restless 1, stopped 1, renew F@2, forget F, close
 //	tick                     what is due; shows when the next one is
@@ -73,6 +73,8 @@ type replayer struct {
 	fns      map[string]faas.Function
 	apps     map[string]faas.App
 	plan     plan
+	async    map[string]bool // callers of asynchronous calls
+	asyncs   map[*slot]int   // such calls that run
 }
 
 var (
@@ -81,7 +83,7 @@ var (
 )
 
 func replay(t *testing.T, script string) string {
-	r := &replayer{fns: make(map[string]faas.Function), apps: make(map[string]faas.App)}
+	r := &replayer{fns: make(map[string]faas.Function), apps: make(map[string]faas.App), async: make(map[string]bool), asyncs: make(map[*slot]int)}
 	r.plan = newPlan(&r.capacity)
 	r.capacity.total.CPU = 1000
 	var out strings.Builder
@@ -129,6 +131,9 @@ func replay(t *testing.T, script string) string {
 			if a.Caller != "" {
 				fmt.Fprintf(&out, " to %s", a.Caller)
 			}
+			if a.Slot != nil && r.async[a.Caller] && a.Do != "fail" {
+				r.asyncs[a.Slot]++
+			}
 			out.WriteByte('\n')
 		}
 		if words[0] == "tick" {
@@ -147,8 +152,9 @@ func replay(t *testing.T, script string) string {
 func (r *replayer) check(t *testing.T, after string) {
 	t.Helper()
 	var charge, going faas.Resources
-	running, functions := 0, make(map[string]int)
+	running, async, functions := 0, 0, make(map[string]int)
 	for _, s := range r.plan.slots {
+		async += r.asyncs[s]
 		charge = charge.Plus(s.charge)
 		n := s.uses
 		switch s.state {
@@ -162,6 +168,9 @@ func (r *replayer) check(t *testing.T, after string) {
 	}
 	if charge != r.capacity.reserved || going != r.plan.going {
 		t.Errorf("after %sslots hold %v, of that %v are going; the plan has %v and %v", after, charge, going, r.capacity.reserved, r.plan.going)
+	}
+	if async != r.plan.async {
+		t.Errorf("after %s%d asynchronous calls run, the plan counts %d", after, async, r.plan.async)
 	}
 	if running != r.plan.running {
 		t.Errorf("after %s%d calls run or start, the plan counts %d", after, running, r.plan.running)
@@ -222,6 +231,8 @@ func (r *replayer) apply(t *testing.T, words []string) []action {
 				r.plan.waiters, _ = strconv.Atoi(value)
 			case "processors":
 				r.plan.processors, _ = strconv.Atoi(value)
+			case "share":
+				r.plan.asyncShare, _ = strconv.Atoi(value)
 			case "freeze":
 				r.plan.freezeAfter = duration(value)
 			default:
@@ -261,10 +272,12 @@ func (r *replayer) apply(t *testing.T, words []string) []action {
 		r.plan.now = duration(words[1])
 	case "want":
 		app, fn := function(words[2])
-		if s := r.plan.take(app, fn); s != nil {
+		async := len(words) > 3 && words[3] == "async"
+		r.async[words[1]] = async
+		if s := r.plan.take(app, fn, async); s != nil {
 			return []action{{"take", s, words[1]}}
 		}
-		return r.plan.want(words[1], app, fn)
+		return r.plan.want(words[1], app, fn, async)
 	case "gone":
 		for l := range r.plan.lines {
 			if l.find(words[1]) >= 0 {
@@ -277,7 +290,11 @@ func (r *replayer) apply(t *testing.T, words []string) []action {
 	case "failed":
 		return r.plan.failed(slot())
 	case "done", "broken":
-		return r.plan.done(slot(), words[0] == "done" && slot().pool.fn.Format.Hot())
+		async := r.asyncs[slot()] > 0
+		if async {
+			r.asyncs[slot()]--
+		}
+		return r.plan.done(slot(), async, words[0] == "done" && slot().pool.fn.Format.Hot())
 	case "died":
 		return r.plan.died(slot())
 	case "frozen":

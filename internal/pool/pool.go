@@ -10,6 +10,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -52,6 +53,7 @@ type Need struct {
 	App      faas.App
 	Function faas.Function
 	Until    time.Time // when the caller has waited long enough, which is Function.Wait; zero: never
+	Async    bool      // for an asynchronous call: it is never refused a place in the line
 }
 
 // Set is the pools of all functions of a node. Its exported fields are set
@@ -69,6 +71,7 @@ type Set struct {
 	MaxCalls    int           // at once on this node; 0: no limit
 	MaxWaiting  int           // callers in line on this node; 0: no limit
 	FreezeAfter time.Duration // of being idle; negative: never
+	AsyncShare  int           // percent of the slots in use that asynchronous calls may hold while synchronous callers wait; 0: 50
 
 	ctx    context.Context
 	stop   context.CancelFunc
@@ -109,6 +112,7 @@ var errClosed = faas.Errorf(faas.Busy, "this node is shutting down")
 type Slot struct {
 	set   *Set
 	slot  *slot
+	async bool
 	first bool // the sandbox has served no call yet
 	wait  wait // what was waited for; zero: nothing
 }
@@ -120,11 +124,11 @@ func (s *Set) Take(need *Need) (Slot, bool) {
 	defer s.mu.Unlock()
 	s.init()
 	s.plan.now = time.Since(s.began)
-	slot := s.plan.take(&need.App, &need.Function)
+	slot := s.plan.take(&need.App, &need.Function, need.Async)
 	if slot == nil {
 		return Slot{}, false
 	}
-	return Slot{set: s, slot: slot, first: slot.calls == 1}, true
+	return Slot{set: s, slot: slot, async: need.Async, first: slot.calls == 1}, true
 }
 
 // Acquire waits for a sandbox of need.Function until ctx ends or the time of
@@ -148,7 +152,7 @@ func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, err
 	}
 	turn := s.turns.Get().(chan grant)
 	s.callers[callID] = turn
-	s.do(s.plan.want(callID, &need.App, fn), s.tooMany(fn))
+	s.do(s.plan.want(callID, &need.App, fn, need.Async), s.tooMany(fn))
 	l := s.plan.pools[keyOf(&need.App, fn)] // it is there as long as somebody waits
 	waits, _ := s.plan.waitOf(callID, l)
 	s.mu.Unlock()
@@ -170,7 +174,7 @@ func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, err
 	select {
 	case g := <-turn:
 		s.turns.Put(turn)
-		return s.take(g, waits)
+		return s.take(g, waits, need.Async)
 	case <-ctx.Done():
 		ended = context.Cause(ctx)
 	case <-timer.C:
@@ -192,7 +196,7 @@ func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, err
 			return Slot{}, g.err
 		}
 		// One that was frozen is not worth the thawing.
-		s.event(func(p *plan) []action { return p.done(g.slot, !g.thaw && fn.Format.Hot()) })
+		s.event(func(p *plan) []action { return p.done(g.slot, need.Async, !g.thaw && fn.Format.Hot()) })
 	default:
 		s.turns.Put(turn)
 	}
@@ -204,11 +208,11 @@ func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, err
 }
 
 // take takes what was granted.
-func (s *Set) take(g grant, waits wait) (Slot, error) {
+func (s *Set) take(g grant, waits wait, async bool) (Slot, error) {
 	if g.err != nil {
 		return Slot{}, g.err
 	}
-	slot := Slot{set: s, slot: g.slot, wait: waits}
+	slot := Slot{set: s, slot: g.slot, async: async, wait: waits}
 	if g.thaw {
 		if err := g.slot.thaw(); err != nil {
 			slot.Done(false)
@@ -263,7 +267,7 @@ func (s *Slot) Done(keep bool) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	set.plan.now = time.Since(set.began)
-	set.do(set.plan.done(s.slot, keep), nil)
+	set.do(set.plan.done(s.slot, s.async, keep), nil)
 }
 
 // Renew makes what need says what new calls will use, as after a change of the
@@ -501,6 +505,7 @@ func (s *Set) init() {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.plan = newPlan(s.Capacity)
 	s.plan.calls, s.plan.waiters, s.plan.freezeAfter = s.MaxCalls, s.MaxWaiting, s.FreezeAfter
+	s.plan.asyncShare = cmp.Or(s.AsyncShare, 50)
 	s.plan.processors = runtime.GOMAXPROCS(0)
 	s.callers = make(map[string]chan grant)
 	s.icing = make(chan struct{}, freezers)

@@ -15,9 +15,9 @@ import (
 func TestPlanKeepsItsPromisesWhateverHappens(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		w := &world{t: t, r: r, capacity: ledger{total: faas.Resources{Memory: 100 * faas.MB, CPU: 2000}}, waiting: make(map[string]*pool)}
+		w := &world{t: t, r: r, capacity: ledger{total: faas.Resources{Memory: 100 * faas.MB, CPU: 2000}}, waiting: make(map[string]*pool), async: make(map[string]bool), asyncs: make(map[*slot]int)}
 		w.plan = newPlan(&w.capacity)
-		w.plan.calls, w.plan.waiters, w.plan.freezeAfter = 12, 20, 5*time.Millisecond
+		w.plan.calls, w.plan.waiters, w.plan.freezeAfter, w.plan.asyncShare = 12, 20, 5*time.Millisecond, 50
 		for i := range 6 {
 			fn := faas.Function{ID: fmt.Sprint("f", i), App: fmt.Sprint("a", i%2), Revision: 1, Format: faas.FormatHTTP,
 				Memory: faas.Bytes(5+r.IntN(40)) * faas.MB, Line: 5, Idle: 20 * time.Millisecond}
@@ -54,6 +54,8 @@ type world struct {
 	capacity ledger
 	fns      []faas.Function
 	waiting  map[string]*pool // callers in line
+	async    map[string]bool  // callers of asynchronous calls
+	asyncs   map[*slot]int    // such calls that run
 	starting []*slot
 	busy     []*slot // once for each call
 	freezing []*slot
@@ -88,12 +90,14 @@ func (w *world) happen() string {
 		}
 		w.calls++
 		id := fmt.Sprint("c", w.calls)
-		if s := p.take(w.app(&fn), &fn); s != nil {
-			w.busy = append(w.busy, s)
+		async := w.r.IntN(3) == 0
+		w.async[id] = async
+		if s := p.take(w.app(&fn), &fn, async); s != nil {
+			w.begin(s, id)
 			w.check()
 			return "take " + fn.ID
 		}
-		acts := p.want(id, w.app(&fn), &fn)
+		acts := p.want(id, w.app(&fn), &fn, async)
 		w.waiting[id] = p.pools[keyOf(w.app(&fn), &fn)]
 		w.do(acts)
 		return "want " + fn.ID
@@ -108,7 +112,7 @@ func (w *world) happen() string {
 		}
 	case n < 13:
 		if s := w.pick(&w.busy); s != nil {
-			w.do(p.done(s, s.pool.fn.Format.Hot() && w.r.IntN(6) > 0))
+			w.do(p.done(s, w.end(s), s.pool.fn.Format.Hot() && w.r.IntN(6) > 0))
 			return "done"
 		}
 	case n < 15:
@@ -150,6 +154,22 @@ func (w *world) happen() string {
 	return "tick"
 }
 
+// begin and end note which calls run.
+func (w *world) begin(s *slot, id string) {
+	w.busy = append(w.busy, s)
+	if w.async[id] {
+		w.asyncs[s]++
+	}
+}
+
+func (w *world) end(s *slot) (async bool) {
+	if w.asyncs[s] == 0 {
+		return false
+	}
+	w.asyncs[s]--
+	return true
+}
+
 // do carries actions out.
 func (w *world) do(acts []action) {
 	for _, a := range acts {
@@ -161,10 +181,13 @@ func (w *world) do(acts []action) {
 				w.t.Errorf("%s does not wait and gets a slot", a.Caller)
 			}
 			delete(w.waiting, a.Caller)
-			w.busy = append(w.busy, a.Slot)
+			w.begin(a.Slot, a.Caller)
 		case "fail", "refuse":
 			if _, waits := w.waiting[a.Caller]; !waits {
 				w.t.Errorf("%s does not wait and is refused", a.Caller)
+			}
+			if a.Do == "refuse" && w.async[a.Caller] {
+				w.t.Errorf("%s is asynchronous and refused", a.Caller)
 			}
 			delete(w.waiting, a.Caller)
 		case "freeze":
@@ -179,10 +202,11 @@ func (w *world) do(acts []action) {
 func (w *world) check() {
 	p := &w.plan
 	var charge, going faas.Resources
-	running, waiting := 0, 0
+	running, waiting, async := 0, 0, 0
 	for _, s := range p.slots {
 		charge = charge.Plus(s.charge)
 		running += s.uses
+		async += w.asyncs[s]
 		switch s.state {
 		case slotStarting:
 			running++
@@ -212,6 +236,9 @@ func (w *world) check() {
 			w.t.Errorf("a line of %s without callers", l.fn.ID)
 		}
 	}
+	if async != p.async {
+		w.t.Errorf("%d asynchronous calls run, the plan counts %d", async, p.async)
+	}
 	if charge != w.capacity.reserved || going != p.going || running != p.running || waiting != len(w.waiting) {
 		w.t.Errorf("reserved %v for %v, going %v for %v, running %d for %d, waiting %d for %d",
 			w.capacity.reserved, charge, p.going, going, p.running, running, waiting, len(w.waiting))
@@ -235,7 +262,7 @@ func (w *world) settle() {
 			continue
 		}
 		if s := w.pick(&w.busy); s != nil {
-			w.do(p.done(s, s.pool.fn.Format.Hot()))
+			w.do(p.done(s, w.end(s), s.pool.fn.Format.Hot()))
 		} else if s := w.pick(&w.stopping); s != nil {
 			w.do(p.stopped(s))
 		} else if s := w.pick(&w.freezing); s != nil {

@@ -142,18 +142,28 @@ func (p *plan) waits() []wait {
 	return out
 }
 
-// tooMany reports whether more callers wait than may, for the function of l or
-// on the node.
+// tooMany reports whether more synchronous callers wait than may, for the function
+// of l or on the node.
 func (p *plan) tooMany(l *pool) bool {
 	function, node := 0, 0
 	for other := range p.lines {
-		n := len(other.waiting) - other.covered()
+		n := other.waiters()
 		node += n
 		if other.fn.ID == l.fn.ID {
 			function += n
 		}
 	}
 	return function > l.fn.Line || p.waiters > 0 && node > p.waiters
+}
+
+// waiters counts the synchronous callers that nothing is started for.
+func (l *pool) waiters() (n int) {
+	for _, c := range l.waiting[l.covered():] {
+		if !c.async {
+			n++
+		}
+	}
+	return n
 }
 
 // lacks is what capacity has too little of for a function.
