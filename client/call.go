@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"hob/faas"
 )
@@ -26,6 +27,11 @@ type CallRequest struct {
 	Path          string // what the function is asked for, escaped and with its query: "/users/1?all=1"; "": "/"
 	Header        http.Header
 	Body          io.Reader // nil: none. It is read while the answer is already coming
+	Key           string    // with the same key the call is made once, however often it is asked for; "": each time
+
+	// Of Enqueue only.
+	Priority int            // 0 to faas.MaxPriority: higher ones start first
+	Delay    *time.Duration // least time until it starts; nil: the function's
 }
 
 // Answer is what a function answers. Reading Body ends with io.EOF only if the
@@ -48,16 +54,31 @@ const askFirst = 64 << 10
 // error that the call ended with before. A function of a hot format has its own
 // statuses: one that it chose is an Answer, whichever it is.
 func (c *Client) Call(ctx context.Context, r CallRequest) (*Answer, error) {
+	resp, err := c.call(ctx, r, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.answer(ctx, resp), nil
+}
+
+// call sends r with more headers. An answer that tells of a failure is returned
+// as that error.
+func (c *Client) call(ctx context.Context, r CallRequest, more map[string]string) (*http.Response, error) {
 	method := r.Method
 	if method == "" {
 		method = http.MethodPost
 	}
-	header := r.Header
+	header := r.Header.Clone()
+	if header == nil {
+		header = http.Header{}
+	}
+	if r.Key != "" {
+		header.Set("Idempotency-Key", r.Key)
+	}
+	for name, value := range more {
+		header.Set(name, value)
+	}
 	if b, ok := r.Body.(sized); r.Body != nil && (!ok || b.n > askFirst) {
-		header = header.Clone()
-		if header == nil {
-			header = http.Header{}
-		}
 		header.Set("Expect", "100-continue")
 	}
 	at := path("apps", r.App, "functions", r.Function, "call")
@@ -68,13 +89,17 @@ func (c *Client) Call(ctx context.Context, r CallRequest) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := resp.Header.Get(headerCall)
-	if resp.Header.Get(headerFault) != "" || resp.StatusCode >= 300 && id == "" {
+	if resp.Header.Get(headerFault) != "" || resp.StatusCode >= 300 && resp.Header.Get(headerCall) == "" {
 		defer resp.Body.Close()
 		return nil, c.failureOf(resp)
 	}
+	return resp, nil
+}
+
+func (c *Client) answer(ctx context.Context, resp *http.Response) *Answer {
+	id := resp.Header.Get(headerCall)
 	return &Answer{Call: id, Status: resp.StatusCode, Header: resp.Header,
-		Body: &answerBody{ctx: ctx, client: c, call: id, resp: resp}}, nil
+		Body: &answerBody{ctx: ctx, client: c, call: id, resp: resp}}
 }
 
 // answerBody is a body whose end is believed only with the outcome behind it.

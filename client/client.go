@@ -110,9 +110,25 @@ type wireFault struct {
 	} `json:"error"`
 }
 
+// said is an error in the words of the server, for a reason that we know: nil
+// if we do not.
+type said struct {
+	words  string
+	reason error
+}
+
+func (s said) Error() string { return s.words }
+func (s said) Unwrap() error { return s.reason }
+
+// reasons are the statuses that tell more than a Kind.
+var reasons = map[int]error{
+	http.StatusGone:                faas.ErrGone,
+	http.StatusUnprocessableEntity: faas.ErrKeyReused,
+}
+
 // failure returns the error in f, or nil if there is none. Kinds that this
 // client does not know, as a newer daemon may send, become Internal.
-func (f wireFault) failure(call string) error {
+func (f wireFault) failure(call string, reason error) error {
 	if f.Error == nil {
 		return nil
 	}
@@ -120,7 +136,7 @@ func (f wireFault) failure(call string) error {
 	if !slices.Contains(faas.Kinds(), kind) {
 		kind = faas.Internal
 	}
-	return &Failure{Call: call, Request: f.Error.Request, err: faas.Errorf(kind, "%s", f.Error.Message)}
+	return &Failure{Call: call, Request: f.Error.Request, err: faas.Errorf(kind, "%w", said{f.Error.Message, reason})}
 }
 
 // maxFault is the most that is read of an answer that tells of a failure.
@@ -131,7 +147,7 @@ const maxFault = 64 << 10
 func (c *Client) failureOf(resp *http.Response) error {
 	var body wireFault
 	err := json.NewDecoder(io.LimitReader(resp.Body, maxFault)).Decode(&body)
-	if f := body.failure(resp.Header.Get(headerCall)); err == nil && f != nil {
+	if f := body.failure(resp.Header.Get(headerCall), reasons[resp.StatusCode]); err == nil && f != nil {
 		return f
 	}
 	return faas.Errorf(faas.Internal, "%s answered %q in words that are not hob's: is this the address of a hob server?", c.address, resp.Status)

@@ -93,9 +93,29 @@ func (c *Client) UpdateFunction(ctx context.Context, app, name string, s Setting
 	return out, err
 }
 
-// DeleteFunction removes a function and its logs.
-func (c *Client) DeleteFunction(ctx context.Context, app, name string) error {
-	return c.do(ctx, http.MethodDelete, path("apps", app, "functions", name), nil, nil, nil)
+// DeleteFunction removes a function and its logs. Its queued calls are canceled.
+// One of which a call runs is a Conflict unless force is set: then the call goes
+// on to its end.
+func (c *Client) DeleteFunction(ctx context.Context, app, name string, force bool) error {
+	var query url.Values
+	if force {
+		query = url.Values{"force": {"true"}}
+	}
+	return c.do(ctx, http.MethodDelete, path("apps", app, "functions", name), query, nil, nil)
+}
+
+// RefreshFunction gives a function a new public address; the old one is gone.
+func (c *Client) RefreshFunction(ctx context.Context, app, name string) (Function, error) {
+	var out Function
+	err := c.do(ctx, http.MethodPost, path("apps", app, "functions", name, "refresh"), nil, nil, &out)
+	return out, err
+}
+
+// Status counts the asynchronous calls of a function.
+func (c *Client) Status(ctx context.Context, app, name string) (Status, error) {
+	var out Status
+	err := c.do(ctx, http.MethodGet, path("apps", app, "functions", name, "status"), nil, nil, &out)
+	return out, err
 }
 
 func pullQuery(pull string) url.Values {

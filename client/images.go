@@ -39,7 +39,7 @@ func (c *Client) Pull(ctx context.Context, r PullRequest, progress func(Progress
 	}
 	for line, err := range lines[step](ctx, c, resp.Body) {
 		if err == nil {
-			err = line.failure("")
+			err = line.failure("", nil)
 		}
 		switch {
 		case err != nil:

@@ -20,6 +20,7 @@ type LogSelection struct {
 	Call          string // id: only the lines of this call
 	Tail          int    // only the last so many of what is there; negative: all
 	Follow        bool   // go on with what is written from now on, until the context ends
+	NoEvents      bool   // leave out what hob wrote about calls
 }
 
 // Logs yields the chosen lines, the oldest first. After an error, which comes
@@ -36,6 +37,9 @@ func (c *Client) Logs(ctx context.Context, s LogSelection) iter.Seq2[faas.LogLin
 		if s.Follow {
 			query.Set("follow", "true")
 		}
+		if s.NoEvents {
+			query.Set("events", "false")
+		}
 		resp, err := c.send(ctx, http.MethodGet, path("apps", s.App, "functions", s.Function, "logs"), query, nil, nil)
 		if err != nil {
 			yield(faas.LogLine{}, err)
@@ -44,13 +48,13 @@ func (c *Client) Logs(ctx context.Context, s LogSelection) iter.Seq2[faas.LogLin
 		defer resp.Body.Close()
 		for line, err := range lines[wireLine](ctx, c, resp.Body) {
 			if err == nil {
-				err = line.failure("")
+				err = line.failure("", nil)
 			}
 			if err != nil {
 				yield(faas.LogLine{}, err)
 				return
 			}
-			if !yield(faas.LogLine{Time: line.Time, Call: line.Call, Stream: line.Stream, Text: line.Text}, nil) {
+			if !yield(line.line(), nil) {
 				return
 			}
 		}
@@ -62,7 +66,27 @@ type wireLine struct {
 	Call   string    `json:"call"`
 	Stream string    `json:"stream"`
 	Text   string    `json:"text"`
+	Event  *LogEvent `json:"event"`
 	wireFault
+}
+
+func (l wireLine) line() faas.LogLine {
+	line := faas.LogLine{Time: l.Time, Call: l.Call, Stream: l.Stream, Text: l.Text}
+	if e := l.Event; e != nil {
+		line.Event = &faas.Event{Name: e.Name, Call: l.Call, Attempt: e.Attempt,
+			Stdin: e.Stdin, Stdout: e.Stdout, Stderr: e.Stderr, Message: e.Message}
+	}
+	return line
+}
+
+// LogEvent is a step in the life of a call, as a line of its function's log.
+type LogEvent struct {
+	Name    faas.EventName `json:"name"`
+	Attempt int            `json:"attempt"`
+	Stdin   string         `json:"stdin,omitempty"` // the beginnings, if the function has log_payload
+	Stdout  string         `json:"stdout,omitempty"`
+	Stderr  string         `json:"stderr,omitempty"`
+	Message string         `json:"message,omitempty"` // why it failed, or when it is tried again
 }
 
 // lines decodes one value after the other from an answer of JSON lines.

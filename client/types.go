@@ -89,7 +89,17 @@ type Function struct {
 	Concurrency    int               `json:"concurrency"`
 	Min            int               `json:"min"`
 	MaxCalls       int               `json:"max_calls"`
-	Freeze         string            `json:"freeze"` // faas.FreezeNever, or "" for a sandbox that is frozen between calls
+	Freeze         string            `json:"freeze"`        // faas.FreezeNever, or "" for a sandbox that is frozen between calls
+	AsyncTimeout   string            `json:"async_timeout"` // "": as Timeout; "none"; or a duration
+	Delay          Duration          `json:"delay"`
+	Retries        int               `json:"retries"`
+	RetryDelay     Duration          `json:"retry_delay"`
+	RetryMax       Duration          `json:"retry_max"`
+	OnSuccess      string            `json:"on_success"`
+	OnFailure      string            `json:"on_failure"`
+	OnNodeLoss     string            `json:"on_node_loss"` // faas.NodeLossFail, or "" for another attempt
+	LogPayload     bool              `json:"log_payload"`
+	Address        string            `json:"address"` // secret part of its public address; "": it has none
 	Revision       int64             `json:"revision"`
 	Created        time.Time         `json:"created"`
 	Updated        time.Time         `json:"updated"`
@@ -121,6 +131,15 @@ type Settings struct {
 	Min            *int               `json:"min,omitempty"`
 	MaxCalls       *int               `json:"max_calls,omitempty"`
 	Freeze         *string            `json:"freeze,omitempty"`
+	AsyncTimeout   *string            `json:"async_timeout,omitempty"`
+	Delay          *Duration          `json:"delay,omitempty"`
+	Retries        *int               `json:"retries,omitempty"`
+	RetryDelay     *Duration          `json:"retry_delay,omitempty"`
+	RetryMax       *Duration          `json:"retry_max,omitempty"`
+	OnSuccess      *string            `json:"on_success,omitempty"`
+	OnFailure      *string            `json:"on_failure,omitempty"`
+	OnNodeLoss     *string            `json:"on_node_loss,omitempty"`
+	LogPayload     *bool              `json:"log_payload,omitempty"`
 
 	Revision int64    `json:"revision,omitempty"` // change only if the function is still at this one; 0: whatever is there
 	Reset    []string `json:"-"`                  // fields, by their name on the wire, that go back to their default
@@ -156,7 +175,13 @@ type Call struct {
 	Kind       faas.CallKind  `json:"kind"`
 	State      faas.CallState `json:"state"`
 	Attempt    int            `json:"attempt"`
-	Waiting    string         `json:"waiting,omitempty"` // its place in line and what it waits for, or waited for
+	Priority   int            `json:"priority,omitempty"`
+	Due        time.Time      `json:"due,omitzero"`       // it does not start before
+	RetryOf    string         `json:"retry_of,omitempty"` // id of the call that it repeats
+	Losses     int            `json:"losses,omitempty"`   // attempts that ended with their node
+	Waiting    string         `json:"waiting,omitempty"`  // its place in line and what it waits for, or waited for
+	Place      int            `json:"place,omitempty"`    // in the queue: 1 is next; 0: not known
+	Estimate   Duration       `json:"estimate,omitempty"` // until it starts; 0: not known
 	Queued     time.Time      `json:"queued"`
 	Started    time.Time      `json:"started,omitzero"`
 	Finished   time.Time      `json:"finished,omitzero"`
@@ -171,6 +196,9 @@ type Call struct {
 	PeakMemory faas.Bytes     `json:"peak_memory"`
 	CPUTime    Duration       `json:"cpu_time"`
 	Error      *CallError     `json:"error,omitempty"` // why it did not succeed
+
+	Result   faas.ResultState `json:"result,omitempty"`   // whether Result can read it
+	Delivery string           `json:"delivery,omitempty"` // where its result was sent, and how that went, in words
 }
 
 // CallTimes says how the time of a call went.
@@ -185,6 +213,16 @@ type CallTimes struct {
 type CallError struct {
 	Kind    faas.Kind `json:"kind"`
 	Message string    `json:"message"`
+}
+
+// Status counts the asynchronous calls of a function that are kept. Failed are
+// those that failed, ran out of time or were canceled.
+type Status struct {
+	Total     int `json:"total"`
+	Queued    int `json:"queued"`
+	Running   int `json:"running"`
+	Succeeded int `json:"succeeded"`
+	Failed    int `json:"failed"`
 }
 
 // Sandbox is one live sandbox.

@@ -100,7 +100,7 @@ func runRm(ctx context.Context, c *cli, app string, args []string) error {
 		if err != nil {
 			return "", err
 		}
-		return name.String(), cl.DeleteFunction(ctx, name.app, name.function)
+		return name.String(), cl.DeleteFunction(ctx, name.app, name.function, false)
 	})
 }
 

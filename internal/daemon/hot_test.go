@@ -418,7 +418,7 @@ func TestWarmContainersAreThereWithoutACall(t *testing.T) {
 	if out, err := n.say("warm", "count"); err != nil || out != "1" {
 		t.Errorf("call = %q, %v", out, err)
 	}
-	if err := n.DeleteFunction(t.Context(), faas.DefaultApp, "warm"); err != nil {
+	if err := n.DeleteFunction(t.Context(), faas.DefaultApp, "warm", false); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); len(n.live()) != 0; time.Sleep(5 * time.Millisecond) {
