@@ -20,7 +20,17 @@ type Selection struct {
 	Call     string // ID; only lines of this call; "": of all
 	Tail     int    // begin with the last so many of these lines; below 0: with the first that is kept
 	Follow   bool   // go on with lines that are yet to come
+	Only     Part   // "": all
 }
+
+// Part is a part of a function's log.
+type Part string
+
+// Parts.
+const (
+	Lines  Part = "lines"  // what the function wrote and what hob notes about that; no events
+	Events Part = "events" // steps in the life of its asynchronous calls, and nothing else: also no note of what was lost
+)
 
 // Follow yields lines in the order in which they were written. Everything that
 // was written before Follow is there, none twice, and with sel.Follow everything
@@ -38,7 +48,7 @@ func (s *Store) Follow(ctx context.Context, sel Selection) iter.Seq2[faas.LogLin
 			return
 		}
 		f.flush()
-		c := cursor{function: f, call: sel.Call}
+		c := cursor{function: f, call: sel.Call, only: sel.Only}
 		end, err := c.begin(sel.Tail)
 		if sel.Follow {
 			end = math.MaxUint64
@@ -66,13 +76,24 @@ func (s *Store) Follow(ctx context.Context, sel Selection) iter.Seq2[faas.LogLin
 type cursor struct {
 	function *function
 	call     string // wanted; "": all
+	only     Part   // wanted; "": all
 
 	line uint64 // number of the next line
 	base uint64 // of the segment that off is in
 	off  int64  // of the frame of line; 0: not known, line is the first in its segment
 }
 
-func (c *cursor) wants(call []byte) bool { return c.call == "" || string(call) == c.call }
+// wants reports whether c is to yield an entry.
+func (c *cursor) wants(fr frame) bool {
+	if fr.kind != kindLine && fr.kind != kindEvent || c.only == Lines && fr.kind != kindLine || c.only == Events && fr.kind != kindEvent {
+		return false
+	}
+	stream, call, text, ok := parseLine(fr.rest)
+	if ok && fr.kind == kindEvent {
+		_, ok = parseEvent(stream, call, text)
+	}
+	return ok && (c.call == "" || string(call) == c.call)
+}
 
 // begin puts c before the last tail lines that it wants, and returns the number
 // of the line after the last that is there now.
@@ -129,7 +150,7 @@ func (c *cursor) find(g segment) (found []place, err error) {
 		if fr, err = r.next(); err != nil {
 			break
 		}
-		if _, call, _, ok := parseLine(fr.rest); ok && fr.kind == kindLine && c.wants(call) {
+		if c.wants(fr) {
 			found = append(found, place{line, off})
 		}
 		line++
@@ -190,6 +211,9 @@ func (c *cursor) skip(to uint64, yield func(faas.LogLine, error) bool) bool {
 	}
 	n := to - c.line
 	c.line, c.off = to, 0
+	if c.only == Events {
+		return true
+	}
 	return yield(faas.LogLine{Time: time.Now(), Call: c.call, Stream: "hob",
 		Text: fmt.Sprintf("… %d lines lost: they were removed, or damaged on the disk, before they could be read", n)}, nil)
 }
@@ -214,8 +238,7 @@ func (c *cursor) readSegment(ctx context.Context, g segment, end uint64, yield f
 			return false, fmt.Errorf("read the log: %w", err)
 		}
 		c.line, c.off = c.line+1, r.off
-		stream, call, text, ok := parseLine(fr.rest)
-		if ok && fr.kind == kindLine && c.wants(call) && !yield(logLine(fr.at, stream, call, text), nil) {
+		if c.wants(fr) && !yield(logLine(fr), nil) {
 			return true, nil
 		}
 	}

@@ -26,10 +26,10 @@ type function struct {
 	gone    bool          // the function was deleted
 }
 
-// add puts a line into the buffer. While there is no room it waits for up to
+// add puts a line or an event into the buffer. While there is no room it waits for up to
 // writerPatience, unless somebody has just done so in vain; then it reports
 // false, and the line is dropped.
-func (f *function) add(at time.Time, call string, stream byte, text []byte) bool {
+func (f *function) add(at time.Time, kind byte, call string, stream byte, text []byte) bool {
 	size := lineSize(call, text)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -49,7 +49,7 @@ func (f *function) add(at time.Time, call string, stream byte, text []byte) bool
 	if f.buf == nil {
 		f.buf = f.store.takeBuffer()
 	}
-	f.buf = appendLine(f.buf, at, call, stream, text)
+	f.buf = appendEntry(f.buf, kind, at, call, stream, text)
 	f.lines++
 	if len(f.buf) > bufferSize/2 {
 		signal(f.store.hurry)

@@ -41,7 +41,7 @@ func streamName(b byte) string {
 	return ""
 }
 
-// lineSize is the size of a line's frame.
+// lineSize is the size of the frame of a line or an event.
 func lineSize(call string, text []byte) int {
 	return headSize + bodyHead + 2 + len(callOf(call)) + len(text)
 }
@@ -50,14 +50,19 @@ func lineSize(call string, text []byte) int {
 func callOf(call string) string { return call[:min(len(call), 255)] }
 
 func appendLine(dst []byte, at time.Time, call string, stream byte, text []byte) []byte {
+	return appendEntry(dst, kindLine, at, call, stream, text)
+}
+
+// appendEntry appends the frame of a line or an event.
+func appendEntry(dst []byte, kind byte, at time.Time, call string, stream byte, text []byte) []byte {
 	call = callOf(call)
-	dst, start := beginFrame(dst, kindLine, at)
+	dst, start := beginFrame(dst, kind, at)
 	dst = append(dst, stream, byte(len(call)))
 	dst = append(dst, call...)
 	return endFrame(append(dst, text...), start)
 }
 
-// parseLine returns the parts of a line's frame.
+// parseLine returns the parts of the frame of a line or an event.
 func parseLine(rest []byte) (stream byte, call, text []byte, ok bool) {
 	if len(rest) < 2 || len(rest) < 2+int(rest[1]) {
 		return 0, nil, nil, false
@@ -66,6 +71,16 @@ func parseLine(rest []byte) (stream byte, call, text []byte, ok bool) {
 	return rest[0], rest[2:n], rest[n:], true
 }
 
-func logLine(at int64, stream byte, call, text []byte) faas.LogLine {
-	return faas.LogLine{Time: time.Unix(0, at), Call: string(call), Stream: streamName(stream), Text: string(text)}
+// logLine is what the reader of a log is given for a line or an event.
+// Precondition: cursor.wants has found it whole.
+func logLine(fr frame) faas.LogLine {
+	stream, call, text, _ := parseLine(fr.rest)
+	line := faas.LogLine{Time: time.Unix(0, fr.at), Call: string(call)}
+	if fr.kind == kindEvent {
+		e, _ := parseEvent(stream, call, text)
+		line.Stream, line.Text, line.Event = "hob", e.String(), e
+		return line
+	}
+	line.Stream, line.Text = streamName(stream), string(text)
+	return line
 }

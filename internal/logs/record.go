@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
-	"unicode/utf8"
 
 	"hob/faas"
 )
@@ -15,32 +14,39 @@ import (
 
 // recordJSON is the JSON of a record. A field that is absent is zero.
 type recordJSON struct {
-	FuncID     string        `json:"func_id,omitempty"`
-	Revision   int64         `json:"revision,omitempty"`
-	Kind       faas.CallKind `json:"kind,omitempty"`
-	Attempt    int           `json:"attempt,omitempty"`
-	Waiting    string        `json:"waiting,omitempty"`
-	Queued     int64         `json:"queued,omitempty"` // nanoseconds since 1970, as all times
-	Started    int64         `json:"started,omitempty"`
-	Finished   int64         `json:"finished,omitempty"`
-	Queue      time.Duration `json:"queue,omitempty"` // nanoseconds, as all durations
-	Image      time.Duration `json:"image,omitempty"`
-	Sandbox    time.Duration `json:"sandbox,omitempty"`
-	Run        time.Duration `json:"run,omitempty"`
-	Error      string        `json:"error,omitempty"`
-	ErrKind    faas.Kind     `json:"err_kind,omitempty"`
-	Status     int           `json:"status,omitempty"`
-	In         int64         `json:"in,omitempty"`
-	Out        int64         `json:"out,omitempty"`
-	Start      faas.Start    `json:"start,omitempty"`
-	Hot        bool          `json:"hot,omitempty"` // of records from before Start: what is StartHot now
-	Keep       bool          `json:"keep,omitempty"`
-	Exit       *exitJSON     `json:"exit,omitempty"`
-	PeakMemory faas.Bytes    `json:"peak_memory,omitempty"`
-	CPUTime    time.Duration `json:"cpu_time,omitempty"`
-	OutImage   time.Duration `json:"outcome_image,omitempty"`
-	OutSandbox time.Duration `json:"outcome_sandbox,omitempty"`
-	OutRun     time.Duration `json:"outcome_run,omitempty"`
+	FuncID     string           `json:"func_id,omitempty"`
+	Revision   int64            `json:"revision,omitempty"`
+	Kind       faas.CallKind    `json:"kind,omitempty"`
+	Attempt    int              `json:"attempt,omitempty"`
+	Priority   int              `json:"priority,omitempty"`
+	Due        int64            `json:"due,omitempty"` // nanoseconds since 1970, as all times
+	RetryOf    string           `json:"retry_of,omitempty"`
+	Losses     int              `json:"losses,omitempty"`
+	Once       bool             `json:"once,omitempty"`
+	Waiting    string           `json:"waiting,omitempty"`
+	Queued     int64            `json:"queued,omitempty"`
+	Started    int64            `json:"started,omitempty"`
+	Finished   int64            `json:"finished,omitempty"`
+	Queue      time.Duration    `json:"queue,omitempty"` // nanoseconds, as all durations
+	Image      time.Duration    `json:"image,omitempty"`
+	Sandbox    time.Duration    `json:"sandbox,omitempty"`
+	Run        time.Duration    `json:"run,omitempty"`
+	Error      string           `json:"error,omitempty"`
+	ErrKind    faas.Kind        `json:"err_kind,omitempty"`
+	Status     int              `json:"status,omitempty"`
+	In         int64            `json:"in,omitempty"`
+	Out        int64            `json:"out,omitempty"`
+	Start      faas.Start       `json:"start,omitempty"`
+	Hot        bool             `json:"hot,omitempty"` // of records from before Start: what is StartHot now
+	Keep       bool             `json:"keep,omitempty"`
+	Exit       *exitJSON        `json:"exit,omitempty"`
+	PeakMemory faas.Bytes       `json:"peak_memory,omitempty"`
+	CPUTime    time.Duration    `json:"cpu_time,omitempty"`
+	OutImage   time.Duration    `json:"outcome_image,omitempty"`
+	OutSandbox time.Duration    `json:"outcome_sandbox,omitempty"`
+	OutRun     time.Duration    `json:"outcome_run,omitempty"`
+	Result     faas.ResultState `json:"result,omitempty"`
+	Delivery   string           `json:"delivery,omitempty"`
 }
 
 type exitJSON struct {
@@ -49,26 +55,19 @@ type exitJSON struct {
 	OOM    bool   `json:"oom,omitempty"`
 }
 
-// maxError is the most bytes of an error that a record keeps.
-const maxError = 16 << 10
-
 // appendRecord appends the frame of a call to dst.
 func appendRecord(dst []byte, c faas.Call) ([]byte, error) {
-	if len(c.Error) > maxError {
-		cut := maxError
-		for !utf8.RuneStart(c.Error[cut]) {
-			cut--
-		}
-		c.Error = c.Error[:cut] + "…"
-	}
+	c.Error, c.Delivery = shorten(c.Error), shorten(c.Delivery)
 	rest := recordJSON{
 		FuncID: c.FuncID, Revision: c.Revision, Kind: c.Kind, Attempt: c.Attempt, Waiting: c.Waiting,
+		Priority: c.Priority, Due: nanoseconds(c.Due), RetryOf: c.RetryOf, Losses: c.Losses, Once: c.Once,
 		Queued: nanoseconds(c.Queued), Started: nanoseconds(c.Started), Finished: nanoseconds(c.Finished),
 		Queue: c.Queue, Image: c.Image, Sandbox: c.Sandbox, Run: c.Run,
 		Error: c.Error, ErrKind: c.ErrKind,
 		Status: c.Outcome.Status, In: c.Outcome.In, Out: c.Outcome.Out, Start: c.Outcome.Start, Keep: c.Outcome.Keep,
 		PeakMemory: c.Outcome.PeakMemory, CPUTime: c.Outcome.CPUTime,
 		OutImage: c.Outcome.Image, OutSandbox: c.Outcome.Sandbox, OutRun: c.Outcome.Run,
+		Result: c.Result, Delivery: c.Delivery,
 	}
 	if exit := c.Outcome.Exit; exit != nil {
 		rest.Exit = &exitJSON{Code: exit.Code, Signal: exit.Signal, OOM: exit.OOM}
@@ -115,9 +114,10 @@ func (k recordKeys) call() (faas.Call, error) {
 	c := faas.Call{
 		ID: string(k.id), State: faas.CallState(k.state), App: string(k.app), Function: string(k.function),
 		FuncID: r.FuncID, Revision: r.Revision, Kind: r.Kind, Attempt: r.Attempt, Waiting: r.Waiting,
+		Priority: r.Priority, Due: timeOf(r.Due), RetryOf: r.RetryOf, Losses: r.Losses, Once: r.Once,
 		Queued: timeOf(r.Queued), Started: timeOf(r.Started), Finished: timeOf(r.Finished),
 		Queue: r.Queue, Image: r.Image, Sandbox: r.Sandbox, Run: r.Run,
-		Error: r.Error, ErrKind: r.ErrKind,
+		Error: r.Error, ErrKind: r.ErrKind, Result: r.Result, Delivery: r.Delivery,
 		Outcome: faas.Outcome{
 			Status: r.Status, In: r.In, Out: r.Out, Start: r.Start, Keep: r.Keep,
 			PeakMemory: r.PeakMemory, CPUTime: r.CPUTime,

@@ -30,6 +30,7 @@ const (
 	kindLine   byte = 1
 	kindRecord byte = 2
 	kindSeal   byte = 3
+	kindEvent  byte = 4
 )
 
 // errTorn says that the bytes at this place are no whole and true frame.

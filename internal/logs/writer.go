@@ -82,7 +82,7 @@ func (w *writer) Close() error {
 	if w.log == nil {
 		return nil
 	}
-	if w.dropped > 0 && !w.log.add(time.Now(), w.call, streamHob, droppedText(w.dropped, slowDisk)) {
+	if w.dropped > 0 && !w.log.add(time.Now(), kindLine, w.call, streamHob, droppedText(w.dropped, slowDisk)) {
 		w.log.lose(w.dropped)
 	}
 	w.dropped = 0
@@ -99,10 +99,10 @@ func (w *writer) line(now time.Time, text []byte) {
 		}
 		w.log = log
 	}
-	if w.dropped > 0 && w.log.add(now, w.call, streamHob, droppedText(w.dropped, slowDisk)) {
+	if w.dropped > 0 && w.log.add(now, kindLine, w.call, streamHob, droppedText(w.dropped, slowDisk)) {
 		w.dropped = 0
 	}
-	if w.dropped > 0 || !w.log.add(now, w.call, w.stream, text) {
+	if w.dropped > 0 || !w.log.add(now, kindLine, w.call, w.stream, text) {
 		w.dropped++
 	}
 }
