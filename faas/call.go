@@ -23,6 +23,7 @@ type Call struct {
 	Priority int       // of an asynchronous call, 0 to MaxPriority: higher ones start first
 	Due      time.Time // it is not started before; zero: at once
 	RetryOf  string    // ID of the call that this one repeats; "": none
+	Failures int       // attempts that failed, or ran out of time
 	Losses   int       // attempts that ended with their node
 	Once     bool      // it is not tried again when its node dies
 

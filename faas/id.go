@@ -3,6 +3,7 @@ package faas
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -34,6 +35,15 @@ func NewID() string {
 	ids.last = id
 	ids.mu.Unlock()
 	return encodeID(id)
+}
+
+// NewUUID returns 122 random bits as a UUID of version 4: 36 characters, lower
+// case. Nobody guesses one.
+func NewUUID() string {
+	var id [16]byte
+	rand.Read(id[:])
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }
 
 // IDTime returns the time at which id was made, and false if id is no identifier.

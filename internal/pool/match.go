@@ -84,7 +84,7 @@ func (p *plan) next() *pool {
 		if l.skipped || i >= len(l.waiting) {
 			continue
 		}
-		if p.overShare(l.async, *l.ofFunction) {
+		if p.overShare(l.ofFunction.async, l.ofFunction.active) {
 			syncFirst(l.waiting[i:])
 		}
 		c := l.waiting[i]

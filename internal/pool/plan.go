@@ -37,13 +37,13 @@ type plan struct {
 	lines   map[*pool]bool   // pools with callers in line
 	warm    map[*pool]bool   // pools that keep slots without work
 	slots   map[int]*slot
-	active  map[string]*int // calls running or starting, by function ID and by app ID
-	running int             // the same, of the node
-	async   int             // asynchronous ones of them that run
-	last    int             // last slot number given out
-	came    int64           // callers that came so far: their order
-	going   faas.Resources  // that stopping slots will free
-	closed  bool            // nothing starts any more
+	active  map[string]*tally // by function ID and by app ID
+	running int               // calls running or starting on the node
+	async   int               // asynchronous ones of them that run
+	last    int               // last slot number given out
+	came    int64             // callers that came so far: their order
+	going   faas.Resources    // that stopping slots will free
+	closed  bool              // nothing starts any more
 	acts    []action
 }
 
@@ -80,8 +80,14 @@ type pool struct {
 	extra              int           // of those, how many have not been started
 	skipped            bool          // by this run of match
 
-	ofFunction, ofApp *int // in plan.active
-	async             int  // asynchronous calls that run
+	ofFunction, ofApp *tally // in plan.active
+}
+
+// tally counts the calls of a function or an app, over all its revisions.
+type tally struct {
+	active  int // running or starting
+	async   int // asynchronous ones that run
+	waiting int // asynchronous callers in line
 }
 
 type caller struct {
@@ -136,7 +142,7 @@ func newPlan(capacity Capacity) plan {
 	return plan{
 		capacity: capacity, due: never, freezeAfter: -1,
 		pools: make(map[key]*pool), current: make(map[string]*pool), lines: make(map[*pool]bool), warm: make(map[*pool]bool),
-		slots: make(map[int]*slot), active: make(map[string]*int),
+		slots: make(map[int]*slot), active: make(map[string]*tally),
 	}
 }
 
@@ -173,6 +179,10 @@ func (p *plan) want(id string, app *faas.App, fn *faas.Function, async bool) []a
 		p.lines[l] = true
 	}
 	l.waiting = append(l.waiting, caller{id, async, p.came, p.now})
+	if async {
+		l.ofFunction.waiting++
+		l.ofApp.waiting++
+	}
 	p.match()
 	if n := len(l.waiting); !async && n > l.covered() && l.find(id) >= 0 && p.tooMany(l) {
 		p.remove(l, l.find(id))
@@ -225,6 +235,7 @@ func (p *plan) close() []action {
 	}
 	for l := range p.lines {
 		l.waiting = nil
+		l.ofFunction.waiting, l.ofApp.waiting = 0, 0
 	}
 	clear(p.lines)
 	clear(p.warm)
@@ -289,8 +300,7 @@ func (p *plan) done(s *slot, async, keep bool) []action {
 	s.uses--
 	p.count(l, -1)
 	if async {
-		p.async--
-		l.async--
+		p.countAsync(l, -1)
 	}
 	s.broken = s.broken || !keep || l.retired && len(l.waiting) == 0 || p.closed || l.fn.MaxCalls > 0 && s.calls >= l.fn.MaxCalls
 	switch {
@@ -446,14 +456,21 @@ func needs(fn *faas.Function) faas.Resources { return faas.Resources{Memory: fn.
 // count counts n calls of a pool's function in or out of the limits.
 func (p *plan) count(l *pool, n int) {
 	p.running += n
-	*l.ofFunction += n
-	*l.ofApp += n
+	l.ofFunction.active += n
+	l.ofApp.active += n
 }
 
-// counter returns what counts the active calls of a function or an app.
-func (p *plan) counter(id string) *int {
+// countAsync counts n asynchronous calls in or out of those that run.
+func (p *plan) countAsync(l *pool, n int) {
+	p.async += n
+	l.ofFunction.async += n
+	l.ofApp.async += n
+}
+
+// counter returns what counts the calls of a function or an app.
+func (p *plan) counter(id string) *tally {
 	if p.active[id] == nil {
-		p.active[id] = new(int)
+		p.active[id] = new(tally)
 	}
 	return p.active[id]
 }
@@ -463,9 +480,9 @@ func (p *plan) full(l *pool) waitReason {
 	switch {
 	case p.calls > 0 && p.running >= p.calls:
 		return waitNode
-	case l.app.MaxConcurrency > 0 && *l.ofApp >= l.app.MaxConcurrency:
+	case l.app.MaxConcurrency > 0 && l.ofApp.active >= l.app.MaxConcurrency:
 		return waitApp
-	case l.fn.MaxConcurrency > 0 && *l.ofFunction >= l.fn.MaxConcurrency:
+	case l.fn.MaxConcurrency > 0 && l.ofFunction.active >= l.fn.MaxConcurrency:
 		return waitLimit
 	}
 	return 0
@@ -475,8 +492,7 @@ func (p *plan) full(l *pool) waitReason {
 func (p *plan) use(s *slot, async bool) {
 	l := s.pool
 	if async {
-		p.async++
-		l.async++
+		p.countAsync(l, 1)
 	}
 	s.state, s.since, s.freezing = slotBusy, p.now, false
 	s.uses++
@@ -537,6 +553,10 @@ func (p *plan) drop(s *slot) {
 
 // remove takes a caller out of a line.
 func (p *plan) remove(l *pool, i int) {
+	if l.waiting[i].async {
+		l.ofFunction.waiting--
+		l.ofApp.waiting--
+	}
 	l.waiting = slices.Delete(l.waiting, i, i+1)
 	if len(l.waiting) == 0 {
 		delete(p.lines, l)

@@ -30,6 +30,7 @@ var update = flag.Bool("update", false, "rewrite testdata with what the code doe
 //	tick                     what is due; shows when the next one is
 //	line                     shows who waits, and why
 //	slots                    shows every slot and what is reserved
+//	welcome F                shows how many asynchronous calls of F and its app are welcome
 func TestPlan(t *testing.T) {
 	files, err := filepath.Glob("testdata/plan/*.txt")
 	if err != nil || len(files) == 0 {
@@ -109,6 +110,15 @@ func replay(t *testing.T, script string) string {
 				}
 			}
 			continue
+		case "welcome":
+			app, fn := r.function(t, words[1])
+			of, ofApp := r.plan.welcome(app, fn)
+			fmt.Fprintf(&out, "\t%d", of)
+			if ofApp != noLimit {
+				fmt.Fprintf(&out, ", of the app %d", ofApp)
+			}
+			out.WriteByte('\n')
+			continue
 		case "slots":
 			for _, s := range r.plan.sorted() {
 				fmt.Fprintf(&out, "\t%d of %s@%d: %s", s.n, s.pool.fn.ID, s.pool.revision, stateNames[s.state])
@@ -176,10 +186,25 @@ func (r *replayer) check(t *testing.T, after string) {
 		t.Errorf("after %s%d calls run or start, the plan counts %d", after, running, r.plan.running)
 	}
 	for id, n := range functions {
-		if *r.plan.counter(id) != n && r.plan.current[id] != nil {
-			t.Errorf("after %s%d calls of %s run or start, the plan counts %d", after, n, id, *r.plan.counter(id))
+		if r.plan.counter(id).active != n && r.plan.current[id] != nil {
+			t.Errorf("after %s%d calls of %s run or start, the plan counts %d", after, n, id, r.plan.counter(id).active)
 		}
 	}
+}
+
+// function is a function as a script names it.
+func (r *replayer) function(t *testing.T, text string) (*faas.App, *faas.Function) {
+	t.Helper()
+	name, revision, later := strings.Cut(text, "@")
+	fn, known := r.fns[name]
+	if !known {
+		t.Fatalf("%s: no such function", text)
+	}
+	if later {
+		fn.Revision, _ = strconv.ParseInt(revision, 10, 64)
+	}
+	app := r.apps[fn.App]
+	return &app, &fn
 }
 
 func (r *replayer) apply(t *testing.T, words []string) []action {
@@ -205,18 +230,7 @@ func (r *replayer) apply(t *testing.T, words []string) []action {
 		}
 		return s
 	}
-	function := func(text string) (*faas.App, *faas.Function) {
-		name, revision, later := strings.Cut(text, "@")
-		fn, known := r.fns[name]
-		if !known {
-			t.Fatalf("%v: no such function", words)
-		}
-		if later {
-			fn.Revision, _ = strconv.ParseInt(revision, 10, 64)
-		}
-		app := r.apps[fn.App]
-		return &app, &fn
-	}
+	function := func(text string) (*faas.App, *faas.Function) { return r.function(t, text) }
 	switch words[0] {
 	case "memory":
 		r.capacity.total.Memory = faas.Bytes(number(1)) * faas.MB

@@ -87,6 +87,8 @@ type Set struct {
 	timer   *time.Timer           // calls tick
 	armed   time.Duration         // when timer fires
 	empty   sync.Cond             // on mu: there are no slots
+	freed   chan struct{}         // capacity 1: things have changed since Welcome was asked
+	asked   bool                  // it was, and freed has not said so
 }
 
 // box is what the Set knows of a slot.
@@ -406,6 +408,13 @@ func (s *Set) do(acts []action, err func() error) {
 	if len(s.plan.slots) == 0 {
 		s.empty.Broadcast()
 	}
+	if s.asked {
+		s.asked = false
+		select {
+		case s.freed <- struct{}{}:
+		default:
+		}
+	}
 	if s.plan.due < s.armed && !s.plan.closed {
 		s.armed = s.plan.due
 		s.timer.Reset(s.armed - s.plan.now)
@@ -509,6 +518,7 @@ func (s *Set) init() {
 	s.plan.processors = runtime.GOMAXPROCS(0)
 	s.callers = make(map[string]chan grant)
 	s.icing = make(chan struct{}, freezers)
+	s.freed = make(chan struct{}, 1)
 	s.turns.New = func() any { return make(chan grant, 1) }
 	s.began, s.armed = time.Now(), never
 	s.timer = time.AfterFunc(time.Hour, s.tick)
