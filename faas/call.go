@@ -26,6 +26,7 @@ type Call struct {
 	Failures int       // attempts that failed, or ran out of time
 	Losses   int       // attempts that ended with their node
 	Once     bool      // it is not tried again when its node dies
+	Hops     int       // results that were delivered, one upon the other, until this call was made; 0: a caller made it
 
 	Waiting  string        // its place in line and what it waits for, in words; kept afterwards if it waited
 	Place    int           // in line, while it waits in the queue: 1 is next; 0: not known
