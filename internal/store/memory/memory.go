@@ -1,5 +1,6 @@
 // Package memory is the store of tests. It keeps every promise of package
-// store but one: what it holds ends with the process.
+// store but two: what it holds ends with the process, and what it does takes
+// longer the more calls it holds.
 package memory
 
 import (
@@ -16,17 +17,22 @@ import (
 
 var _ store.Store = (*Store)(nil)
 
-// Store implements store.Store. Make one with New.
+// Store implements store.Store and store.Calls. Make one with New.
 type Store struct {
 	mu        sync.Mutex
 	apps      map[string]faas.App      // guarded by mu, as all below; by ID
 	functions map[string]faas.Function // by ID
 	feed      store.Feed               // published to with mu held, so that changes keep their order
+	calls     calls
 }
 
-// New returns a store that holds the default app.
-func New() *Store {
-	m := &Store{apps: make(map[string]faas.App), functions: make(map[string]faas.Function)}
+// New returns a store that holds the default app and keeps no more of calls than
+// the first of limits says; without one all is kept.
+func New(limits ...store.Limits) *Store {
+	m := &Store{
+		apps: make(map[string]faas.App), functions: make(map[string]faas.Function),
+		calls: newCalls(append(limits, store.Limits{})[0]),
+	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	id := faas.NewID()
 	m.apps[id] = faas.App{ID: id, Name: faas.DefaultApp, Revision: 1, Created: now, Updated: now}

@@ -1,0 +1,652 @@
+package memory
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"slices"
+	"time"
+
+	"hob/faas"
+	"hob/internal/store"
+)
+
+var _ store.Calls = (*Store)(nil)
+
+// calls is what Store keeps of calls. Nothing here is quick; all of it is meant
+// to be obviously right, as other engines are compared with it.
+type calls struct {
+	limits store.Limits
+	opened time.Time // the clock counts from here, and so never goes back
+
+	byID       map[string]*row
+	rows       []*row             // in the order of acceptance
+	line       map[*row]bool      // those that are queued
+	keys       map[store.Key]*row // without their hash
+	deliveries []*delivery        // in the order in which they were made
+	accepted   int                // calls, ever
+	settled    int                // calls that are over, ever
+}
+
+// row is a call with all that is kept of it.
+type row struct {
+	call     faas.Call
+	accepted int    // its number
+	owner    string // while it runs
+
+	request faas.Request
+	payload []byte
+	repeats bool // the payload is kept
+
+	result *result   // nil: none, or none any more
+	key    store.Key // zero: none, or forgotten
+
+	over    chan struct{} // closed when it is
+	ended   time.Time     // by the clock of the store
+	settled int           // its number among those that are over
+}
+
+type result struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+type delivery struct {
+	store.Delivery
+	due time.Time
+}
+
+func newCalls(limits store.Limits) calls {
+	return calls{
+		limits: limits, opened: time.Now(),
+		byID: make(map[string]*row), line: make(map[*row]bool), keys: make(map[store.Key]*row),
+	}
+}
+
+// now is the store's clock.
+func (c *calls) now() time.Time {
+	return c.opened.Add(time.Since(c.opened)).UTC().Truncate(time.Microsecond)
+}
+
+// Accept implements store.Calls.
+func (m *Store) Accept(ctx context.Context, a store.Acceptance) (faas.Call, bool, error) {
+	payload, err := used(a.Body)
+	if err := cmp.Or(context.Cause(ctx), err); err != nil {
+		return faas.Call{}, false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.calls.now()
+	if a.Key != nil {
+		if r := m.keyed(*a.Key, now); r != nil {
+			if r.key.Hash != a.Key.Hash {
+				return faas.Call{}, false, store.KeyReused(a.Key.Key)
+			}
+			return cloneCall(r.call), true, nil
+		}
+	}
+	if m.calls.byID[a.Call.ID] != nil {
+		return faas.Call{}, false, store.AcceptedBefore(a.Call.ID)
+	}
+	call, err := store.NewCall(a, now)
+	if err != nil {
+		return faas.Call{}, false, err
+	}
+	r := &row{
+		request: cloneRequest(store.KeptRequest(a.Request)), payload: payload, repeats: true,
+		over: make(chan struct{}),
+	}
+	var ofFunction, total int64
+	for _, other := range m.calls.rows {
+		if !other.call.State.Final() {
+			total += other.payloadWeight()
+			if other.call.FuncID == call.FuncID {
+				ofFunction += other.payloadWeight()
+			}
+		}
+	}
+	if err := m.calls.limits.CheckQueue(call, r.payloadWeight(), ofFunction, total); err != nil {
+		return faas.Call{}, false, err
+	}
+	if call.State == faas.CallRunning {
+		r.owner = a.Owner
+	}
+	if a.Key != nil {
+		r.key = *a.Key
+		m.calls.keys[scope(*a.Key)] = r
+	}
+	m.calls.accepted++
+	r.accepted = m.calls.accepted
+	m.calls.byID[call.ID] = r
+	m.calls.rows = append(m.calls.rows, r)
+	m.become(r, call, now)
+	return cloneCall(call), false, nil
+}
+
+// Take implements store.Calls.
+func (m *Store) Take(ctx context.Context, owner string, lanes []store.Lane) (taken []faas.Call, due time.Duration, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.calls.now()
+	for _, lane := range lanes {
+		room := lane.Limit
+		for _, r := range m.inLine(lane.Functions, now) {
+			if room <= 0 {
+				break
+			}
+			if wait := r.call.Due.Sub(now); wait > 0 { // as are all behind it
+				if due == 0 || wait < due {
+					due = wait
+				}
+				break
+			}
+			r.owner = owner
+			m.become(r, store.TakenCall(r.call, now), now)
+			taken = append(taken, cloneCall(r.call))
+			room--
+		}
+	}
+	return taken, due, nil
+}
+
+// Request implements store.Calls.
+func (m *Store) Request(ctx context.Context, id string) (*faas.Request, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.calls.byID[id]
+	switch {
+	case r == nil:
+		return nil, store.NoCall(id)
+	case !r.repeats:
+		return nil, store.NoPayload(id)
+	}
+	request := cloneRequest(r.request)
+	request.Body, request.Size = store.BytesReader(r.payload), int64(len(r.payload))
+	return &request, nil
+}
+
+// Settle implements store.Calls.
+func (m *Store) Settle(ctx context.Context, s store.Settlement) error {
+	var answer *result
+	var err error
+	if s.Result != nil {
+		answer = &result{status: s.Result.Status, header: http.Header(s.Result.Header).Clone()}
+		answer.body, err = used(s.Result.Body)
+	}
+	if err := cmp.Or(context.Cause(ctx), err); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.calls.now()
+	r := m.calls.byID[s.Call.ID]
+	var old *faas.Call
+	if r != nil {
+		old = &r.call
+	}
+	call, err := store.SettledCall(old, s, now)
+	if err != nil {
+		return err
+	}
+	if s.ForgetKey {
+		m.forgetKey(r)
+	}
+	r.owner = ""
+	m.become(r, call, now)
+	if !call.State.Final() {
+		return nil
+	}
+	r.result, r.repeats = answer, s.KeepPayload
+	if !r.repeats {
+		r.payload = nil
+	}
+	for _, d := range s.Deliveries {
+		d.Call, d.Tries, d.Since = call.ID, 0, call.Finished
+		m.calls.deliveries = append(m.calls.deliveries, &delivery{d, now})
+	}
+	m.rotate(r, m.calls.limits.ResultsPerFunction, now, func(other *row) bool { return other.call.FuncID == call.FuncID })
+	m.rotate(r, m.calls.limits.ResultsTotal, now, func(*row) bool { return true })
+	return nil
+}
+
+// rotate removes results, and the payloads kept with them, until those of the
+// calls that are asked for weigh no more than limit. Precondition: m.mu is held.
+func (m *Store) rotate(last *row, limit faas.Bytes, now time.Time, of func(*row) bool) {
+	if limit == 0 {
+		return
+	}
+	var sum int64
+	var rest []*row
+	for _, r := range m.calls.rows {
+		if r.call.State.Final() && of(r) {
+			sum += r.resultWeight()
+			if r != last && r.resultWeight() > 0 {
+				rest = append(rest, r)
+			}
+		}
+	}
+	slices.SortFunc(rest, func(a, b *row) int {
+		return cmp.Or(compareBool(m.hasKey(a, now), m.hasKey(b, now)), cmp.Compare(a.settled, b.settled))
+	})
+	for _, r := range rest {
+		if sum <= int64(limit) {
+			return
+		}
+		sum -= r.resultWeight()
+		if r.result != nil {
+			r.call.Result = faas.ResultRotated
+		}
+		r.result, r.repeats, r.payload = nil, false, nil
+	}
+}
+
+// Cancel implements store.Calls.
+func (m *Store) Cancel(ctx context.Context, id, reason string) (faas.Call, error) {
+	if err := context.Cause(ctx); err != nil {
+		return faas.Call{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.calls.byID[id]
+	if r == nil {
+		return faas.Call{}, store.NoCall(id)
+	}
+	err := m.cancel(r, reason)
+	return cloneCall(r.call), err
+}
+
+// CancelQueued implements store.Calls.
+func (m *Store) CancelQueued(ctx context.Context, function, reason string) (int, error) {
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, r := range m.calls.rows {
+		if r.call.FuncID == function && m.cancel(r, reason) == nil {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// cancel ends a call that is queued. Precondition: m.mu is held.
+func (m *Store) cancel(r *row, reason string) error {
+	now := m.calls.now()
+	call, err := store.CanceledCall(r.call, reason, now)
+	if err != nil {
+		return err
+	}
+	m.forgetKey(r)
+	m.become(r, call, now)
+	r.repeats, r.payload = false, nil
+	return nil
+}
+
+// Lost implements store.Calls.
+func (m *Store) Lost(ctx context.Context, owner string) ([]faas.Call, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var lost []faas.Call
+	for _, r := range m.calls.rows {
+		if r.call.State == faas.CallRunning && r.owner != owner {
+			lost = append(lost, cloneCall(r.call))
+		}
+	}
+	return lost, nil
+}
+
+// Call implements store.Calls.
+func (m *Store) Call(ctx context.Context, id string) (faas.Call, error) {
+	if err := context.Cause(ctx); err != nil {
+		return faas.Call{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.calls.byID[id]; r != nil {
+		return cloneCall(r.call), nil
+	}
+	return faas.Call{}, store.NoCall(id)
+}
+
+// List implements store.Calls.
+func (m *Store) List(ctx context.Context, f store.CallFilter) (found []faas.Call, next string, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, "", err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := math.MaxInt
+	if f.After != "" {
+		r := m.calls.byID[f.After]
+		if r == nil {
+			return nil, "", store.NoCall(f.After)
+		}
+		before = r.accepted
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 100
+	}
+	for _, r := range slices.Backward(m.calls.rows) {
+		c := r.call
+		switch {
+		case r.accepted >= before,
+			f.App != "" && f.App != c.App,
+			f.Function != "" && f.Function != c.Function,
+			f.FuncID != "" && f.FuncID != c.FuncID,
+			len(f.States) > 0 && !slices.Contains(f.States, c.State):
+			continue
+		}
+		if len(found) == limit {
+			return found, found[limit-1].ID, nil
+		}
+		found = append(found, cloneCall(c))
+	}
+	return found, "", nil
+}
+
+// Line implements store.Calls.
+func (m *Store) Line(ctx context.Context, functions []string, limit int) ([]faas.Call, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var line []faas.Call
+	for _, r := range m.inLine(functions, m.calls.now()) {
+		if len(line) >= limit {
+			break
+		}
+		line = append(line, cloneCall(r.call))
+	}
+	return line, nil
+}
+
+// Place implements store.Calls. It is exact however long the line is.
+func (m *Store) Place(ctx context.Context, id string, functions []string) (place int, about bool, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return 0, false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.calls.byID[id]
+	if r == nil || r.call.State != faas.CallQueued {
+		return 0, false, nil
+	}
+	line := m.inLine(append(slices.Clone(functions), r.call.FuncID), m.calls.now())
+	place = 1
+	for _, other := range line[:slices.Index(line, r)] {
+		if slices.Contains(functions, other.call.FuncID) {
+			place++
+		}
+	}
+	return place, false, nil
+}
+
+// Tally implements store.Calls.
+func (m *Store) Tally(ctx context.Context, function string) (store.Tally, error) {
+	tallies, err := m.Tallies(ctx)
+	return tallies[function], err
+}
+
+// Tallies implements store.Calls.
+func (m *Store) Tallies(ctx context.Context) (map[string]store.Tally, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	tallies := make(map[string]store.Tally)
+	for _, r := range m.calls.rows {
+		t := tallies[r.call.FuncID]
+		switch r.call.State {
+		case faas.CallQueued:
+			t.Queued++
+		case faas.CallRunning:
+			t.Running++
+		case faas.CallSucceeded:
+			t.Succeeded++
+		default:
+			t.Failed++
+		}
+		tallies[r.call.FuncID] = t
+	}
+	return tallies, nil
+}
+
+// Wait implements store.Calls.
+func (m *Store) Wait(ctx context.Context, id string) (faas.Call, error) {
+	if err := context.Cause(ctx); err != nil {
+		return faas.Call{}, err
+	}
+	m.mu.Lock()
+	r := m.calls.byID[id]
+	m.mu.Unlock()
+	if r == nil {
+		return faas.Call{}, store.NoCall(id)
+	}
+	select {
+	case <-r.over:
+	case <-ctx.Done():
+		return faas.Call{}, context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return cloneCall(r.call), nil
+}
+
+// Result implements store.Calls.
+func (m *Store) Result(ctx context.Context, id string) (faas.Result, store.Reader, error) {
+	if err := context.Cause(ctx); err != nil {
+		return faas.Result{}, nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.calls.byID[id]
+	switch {
+	case r == nil:
+		return faas.Result{}, nil, store.NoCall(id)
+	case r.result == nil:
+		return faas.Result{}, nil, store.NoResult(r.call)
+	}
+	kept := faas.Result{Status: r.result.status, Header: r.result.header.Clone(), Size: int64(len(r.result.body))}
+	return kept, store.BytesReader(r.result.body), nil
+}
+
+// Fetched implements store.Calls.
+func (m *Store) Fetched(ctx context.Context, id string) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.calls.byID[id]; r != nil && r.result != nil {
+		r.result, r.call.Result = nil, faas.ResultFetched
+	}
+	return nil
+}
+
+// Deliveries implements store.Calls.
+func (m *Store) Deliveries(ctx context.Context, limit int) (due []store.Delivery, next time.Duration, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.calls.now()
+	for _, d := range m.calls.deliveries {
+		if wait := d.due.Sub(now); wait <= 0 {
+			due = append(due, d.Delivery)
+		} else if next == 0 || wait < next {
+			next = wait
+		}
+	}
+	slices.SortStableFunc(due, func(a, b store.Delivery) int { return a.Since.Compare(b.Since) })
+	return due[:min(len(due), limit)], next, nil
+}
+
+// Delivered implements store.Calls.
+func (m *Store) Delivered(ctx context.Context, id string, done bool, retry time.Duration, outcome string) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := slices.IndexFunc(m.calls.deliveries, func(d *delivery) bool { return d.ID == id })
+	if i < 0 {
+		return store.NoDelivery(id)
+	}
+	d := m.calls.deliveries[i]
+	m.calls.byID[d.Call].call.Delivery = store.Text(outcome)
+	if done {
+		m.calls.deliveries = slices.Delete(m.calls.deliveries, i, i+1)
+		return nil
+	}
+	d.Tries++
+	d.due = m.calls.now().Add(retry)
+	return nil
+}
+
+// NewBody implements store.Calls.
+func (m *Store) NewBody() *store.Body { return store.NewBody("") }
+
+// Sweep implements store.Calls.
+func (m *Store) Sweep(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.calls.now()
+	gone := func(r *row) bool {
+		return m.calls.limits.Age > 0 && r.call.State.Final() && now.Sub(r.ended) > m.calls.limits.Age
+	}
+	m.calls.deliveries = slices.DeleteFunc(m.calls.deliveries, func(d *delivery) bool { return gone(m.calls.byID[d.Call]) })
+	maps.DeleteFunc(m.calls.keys, func(_ store.Key, r *row) bool { return gone(r) || !m.hasKey(r, now) })
+	maps.DeleteFunc(m.calls.byID, func(_ string, r *row) bool { return gone(r) })
+	m.calls.rows = slices.DeleteFunc(m.calls.rows, gone)
+	return nil
+}
+
+// become is the only way a call gets another state. Precondition: m.mu is held.
+func (m *Store) become(r *row, call faas.Call, now time.Time) {
+	r.call = call
+	delete(m.calls.line, r)
+	switch {
+	case call.State == faas.CallQueued:
+		m.calls.line[r] = true
+	case call.State.Final():
+		m.calls.settled++
+		r.ended, r.settled = now, m.calls.settled
+		close(r.over)
+	}
+}
+
+// inLine returns the queued calls of these functions, in the order in which they
+// are to be taken: those that are due by priority, due time and acceptance, then
+// the others, by the time at which they become due. Precondition: m.mu is held.
+func (m *Store) inLine(functions []string, now time.Time) []*row {
+	var line []*row
+	for r := range m.calls.line {
+		if slices.Contains(functions, r.call.FuncID) {
+			line = append(line, r)
+		}
+	}
+	slices.SortFunc(line, func(a, b *row) int {
+		early := compareBool(a.call.Due.After(now), b.call.Due.After(now))
+		priority, due := cmp.Compare(b.call.Priority, a.call.Priority), a.call.Due.Compare(b.call.Due)
+		if a.call.Due.After(now) {
+			priority, due = due, priority
+		}
+		return cmp.Or(early, priority, due, cmp.Compare(a.accepted, b.accepted))
+	})
+	return line
+}
+
+// keyed returns the call that a key stands for, nil if there is none. Precondition: m.mu is held.
+func (m *Store) keyed(key store.Key, now time.Time) *row {
+	r := m.calls.keys[scope(key)]
+	if r == nil || !m.hasKey(r, now) {
+		return nil
+	}
+	return r
+}
+
+// hasKey reports whether a key stands for r. Precondition: m.mu is held.
+func (m *Store) hasKey(r *row, now time.Time) bool {
+	age := m.calls.limits.KeyAge
+	return m.calls.keys[scope(r.key)] == r && (age == 0 || now.Sub(r.call.Queued) <= age)
+}
+
+// forgetKey makes the key of r, if it has one, free. Precondition: m.mu is held.
+func (m *Store) forgetKey(r *row) {
+	if m.calls.keys[scope(r.key)] == r {
+		delete(m.calls.keys, scope(r.key))
+	}
+}
+
+// scope is a key without its hash.
+func scope(key store.Key) store.Key {
+	key.Hash = ""
+	return key
+}
+
+// payloadWeight is what the payload of r counts for, resultWeight what is kept of it after its end.
+func (r *row) payloadWeight() int64 { return store.Weight(r.request.Header, int64(len(r.payload))) }
+
+func (r *row) resultWeight() (weight int64) {
+	if r.result != nil {
+		weight += store.Weight(r.result.header, int64(len(r.result.body)))
+	}
+	if r.repeats {
+		weight += r.payloadWeight()
+	}
+	return weight
+}
+
+// used returns what is in a body and discards it.
+func used(b *store.Body) ([]byte, error) {
+	defer b.Discard()
+	return io.ReadAll(b.Reader())
+}
+
+// cloneCall copies what a call refers to.
+func cloneCall(c faas.Call) faas.Call {
+	if exit := c.Outcome.Exit; exit != nil {
+		exit := *exit
+		c.Outcome.Exit = &exit
+	}
+	return c
+}
+
+// cloneRequest copies what a request refers to.
+func cloneRequest(r faas.Request) faas.Request {
+	r.Header, r.Params = r.Header.Clone(), maps.Clone(r.Params)
+	return r
+}
+
+// compareBool puts false before true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
