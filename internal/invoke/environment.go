@@ -45,9 +45,9 @@ func variables(fn faas.Function, req *faas.Request) bool {
 
 // environment is what a call brings on top of its image's environment: the
 // configuration of the app, then of the function, then what is known of the
-// request, then what the edge made itself; a later value of a name wins. Names
-// and values together are at most faas.MaxEnv.
-func environment(app faas.App, fn faas.Function, req *faas.Request, now time.Time) ([]string, error) {
+// request, then what the edge made itself; a later value of a name wins. A zero
+// deadline is none. Names and values together are at most faas.MaxEnv.
+func environment(app faas.App, fn faas.Function, req *faas.Request, deadline time.Time) ([]string, error) {
 	env := make([]string, 0, len(app.Env)+len(fn.Env)+len(req.Header)+len(req.Params)+len(req.Env)+9)
 	for _, config := range []map[string]string{app.Env, fn.Env} {
 		for name, value := range config {
@@ -71,8 +71,8 @@ func environment(app faas.App, fn faas.Function, req *faas.Request, now time.Tim
 	if req.Route != "" {
 		add(n.route, req.Route)
 	}
-	if fn.Timeout > 0 {
-		add(n.deadline, now.Add(fn.Timeout).UTC().Format("2006-01-02T15:04:05.000Z"))
+	if !deadline.IsZero() {
+		add(n.deadline, deadline.UTC().Format("2006-01-02T15:04:05.000Z"))
 	}
 	add(n.memory, strconv.FormatInt(int64(fn.Memory/faas.MB), 10))
 	add(n.format, string(fn.Format))

@@ -1,9 +1,12 @@
 // Package invoke is the life of one call: it is admitted, waits for a slot within
 // one deadline, runs within another, and ends with a record.
 //
-// It owns the deadlines, the states and the outcome of every call that is queued
-// or running. Who may call is decided at the edge, who gets a slot in package
-// pool, how a call is spoken to a function in package protocol.
+// It owns the deadlines, the states and the outcome of every call that waits for a
+// slot or runs on this node; and it is where an asynchronous call is accepted,
+// found, canceled and repeated. Who may call is decided at the edge, who gets a
+// slot in package pool, how a call is spoken to a function in package protocol,
+// when a queued call is brought here, and what follows from its end, in package
+// dispatch.
 package invoke
 
 import (
@@ -19,6 +22,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/pool"
+	"hob/internal/store"
 )
 
 // Images makes sure that a function's image is on the node, however long that
@@ -27,9 +31,11 @@ type Images interface {
 	Ready(ctx context.Context, fn faas.Function) error
 }
 
-// Apps finds the app of a function, for its part of the configuration.
-type Apps interface {
+// Definitions finds the app of a function, for its part of the configuration, and
+// the function of a call that is repeated.
+type Definitions interface {
 	AppByID(id string) (faas.App, error)
+	FunctionByID(id string) (faas.Function, error)
 }
 
 // Journal keeps the records of finished calls. Record never waits.
@@ -42,9 +48,16 @@ type Journal interface {
 type Invoker struct {
 	Pool    *pool.Set
 	Images  Images
-	Apps    Apps
+	Apps    Definitions
 	Journal Journal
 	Log     *slog.Logger
+
+	Calls  store.Calls  // asynchronous calls, and those with a key
+	Queue  Queue        // where they go
+	Events Events       // nil: nobody is told
+	Room   func() error // why nothing more may be kept on the disk; nil: never
+
+	MaxResult faas.Bytes // of an answer that is kept for a key; 0: no limit
 
 	mu       sync.Mutex
 	live     map[string]*live // by call ID; guarded by mu, as all below
@@ -66,17 +79,32 @@ func NewCall(app faas.App, fn faas.Function, kind faas.CallKind) *faas.Call {
 	}
 }
 
+// Events tells the log of a function about the steps of its asynchronous calls.
+// Event never waits for long.
+type Events interface {
+	Event(funcID string, e faas.Event)
+}
+
 // errDraining is what callers get from a node that is shutting down.
 var errDraining = faas.Errorf(faas.Busy, "this node is shutting down")
 
-// Call runs one call of fn to its end: req goes in, the answer is written to w.
+// Call runs one call of fn to its end, as Run does; one with a key only if no
+// call had the key before (idempotent).
+func (i *Invoker) Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
+	if req.Key != "" && call.Kind == faas.CallSync {
+		return i.idempotent(ctx, fn, call, req, w)
+	}
+	return i.Run(ctx, fn, call, req, w)
+}
+
+// Run runs one call of fn to its end: req goes in, the answer is written to w.
 // The error is what the caller may read, and its Kind is decided; a part of the
-// answer may have been written before. When Call returns, call is over and has
-// been recorded, and nobody reads req or writes w any more.
+// answer may have been written before. When Run returns, call is over, a synchronous
+// one has been recorded, and nobody reads req or writes w any more.
 //
 // ctx ends when the caller leaves. A call that has not begun is then over. One
 // that has goes on to its end if only so its sandbox can serve another.
-func (i *Invoker) Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
+func (i *Invoker) Run(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
 	wait, end := context.WithCancelCause(ctx)
 	run, stop := wait, end
 	if detached(fn.Format) {
@@ -115,11 +143,14 @@ func (i *Invoker) run(wait, ctx context.Context, fn faas.Function, call *faas.Ca
 	}
 	req.Call = call.ID
 	if variables(fn, req) {
-		if _, err := environment(app, fn, req, pulled); err != nil {
+		if _, err := environment(app, fn, req, deadline(fn, call, pulled)); err != nil {
 			return none, err // it will not be smaller after a wait
 		}
 	}
 	need := pool.Need{App: app, Function: fn, Until: pulled.Add(fn.Wait)}
+	if call.Kind == faas.CallAsync {
+		need.Async, need.Until = true, time.Time{}
+	}
 	for try := 1; ; try++ {
 		slot, hot := i.Pool.Take(&need)
 		if !hot {
@@ -169,18 +200,26 @@ func (i *Invoker) exchange(ctx context.Context, need *pool.Need, slot *pool.Slot
 		return untouched, err
 	}
 	explain(w.Header(), call, slot.Start())
-	if fn.Timeout > 0 {
-		req.Deadline = now.Add(fn.Timeout)
+	if req.Deadline = deadline(*fn, call, now); !req.Deadline.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, req.Deadline, overtime(fn.Timeout))
+		ctx, cancel = context.WithDeadlineCause(ctx, req.Deadline, overtime(fn.TimeoutOf(call.Kind)))
 		defer cancel()
 	}
 	if variables(*fn, req) { // again: the deadline is known now
-		if req.Env, err = environment(need.App, *fn, req, now); err != nil {
+		if req.Env, err = environment(need.App, *fn, req, req.Deadline); err != nil {
 			return untouched, err
 		}
 	}
 	return slot.Exchange(ctx, req, w)
+}
+
+// deadline is when a call that begins now has run long enough; zero: never.
+func deadline(fn faas.Function, call *faas.Call, now time.Time) time.Time {
+	timeout := fn.TimeoutOf(call.Kind)
+	if timeout <= 0 {
+		return time.Time{}
+	}
+	return now.Add(timeout)
 }
 
 // Headers that tell what a call found and waited for. The default format sets
@@ -241,6 +280,9 @@ func (i *Invoker) leave(call *faas.Call, outcome faas.Outcome, err error) {
 	if stateErr != nil {
 		i.Log.Error("a call ended in an impossible way", "call", call.ID, "err", stateErr)
 	}
+	if done.Kind == faas.CallAsync {
+		return // it may be tried again: who brought it here records its end
+	}
 	if done.ErrKind == faas.Internal {
 		done.Error = "internal error" // the journal is for users; the operator reads the daemon's log
 	}
@@ -261,7 +303,18 @@ func (i *Invoker) advance(call *faas.Call, now time.Time, slot *pool.Slot) error
 	if call.State == faas.CallRunning { // in a sandbox that ended at once
 		return nil
 	}
+	if call.Kind == faas.CallAsync {
+		i.event(call, faas.Event{Name: faas.EventRunning})
+	}
 	return call.Advance(faas.CallRunning, now)
+}
+
+// event puts a step of an asynchronous call into the log of its function.
+func (i *Invoker) event(call *faas.Call, e faas.Event) {
+	if i.Events != nil {
+		e.Call, e.Attempt = call.ID, call.Attempt
+		i.Events.Event(call.FuncID, e)
+	}
 }
 
 func (i *Invoker) change(call *faas.Call, f func(*faas.Call)) {

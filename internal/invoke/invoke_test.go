@@ -57,6 +57,10 @@ func (r *records) Ready(ctx context.Context, _ faas.Function) error {
 	return r.pull(ctx)
 }
 
+func (r *records) FunctionByID(id string) (faas.Function, error) {
+	return faas.Function{}, faas.Errorf(faas.NotFound, "no function with the ID %q", id)
+}
+
 func (r *records) AppByID(id string) (faas.App, error) {
 	return faas.App{ID: id, Name: "photos", Env: map[string]string{"A": "app", "B": "app"}}, nil
 }
@@ -263,7 +267,7 @@ func TestEnvironment(t *testing.T) {
 		t.Run(string(tt.convention), func(t *testing.T) {
 			req := req
 			req.Convention = tt.convention
-			got, err := environment(app, fn(), &req, now)
+			got, err := environment(app, fn(), &req, now.Add(30*time.Second))
 			want := strings.Join(append(append([]string{"A=app", "B=app", "B=function"}, tt.want...), "LAST=edge"), "\n")
 			if tt.convention == faas.ConventionHyper {
 				want = strings.Join([]string{"A=app", "B=app", "B=function", "HTTP_USER_AGENT=z", "HTTP_X_ONE=a, b", "LAST=edge"}, "\n")

@@ -123,7 +123,7 @@ type Acceptance struct {
 	Call    faas.Call     // ID, names, FuncID, Revision, Kind, State, Priority, RetryOf and Once count
 	Delay   time.Duration // before it may start
 	Owner   string        // of a call that runs at once
-	Request *faas.Request // kept but for Body, Call, Key, Deadline and Env; never nil
+	Request *faas.Request // kept but for Body, Call, Key and Deadline; never nil
 	Body    *Body         // payload; nil: empty
 	Key     *Key          // nil: none
 }

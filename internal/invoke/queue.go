@@ -1,0 +1,293 @@
+package invoke
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"hob/faas"
+	"hob/internal/store"
+)
+
+// Queue is what invoke needs of package dispatch.
+type Queue interface {
+	// Accept is store.Calls.Accept; who starts queued calls learns of this one. A
+	// call that runs at once belongs to this node.
+	Accept(ctx context.Context, a store.Acceptance) (call faas.Call, known bool, err error)
+	// Settle is store.Calls.Settle, and does not give up while the disk is full.
+	Settle(ctx context.Context, s store.Settlement) error
+	// Stop ends a call that was taken out of the queue, wherever it is on its way;
+	// false if there is none.
+	Stop(id string, cause error) bool
+	// Explain fills in what a queued call waits for, and for how long.
+	Explain(ctx context.Context, call *faas.Call)
+	// Line returns the calls of these functions that are in the queue, in the order
+	// in which they are to start, explained.
+	Line(ctx context.Context, functions []faas.Function, limit int) ([]faas.Call, error)
+}
+
+// Enqueue accepts an asynchronous call: when it returns nil, call and payload are
+// durable, and it will be run. call is one of NewCall, with its Priority; delay is
+// the least time before it starts, negative: the function's. The answer is the
+// call as it is kept, or the earlier one of the same key, which may be over.
+//
+// The error is Busy if the node is shutting down, or has no room on its disk, and
+// Conflict that wraps faas.ErrKeyReused if the key stands for another request;
+// what reading the payload failed with comes back as it is.
+func (i *Invoker) Enqueue(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, delay time.Duration) (faas.Call, error) {
+	a, err := i.acceptance(fn, call, req)
+	if err != nil {
+		return faas.Call{}, err
+	}
+	if a.Delay = delay; delay < 0 {
+		a.Delay = fn.Delay
+	}
+	a.Call.Once = fn.OnNodeLoss == faas.NodeLossFail
+	received := faas.Event{Name: faas.EventCall}
+	if fn.LogPayload {
+		received.Stdin = beginning(a.Body)
+	}
+	if req.Key == "" { // before it can start
+		i.event(call, received)
+		i.event(call, faas.Event{Name: faas.EventPending})
+	}
+	kept, known, err := i.Queue.Accept(ctx, a)
+	switch {
+	case err != nil && req.Key == "":
+		i.event(call, faas.Event{Name: faas.EventFailed, Message: "it was not accepted"})
+	case err == nil && req.Key != "" && !known:
+		i.event(call, received)
+		i.event(call, faas.Event{Name: faas.EventPending})
+	}
+	if err != nil {
+		return faas.Call{}, fmt.Errorf("call %s: %w", fn.Name, err)
+	}
+	if kept.State == faas.CallQueued {
+		i.Queue.Explain(ctx, &kept)
+	}
+	return kept, nil
+}
+
+// acceptance is a call with the whole of its payload.
+func (i *Invoker) acceptance(fn faas.Function, call *faas.Call, req *faas.Request) (store.Acceptance, error) {
+	var none store.Acceptance
+	i.mu.Lock()
+	draining := i.draining
+	i.mu.Unlock()
+	if draining {
+		return none, errDraining
+	}
+	if i.Room != nil {
+		if err := i.Room(); err != nil {
+			return none, faas.Errorf(faas.Busy, "call %s cannot be kept: %w", fn.Name, err)
+		}
+	}
+	app, err := i.Apps.AppByID(fn.App)
+	if err != nil {
+		return none, err
+	}
+	req.Call = call.ID
+	if variables(fn, req) {
+		if _, err := environment(app, fn, req, time.Time{}); err != nil {
+			return none, err
+		}
+	}
+	body := i.Calls.NewBody()
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%s %s\n", req.Method, req.Target)
+	to := io.Writer(body)
+	if req.Key != "" {
+		to = io.MultiWriter(body, hash)
+	}
+	if _, err := io.Copy(to, req.Body); err != nil {
+		body.Discard()
+		return none, payloadError(err)
+	}
+	a := store.Acceptance{Call: *call, Request: req, Body: body}
+	if req.Key != "" {
+		a.Key = &store.Key{Function: fn.ID, Caller: req.Caller, Key: req.Key, Hash: hex.EncodeToString(hash.Sum(nil))}
+	}
+	return a, nil
+}
+
+// payloadError is why a payload could not be read.
+func payloadError(err error) error {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return faas.Errorf(faas.TooLarge, "the payload is over the limit of %v", faas.Bytes(tooLarge.Limit))
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return faas.Errorf(faas.Canceled, "the caller left in the middle of the payload: %w", err)
+	}
+	return fmt.Errorf("read the payload: %w", err)
+}
+
+// beginning is what an event shows of a body.
+func beginning(b *store.Body) string {
+	head := make([]byte, faas.ShortBytes)
+	n, _ := io.ReadFull(b.Reader(), head)
+	return faas.Short(head[:n])
+}
+
+// idempotent runs a synchronous call whose key no other call has; else it waits for
+// that one and answers as it did. The answer is kept before the caller gets it,
+// and so it is not streamed.
+func (i *Invoker) idempotent(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
+	a, err := i.acceptance(fn, call, req)
+	if err != nil {
+		return err
+	}
+	a.Call.State, a.Call.Once = faas.CallRunning, true
+	kept, known, err := i.Queue.Accept(ctx, a)
+	switch {
+	case err != nil:
+		return fmt.Errorf("call %s: %w", fn.Name, err)
+	case known:
+		w.Header().Set(HeaderReplayed, "true")
+		return i.replay(ctx, kept.ID, w)
+	}
+	own, err := i.Calls.Request(ctx, call.ID)
+	if err != nil {
+		return err
+	}
+	defer own.Body.(io.Closer).Close()
+	req.Body, req.Size = own.Body, own.Size
+	rec := store.NewRecorder(i.Calls.NewBody(), i.MaxResult)
+	// A caller that leaves may ask again: the call goes on.
+	err = rec.Error(i.Run(context.WithoutCancel(ctx), fn, call, req, rec))
+	kind := faas.KindOf(err)
+	s := store.Settlement{Call: *call, Result: rec.Result(), ForgetKey: kind == faas.Busy || kind == faas.Canceled}
+	s.Call.State, s.Call.Attempt = faas.StateAfter(err), kept.Attempt
+	if err != nil {
+		rec.Discard()
+		s.Result, s.Call.Error, s.Call.ErrKind = nil, err.Error(), kind
+	}
+	if settled := i.Queue.Settle(context.WithoutCancel(ctx), s); err == nil && settled != nil {
+		return fmt.Errorf("keep the answer of call %s: %w", fn.Name, settled)
+	}
+	if err != nil {
+		return err
+	}
+	return i.replay(ctx, call.ID, w)
+}
+
+// HeaderReplayed is of an answer that an earlier call with the same key has had.
+const HeaderReplayed = "Idempotency-Replayed"
+
+// replay answers as call id has, once it is over.
+func (i *Invoker) replay(ctx context.Context, id string, w http.ResponseWriter) error {
+	call, err := i.Calls.Wait(ctx, id)
+	if err != nil {
+		return err
+	}
+	if call.ErrKind != faas.OK {
+		return faas.Errorf(call.ErrKind, "%s", call.Error)
+	}
+	result, body, err := i.Calls.Result(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for name, values := range result.Header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(max(result.Status, http.StatusOK))
+	if _, err := io.Copy(w, body); err != nil {
+		return fmt.Errorf("answer of call %s: %w", id, err)
+	}
+	return nil
+}
+
+// Find returns a call that is queued or runs, or that was asynchronous, or had a
+// key, and is over. NotFound if it is none of these.
+func (i *Invoker) Find(ctx context.Context, id string) (faas.Call, error) {
+	for _, c := range i.Live() {
+		if c.ID == id {
+			return c, nil
+		}
+	}
+	call, err := i.Calls.Call(ctx, id)
+	if err == nil && call.State == faas.CallQueued {
+		i.Queue.Explain(ctx, &call)
+	}
+	return call, err
+}
+
+// Queued returns the calls of these functions that are in the queue, in the order
+// in which they are to start.
+func (i *Invoker) Queued(ctx context.Context, functions []faas.Function, limit int) ([]faas.Call, error) {
+	return i.Queue.Line(ctx, functions, limit)
+}
+
+// Cancel ends a call. One that is queued is over when Cancel returns; one that has
+// been begun is told to end, and returned as it was. Conflict if it is over,
+// NotFound if there is none.
+func (i *Invoker) Cancel(ctx context.Context, id, reason string) (faas.Call, error) {
+	call, err := i.Calls.Cancel(ctx, id, reason)
+	if err == nil {
+		i.event(&call, faas.Event{Name: faas.EventFailed, Message: reason})
+		i.Journal.Record(call)
+		return call, nil
+	}
+	cause := faas.Errorf(faas.Canceled, "%s", reason)
+	running, here := i.end(id, cause)
+	if !here && i.Queue.Stop(id, cause) {
+		i.end(id, cause) // it began meanwhile
+		return call, nil
+	}
+	if here {
+		return running, nil
+	}
+	return faas.Call{}, err
+}
+
+// end tells a live call to end.
+func (i *Invoker) end(id string, cause error) (faas.Call, bool) {
+	i.mu.Lock()
+	l := i.live[id]
+	var call faas.Call
+	if l != nil {
+		call = *l.call
+	}
+	i.mu.Unlock()
+	if l != nil {
+		l.end(cause)
+	}
+	return call, l != nil
+}
+
+// Retry accepts a new call that repeats one that did not succeed; it names it.
+// Conflict if that one is not over or has succeeded, NotFound if there is none, or
+// if its payload is no longer kept.
+func (i *Invoker) Retry(ctx context.Context, id string) (faas.Call, error) {
+	old, err := i.Calls.Call(ctx, id)
+	if err != nil {
+		return faas.Call{}, err
+	}
+	switch {
+	case !old.State.Final():
+		return faas.Call{}, faas.Errorf(faas.Conflict, "call %s is %s: only one that did not succeed can be repeated", id, old.State)
+	case old.State == faas.CallSucceeded:
+		return faas.Call{}, faas.Errorf(faas.Conflict, "call %s has succeeded, and its payload is not kept: call the function again", id)
+	}
+	fn, err := i.Apps.FunctionByID(old.FuncID)
+	if err != nil {
+		return faas.Call{}, fmt.Errorf("call %s: %w", id, err)
+	}
+	app, err := i.Apps.AppByID(fn.App)
+	if err != nil {
+		return faas.Call{}, fmt.Errorf("call %s: %w", id, err)
+	}
+	req, err := i.Calls.Request(ctx, id)
+	if err != nil {
+		return faas.Call{}, err
+	}
+	defer req.Body.(io.Closer).Close()
+	call := NewCall(app, fn, faas.CallAsync)
+	call.Priority, call.RetryOf = old.Priority, old.ID
+	return i.Enqueue(ctx, fn, call, req, 0)
+}
