@@ -25,10 +25,17 @@ type callFlags struct {
 	include bool
 	timeout time.Duration
 	timing  bool
+
+	async, sync bool
+	queued      bool           // it goes through the queue
+	priority    int            // in the queue
+	delay       *time.Duration // in the queue; nil: the function's
+	key         string
 }
 
 func newCall(c *cli) *cobra.Command {
 	var flags callFlags
+	var delay time.Duration
 	cmd := &cobra.Command{
 		Use:   "call NAME [-]",
 		Short: "call a function with standard input and print its result",
@@ -43,9 +50,19 @@ The exit code says how the call ended ("hob help exit"): 8 if the function ran
 and failed, also when a part of the result has been written already, and when it
 answered with a status of 400 or above. The reason and the id of the call are told
 on standard error; "hob logs NAME --call ID" has what the function wrote on its
-own.`,
+own.
+
+With --async the call is put into the queue of the server, and its id is printed as
+soon as it is on the server's disk: "hob get ID" has the result. On a terminal, and
+with --priority or --delay, the call goes through the queue too, and its result is
+awaited: Ctrl-C then ends the waiting and tells how to come back, the call goes on.
+A plain call, which is one without a terminal or with --sync, is not kept: its
+result is printed as it comes, and Ctrl-C cancels it.`,
 		Example: `  hob call hello
   hob call resizer <photo.jpg >small.jpg
+  hob call --async resizer <photo.jpg
+  hob call --async --priority 9 --delay 10m report
+  hob call --key order-4711 bill <order.json
   hob call site --method GET --path '/users/1?all=1' --include
   hob call photos/tag -H 'Content-Type: image/jpeg' --timing <photo.jpg`,
 		Args:              between(1, 2),
@@ -58,6 +75,15 @@ own.`,
 			if len(args) == 2 && args[1] != "-" {
 				return faas.Errorf(faas.Invalid, `what is %q? The payload comes on standard input; "-" reads it from a terminal too`, args[1])
 			}
+			given := cmd.Flags().Changed
+			if given("delay") {
+				flags.delay = &delay
+			}
+			flags.queued = flags.async || given("delay") || given("priority")
+			if flags.queued && flags.sync {
+				return faas.Errorf(faas.Invalid, "a plain call does not go through the queue: --sync does not go with --async, --priority and --delay")
+			}
+			flags.queued = flags.queued || !flags.sync && c.Terminal(c.Stdout)
 			return runCall(cmd.Context(), c, name, flags, len(args) == 2)
 		},
 	}
@@ -68,6 +94,11 @@ own.`,
 	cmd.Flags().BoolVarP(&flags.include, "include", "i", false, "print status and headers before the answer")
 	cmd.Flags().DurationVar(&flags.timeout, "timeout", 0, "give up after this long (default: the function's own limits decide)")
 	cmd.Flags().BoolVar(&flags.timing, "timing", false, "print on standard error where the time went")
+	cmd.Flags().BoolVar(&flags.async, "async", false, "do not wait: print the id of the call")
+	cmd.Flags().BoolVar(&flags.sync, "sync", false, "make a plain call on a terminal too")
+	cmd.Flags().IntVar(&flags.priority, "priority", 0, "in the queue: calls of a higher `number` start first, from 0 to "+count(faas.MaxPriority))
+	cmd.Flags().DurationVar(&delay, "delay", 0, "in the queue: least time before the start (default: the function's)")
+	cmd.Flags().StringVar(&flags.key, "key", "", "calls with the same `key` run once and have one answer, for 24 hours")
 	return cmd
 }
 
@@ -76,8 +107,13 @@ func runCall(ctx context.Context, c *cli, name name, flags callFlags, input bool
 	if err != nil {
 		return err
 	}
-	if flags.timeout < 0 {
+	switch {
+	case flags.timeout < 0:
 		return faas.Errorf(faas.Invalid, "bad --timeout %v: it is negative", flags.timeout)
+	case flags.delay != nil && (*flags.delay < 0 || *flags.delay > faas.MaxDelay):
+		return faas.Errorf(faas.Invalid, "bad --delay %v: it is between 0s and %v", *flags.delay, faas.MaxDelay)
+	case flags.priority < 0 || flags.priority > faas.MaxPriority:
+		return faas.Errorf(faas.Invalid, "bad --priority %d: it is between 0 and %d", flags.priority, faas.MaxPriority)
 	}
 	if flags.timeout > 0 {
 		var cancel context.CancelFunc
@@ -89,32 +125,77 @@ func runCall(ctx context.Context, c *cli, name name, flags callFlags, input bool
 		return err
 	}
 	began := time.Now()
-	req := client.CallRequest{App: name.app, Function: name.function, Method: flags.method, Path: flags.path, Header: header}
+	req := client.CallRequest{App: name.app, Function: name.function, Method: flags.method, Path: flags.path, Header: header,
+		Priority: flags.priority, Delay: flags.delay, Key: flags.key}
 	if input || !c.Terminal(c.Stdin) {
 		req.Body = payload(c.Stdin)
 	}
-	answer, err := cl.Call(ctx, req)
-	if err != nil {
+	answer, err := c.begin(ctx, cl, req, flags)
+	if err != nil || answer == nil {
 		return inCall(name, err)
 	}
-	defer answer.Body.Close()
 	first := time.Since(began)
-	if flags.include {
-		if err := c.printHead(answer); err != nil {
-			return err
-		}
-	}
-	n, err := io.Copy(c.Stdout, answer.Body)
+	n, err := c.printAnswer(answer, flags.include)
 	if flags.timing {
 		c.printTiming(ctx, cl, answer.Call, first, time.Since(began), n)
 	}
-	if err != nil {
-		return inCall(name, err)
+	if err != nil && ctx.Err() != nil && !flags.queued {
+		err = canceled(ctx, " (call "+answer.Call+")")
 	}
-	if answer.Status >= 400 {
-		return inCall(name, faas.Errorf(faas.FuncFailed, "the function answered %d %s (call %s)", answer.Status, http.StatusText(answer.Status), answer.Call))
+	return inCall(name, err)
+}
+
+// begin makes a call and returns its answer, or nil if none is waited for.
+func (c *cli) begin(ctx context.Context, cl *client.Client, req client.CallRequest, flags callFlags) (*client.Answer, error) {
+	if !flags.queued {
+		answer, err := cl.Call(ctx, req)
+		if err != nil && ctx.Err() != nil {
+			err = canceled(ctx, "")
+		}
+		return answer, err
 	}
-	return nil
+	call, err := cl.Enqueue(ctx, req)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("the server has not said that it took the call: %w", err)
+	case err != nil:
+		return nil, err
+	case !flags.async:
+		return c.await(ctx, cl, call.ID)
+	case c.json:
+		return nil, c.printJSON(call)
+	}
+	return nil, c.printName("CallId: " + call.ID)
+}
+
+// canceled is the error of a plain call whose caller left.
+func canceled(ctx context.Context, which string) error {
+	return faas.Errorf(whyEnded(ctx), "%w: the call is canceled%s", context.Cause(ctx), which)
+}
+
+// whyEnded is the Kind of the end of ctx.
+func whyEnded(ctx context.Context) faas.Kind {
+	if faas.KindOf(context.Cause(ctx)) == faas.TimedOut {
+		return faas.TimedOut
+	}
+	return faas.Canceled
+}
+
+// printAnswer prints an answer, with its head before it if that is wanted, and
+// closes it. It returns how much of it there was; a status that tells of a
+// failure is an error.
+func (c *cli) printAnswer(a *client.Answer, head bool) (n int64, err error) {
+	defer a.Body.Close()
+	if head {
+		if err := c.printHead(a); err != nil {
+			return 0, err
+		}
+	}
+	n, err = io.Copy(c.Stdout, a.Body)
+	if err == nil && a.Status >= 400 {
+		err = faas.Errorf(faas.FuncFailed, "the function answered %d %s (call %s)", a.Status, http.StatusText(a.Status), a.Call)
+	}
+	return n, err
 }
 
 // printHead prints the head of an answer as HTTP writes it, but with plain line ends.
@@ -132,6 +213,9 @@ func (c *cli) printHead(a *client.Answer) error {
 
 // inCall says which call failed, unless the server has said so.
 func inCall(name name, err error) error {
+	if err == nil {
+		return nil
+	}
 	if prefix := "call " + name.function + ": "; !strings.HasPrefix(err.Error(), prefix) {
 		return fmt.Errorf("%s%w", prefix, err)
 	}

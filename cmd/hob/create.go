@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,13 +22,15 @@ func newCreate(c *cli) *cobra.Command {
 it, and the digest that its name stands for now is what the function runs until
 it is updated. What stands behind IMAGE is the command in place of the image's.
 
-The function is called with "hob call NAME". Each call has a fresh container: the
+The function is called with "hob call NAME", or by anybody over HTTP at the address
+that is printed: it holds a secret, and "hob update --refresh" makes a new one. Each call has a fresh container: the
 payload on its standard input, the result on its standard output, its log on
 standard error. With another --format a container is hot: it serves many calls,
 and docs/contract.md says how it is spoken to.`,
 		Example: `  hob create --name hello busybox echo hello
   hob create --name resizer --memory 256m --timeout 1m photos/imagemagick convert - -resize 50% fd:1
   hob create --name site --format port --port 80 --concurrency 50 nginx
+  hob create --name report --size s2 --async-timeout 2h --retries 3 --on-failure https://example.com/alarm hob.local/report
   hob create --name photos/tag -e LEVEL=2 --env-file tag.env hob.local/tag:7`,
 		Args: between(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -73,8 +77,37 @@ func runCreate(ctx context.Context, c *cli, name name, s client.Settings, pull s
 	if c.json {
 		return c.printJSON(fn)
 	}
-	_, err = fmt.Fprintln(c.Stdout, name)
-	return printed(err)
+	line := name.short() + " is created"
+	if address := callAddress(ctx, cl, fn); address != "" {
+		line += " with the address of " + address
+	}
+	return c.printName(line)
+}
+
+// callAddress is where everybody who knows it may call fn over HTTP; empty if it
+// has no address.
+func callAddress(ctx context.Context, cl *client.Client, fn client.Function) string {
+	if fn.Address == "" {
+		return ""
+	}
+	base := strings.TrimRight(cl.Address(), "/")
+	if strings.HasPrefix(base, "unix:") {
+		base = "" // the path alone is better than a guess
+		if node, err := cl.Node(ctx); err == nil {
+			base = "http://" + reachable(node.Listen)
+		}
+	}
+	return base + "/call/" + fn.Name + "/" + fn.Address
+}
+
+// reachable is an address of this machine at which a server is reached that
+// listens at listen.
+func reachable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return listen
 }
 
 // withImage does what needs an image on the server, and pulls it before if it

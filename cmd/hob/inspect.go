@@ -35,7 +35,7 @@ a template are named as in --json, in camel case: {{.Image}}, {{.MaxConcurrency}
 }
 
 func formatFlag(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVar(format, "format", "", "print what this Go `template` says")
+	cmd.Flags().StringVarP(format, "format", "f", "", "print what this Go `template` says")
 }
 
 func runInspect(ctx context.Context, c *cli, app, format string, args []string) error {
@@ -49,7 +49,7 @@ func runInspect(ctx context.Context, c *cli, app, format string, args []string) 
 			return client.Function{}, err
 		}
 		return cl.Function(ctx, name.app, name.function)
-	}, functionRows)
+	}, func(t table, f client.Function) { functionRows(t, f, callAddress(ctx, cl, f)) })
 }
 
 // inspectEach shows each of args: by rows, as JSON, or by a template.
@@ -90,10 +90,11 @@ func inspectEach[T any](c *cli, format string, args []string, get func(string) (
 	return nil
 }
 
-func functionRows(t table, f client.Function) {
+func functionRows(t table, f client.Function, address string) {
 	t.row("name", f.Name)
 	t.row("app", f.App)
 	t.row("id", f.ID)
+	t.row("address", orDash(address))
 	t.row("image", f.Image)
 	t.row("digest", f.Digest)
 	t.row("format", f.Format)
@@ -136,6 +137,15 @@ func functionRows(t table, f client.Function) {
 		t.row("port", count(f.Port))
 		t.row("concurrency", count(f.Concurrency))
 	}
+	t.row("async timeout", or(f.AsyncTimeout, "as timeout"))
+	t.row("delay", f.Delay.String())
+	t.row("retries", count(f.Retries))
+	t.row("retry delay", f.RetryDelay.String())
+	t.row("retry max", f.RetryMax.String())
+	t.row("on success", orDash(f.OnSuccess))
+	t.row("on failure", orDash(f.OnFailure))
+	t.row("on node loss", or(f.OnNodeLoss, "rerun"))
+	t.row("log payload", yesNo(f.LogPayload))
 	t.row("revision", count(int(f.Revision)))
 	t.row("created", stamp(f.Created))
 	t.row("updated", stamp(f.Updated))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,21 +77,24 @@ func runPs(ctx context.Context, c *cli) error {
 
 func newRm(c *cli) *cobra.Command {
 	var app string
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "rm NAME...",
 		Short: "remove functions",
-		Long: `Remove functions and their logs. Calls that run come to their end. The image
-stays until it is removed or pruned.`,
-		Example:           "  hob rm hello photos/resize",
+		Long: `Remove functions, their logs and the results of their calls. One that is running a
+call is not removed (exit code 4), unless with --force: then what runs comes to its
+end. Calls in the queue are canceled. The image stays until it is removed or pruned.`,
+		Example:           "  hob rm hello photos/resize\n  hob rm --force hello",
 		Args:              between(1, -1),
 		ValidArgsFunction: completeFunctions(c),
-		RunE:              func(cmd *cobra.Command, args []string) error { return runRm(cmd.Context(), c, app, args) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return runRm(cmd.Context(), c, app, force, args) },
 	}
 	appFlag(cmd, &app)
+	cmd.Flags().BoolVar(&force, "force", false, "remove a function also while calls of it run")
 	return cmd
 }
 
-func runRm(ctx context.Context, c *cli, app string, args []string) error {
+func runRm(ctx context.Context, c *cli, app string, force bool, args []string) error {
 	cl, err := c.client()
 	if err != nil {
 		return err
@@ -100,7 +104,14 @@ func runRm(ctx context.Context, c *cli, app string, args []string) error {
 		if err != nil {
 			return "", err
 		}
-		return name.String(), cl.DeleteFunction(ctx, name.app, name.function, false)
+		err = cl.DeleteFunction(ctx, name.app, name.function, force)
+		if faas.KindOf(err) == faas.Conflict && !force {
+			err = fmt.Errorf("%w; --force removes it all the same", err)
+		}
+		if c.json {
+			return name.String(), err
+		}
+		return name.short(), err
 	})
 }
 

@@ -111,7 +111,7 @@ A first function, as root and beside a server that "hob serve" has started:
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupFunctions, newCreate(c), newUpdate(c), newLs(c), newInspect(c), newRm(c), newCall(c), newCalls(c), newLogs(c), newPs(c), newTop(c), newApp(c))
+	add(groupFunctions, newCreate(c), newUpdate(c), newLs(c), newInspect(c), newRm(c), newCall(c), newGet(c), newCalls(c), newStatus(c), newLogs(c), newPs(c), newTop(c), newApp(c))
 	add(groupImages, newImage(c), newPull(c))
 	add(groupServer, newServe(c), newConfig(c), newDoctor(c), newBench(c), newBenchFunction(c), newContext(c), newVersion(c))
 	root.AddCommand(newExitTopic(), newServerTopic())

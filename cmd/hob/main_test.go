@@ -232,8 +232,12 @@ func TestInterruptEndsWithItsOwnCode(t *testing.T) {
 				<-reached
 				interrupt(errors.New("interrupt signal received"))
 			}()
-			if code := run(ctx, env, args); code != 130 || !strings.HasSuffix(stderr.String(), "interrupt signal received\n") {
-				t.Errorf("exit code %d, stderr %q", code, stderr)
+			want := "interrupt signal received\n"
+			if args[0] == "call" {
+				want = "hob: call f: interrupt signal received: the call is canceled\n"
+			}
+			if code := run(ctx, env, args); code != 130 || !strings.HasSuffix(stderr.String(), want) {
+				t.Errorf("exit code %d, stderr %q; want 130, %q", code, stderr, want)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,14 @@ import (
 type name struct{ app, function string }
 
 func (n name) String() string { return n.app + "/" + n.function }
+
+// short is n without the app that need not be named.
+func (n name) short() string {
+	if n.app == faas.DefaultApp {
+		return n.function
+	}
+	return n.String()
+}
 
 // parseName reads NAME or APP/NAME; app is what --app says, empty for nothing.
 func parseName(s, app string) (name, error) {
@@ -83,6 +92,23 @@ func completeImages(c *cli) func(*cobra.Command, []string, string) ([]string, co
 				refs = append(refs, m.Refs...)
 			}
 			return refs, err
+		})
+	}
+}
+
+// completeCalls offers the ids of the latest calls in one of these states, or of
+// all, to a shell.
+func completeCalls(c *cli, states ...faas.CallState) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(c, func(cl *client.Client) ([]string, error) {
+			calls, _, err := cl.Calls(cmd.Context(), client.CallFilter{Limit: 100})
+			var ids []string
+			for _, call := range calls {
+				if len(states) == 0 || slices.Contains(states, call.State) {
+					ids = append(ids, call.ID+"\t"+call.App+"/"+call.Function+", "+string(call.State))
+				}
+			}
+			return ids, err
 		})
 	}
 }

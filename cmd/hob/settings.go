@@ -39,13 +39,25 @@ type settingFlags struct {
 	least      int
 	maxCalls   int
 	freeze     string
+	size       string
 	pull       string
+
+	asyncTimeout string
+	delay        time.Duration
+	retries      int
+	retryDelay   time.Duration
+	retryMax     time.Duration
+	onSuccess    string
+	onFailure    string
+	onNodeLoss   string
+	logPayload   bool
 }
 
 func (f *settingFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "set a variable, as `NAME=value`; NAME alone takes the value from here")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "read variables from a `file`, one NAME=value a line")
+	flags.StringVar(&f.size, "size", "", "memory and processors at once, as `name`: "+sizeNames()+"; --memory and --cpus go before it")
 	flags.Var(&f.memory, "memory", "most memory of the sandbox, as 64m or 1g (default 128 MB)")
 	flags.Var(&f.cpus, "cpus", "most processors, as 0.5 or 500m (default: no limit)")
 	flags.Var(&f.tmpSize, "tmp-size", "size of /tmp, and of a writable root; counts to the memory (default 64 MB, at most half the memory)")
@@ -54,7 +66,7 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 	flags.DurationVar(&f.start, "start-timeout", 0, "longest start of a sandbox (default 5s)")
 	flags.DurationVar(&f.idle, "idle-timeout", 0, "hot: how long a sandbox is kept without a call (default 30s)")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "`program` in place of the image's entrypoint; \"\" for none; a JSON list for one with arguments")
-	flags.StringVar(&f.workdir, "workdir", "", "working `directory` in place of the image's")
+	flags.StringVarP(&f.workdir, "workdir", "w", "", "working `directory` in place of the image's")
 	flags.StringVar(&f.user, "user", "", "run as `user[:group]`, numbers or names of the image (default: the image's, else 1000:1000)")
 	flags.BoolVar(&f.writable, "writable", false, "give each call a writable root of its own")
 	flags.StringVar(&f.network, "network", "", "`network`: \"none\" for loopback only, or \"host\" where the server allows it (default none)")
@@ -66,6 +78,15 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 	flags.IntVar(&f.least, "min", 0, "hot: sandboxes kept ready, also without calls (default 0)")
 	flags.IntVar(&f.maxCalls, "max-calls", 0, "hot: calls after which a sandbox is replaced (default 0: no limit)")
 	flags.StringVar(&f.freeze, "freeze", "", "hot: `when` a sandbox stands still: \"auto\" for between calls, or \"never\" (default auto)")
+	flags.StringVar(&f.asyncTimeout, "async-timeout", "", "asynchronous calls: longest run, as `duration` up to 24h, or \"none\" (default: as --timeout)")
+	flags.DurationVar(&f.delay, "delay", 0, "asynchronous calls: least time before the start, unless the call names one (default 0s)")
+	flags.IntVar(&f.retries, "retries", 0, "asynchronous calls: further attempts of one that fails or runs out of time (default 0)")
+	flags.DurationVar(&f.retryDelay, "retry-delay", 0, "time before the second attempt; it doubles with each further one (default 10s)")
+	flags.DurationVar(&f.retryMax, "retry-max", 0, "longest of these times (default 10m)")
+	flags.StringVar(&f.onSuccess, "on-success", "", "asynchronous calls: where the result goes, as `destination`: a URL, or APP/NAME of a function (default: nowhere)")
+	flags.StringVar(&f.onFailure, "on-failure", "", "asynchronous calls: where it is told that one failed, as `destination` (default: nowhere)")
+	flags.StringVar(&f.onNodeLoss, "on-node-loss", "", "asynchronous calls: `what` becomes of one whose server died: \"rerun\", or \"fail\" if it must not run twice (default rerun)")
+	flags.BoolVar(&f.logPayload, "log-payload", false, "show the beginning of payload and result of asynchronous calls in the log")
 	flags.StringVar(&f.pull, "pull", "", "fetch the image: \"missing\", \"always\" or \"never\" (default missing)")
 }
 
@@ -73,6 +94,13 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, error) {
 	var s client.Settings
 	given := cmd.Flags().Changed
+	if given("size") {
+		size, err := parseSize(f.size)
+		if err != nil {
+			return s, err
+		}
+		s.Memory, s.CPUs = &size.memory, (*client.CPU)(&size.cpus)
+	}
 	if given("memory") {
 		s.Memory = (*faas.Bytes)(&f.memory)
 	}
@@ -88,6 +116,7 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, er
 	}{
 		"timeout": {&f.timeout, &s.Timeout}, "wait": {&f.wait, &s.Wait},
 		"start-timeout": {&f.start, &s.StartTimeout}, "idle-timeout": {&f.idle, &s.IdleTimeout},
+		"delay": {&f.delay, &s.Delay}, "retry-delay": {&f.retryDelay, &s.RetryDelay}, "retry-max": {&f.retryMax, &s.RetryMax},
 	} {
 		if given(name) {
 			*d.to = (*client.Duration)(d.flag)
@@ -126,13 +155,33 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, er
 		}
 		s.Freeze = &freeze
 	}
+	for name, text := range map[string]struct {
+		flag *string
+		to   **string
+	}{
+		"async-timeout": {&f.asyncTimeout, &s.AsyncTimeout}, "on-success": {&f.onSuccess, &s.OnSuccess}, "on-failure": {&f.onFailure, &s.OnFailure},
+	} {
+		if given(name) {
+			*text.to = text.flag
+		}
+	}
+	if given("on-node-loss") {
+		loss, err := parseNodeLoss(f.onNodeLoss)
+		if err != nil {
+			return s, err
+		}
+		s.OnNodeLoss = &loss
+	}
+	if given("log-payload") {
+		s.LogPayload = &f.logPayload
+	}
 	for name, n := range map[string]struct {
 		flag *int
 		to   **int
 	}{
 		"max-concurrency": {&f.concurrent, &s.MaxConcurrency}, "line": {&f.line, &s.Line},
 		"port": {&f.port, &s.Port}, "concurrency": {&f.inOne, &s.Concurrency},
-		"min": {&f.least, &s.Min}, "max-calls": {&f.maxCalls, &s.MaxCalls},
+		"min": {&f.least, &s.Min}, "max-calls": {&f.maxCalls, &s.MaxCalls}, "retries": {&f.retries, &s.Retries},
 	} {
 		if given(name) {
 			*n.to = n.flag
@@ -166,6 +215,17 @@ func parseFreeze(s string) (string, error) {
 		return faas.FreezeNever, nil
 	}
 	return "", faas.Errorf(faas.Invalid, `bad --freeze %q: it is "auto" or %q`, s, faas.FreezeNever)
+}
+
+// parseNodeLoss is the setting that a value of --on-node-loss stands for.
+func parseNodeLoss(s string) (string, error) {
+	switch s {
+	case "rerun":
+		return "", nil
+	case faas.NodeLossFail:
+		return faas.NodeLossFail, nil
+	}
+	return "", faas.Errorf(faas.Invalid, `bad --on-node-loss %q: it is "rerun" or %q`, s, faas.NodeLossFail)
 }
 
 // words is an entrypoint as a list: nothing, one program, or what a JSON list holds.

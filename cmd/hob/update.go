@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 func newUpdate(c *cli) *cobra.Command {
 	var flags settingFlags
 	var app, image string
+	var refresh bool
 	var unset, reset []string
 	cmd := &cobra.Command{
 		Use:   "update NAME [flags] [-- COMMAND [ARG...]]",
@@ -26,11 +28,15 @@ stay.
 With another --format, what only the old format had goes back to its default.
 
 The image's digest is looked up anew when --image or --pull is given: a tag that
-has moved on changes nothing by itself.`,
+has moved on changes nothing by itself.
+
+--refresh makes a new secret for the address under which everybody may call the
+function; the old address is unknown from then on.`,
 		Example: `  hob update hello --memory 256m -e LEVEL=3
   hob update hello --pull always
   hob update hello --unset-env LEVEL --reset timeout,command
-  hob update hello -- echo good morning`,
+  hob update hello -- echo good morning
+  hob update --refresh hello`,
 		Args:              between(1, -1),
 		ValidArgsFunction: completeFunctions(c),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -68,11 +74,12 @@ has moved on changes nothing by itself.`,
 				}
 				settings.Reset = append(settings.Reset, field)
 			}
-			return runUpdate(cmd.Context(), c, name, settings, flags.pull)
+			return runUpdate(cmd.Context(), c, name, settings, flags.pull, refresh)
 		},
 	}
 	appFlag(cmd, &app)
 	cmd.Flags().StringVar(&image, "image", "", "another `image`")
+	cmd.Flags().BoolVar(&refresh, "refresh", false, "make a new address, and print it")
 	flags.add(cmd)
 	cmd.Flags().StringArrayVar(&unset, "unset-env", nil, "remove a `variable`")
 	cmd.Flags().StringSliceVar(&reset, "reset", nil, "set `fields` back to their default: "+strings.Join(resettable(), ", "))
@@ -83,10 +90,11 @@ has moved on changes nothing by itself.`,
 func resettable() []string {
 	return []string{"entrypoint", "command", "env", "workdir", "user", "writable", "network", "memory", "cpus", "tmp_size",
 		"timeout", "wait", "start_timeout", "idle_timeout", "max_concurrency", "line",
-		"format", "port", "concurrency", "min", "max_calls", "freeze"}
+		"format", "port", "concurrency", "min", "max_calls", "freeze",
+		"async_timeout", "delay", "retries", "retry_delay", "retry_max", "on_success", "on_failure", "on_node_loss", "log_payload"}
 }
 
-func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, pull string) error {
+func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, pull string, refresh bool) error {
 	cl, err := c.client()
 	if err != nil {
 		return err
@@ -97,7 +105,9 @@ func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, pull s
 		fn, err = cl.UpdateFunction(ctx, name.app, name.function, s, pull)
 		return err
 	}
+	nothing := pull == "" && reflect.ValueOf(s).IsZero()
 	switch {
+	case refresh && nothing:
 	case s.Image != nil:
 		err = withImage(ctx, c, cl, name.app, *s.Image, pull, update)
 	case pull == "":
@@ -108,12 +118,17 @@ func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, pull s
 			err = withImage(ctx, c, cl, name.app, old.Image, pull, update)
 		}
 	}
+	if refresh && err == nil {
+		fn, err = cl.RefreshFunction(ctx, name.app, name.function)
+	}
 	if err != nil {
 		return fmt.Errorf("update %s: %w", name.function, err)
 	}
 	if c.json {
 		return c.printJSON(fn)
 	}
-	_, err = fmt.Fprintln(c.Stdout, name)
-	return printed(err)
+	if err := c.printName(name.short()); err != nil || !refresh {
+		return err
+	}
+	return c.printName("the address is now " + callAddress(ctx, cl, fn))
 }
