@@ -27,6 +27,8 @@ func TestServe(t *testing.T) {
 		{"wrapped", fmt.Errorf("call resize: %w", faas.Errorf(faas.Busy, "no slot in 30s")), "503 call resize: no slot in 30s"},
 		{"unclassified", errors.New("open /var/lib/x/db: permission denied"), "500 internal error; quote request r7"},
 		{"headers", faas.Errorf(faas.TooLarge, "the environment is over 128 KB: %w", faas.ErrEnvironment), "431 the environment is over 128 KB: send fewer or shorter headers"},
+		{"gone", faas.Errorf(faas.NotFound, "the result of call C1: %w", faas.ErrGone), "410 the result of call C1: it is not kept any more"},
+		{"another request", faas.Errorf(faas.Conflict, "the key was used: %w", faas.ErrKeyReused), "422 the key was used: use a new key for a new request"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

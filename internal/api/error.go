@@ -28,11 +28,16 @@ var status = map[faas.Kind]int{
 	faas.Unsupported: http.StatusNotImplemented,
 }
 
-// Status returns the HTTP status of an error. One that wraps ErrEnvironment has a
-// status of its own: the headers are what is too large.
+// Status returns the HTTP status of an error: that of its Kind, unless it wraps a
+// reason that has a status of its own.
 func Status(err error) int {
-	if errors.Is(err, faas.ErrEnvironment) {
+	switch {
+	case errors.Is(err, faas.ErrEnvironment):
 		return http.StatusRequestHeaderFieldsTooLarge
+	case errors.Is(err, faas.ErrGone):
+		return http.StatusGone
+	case errors.Is(err, faas.ErrKeyReused):
+		return http.StatusUnprocessableEntity
 	}
 	return status[faas.KindOf(err)]
 }

@@ -94,7 +94,7 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 // deleteApp takes the functions of the app with it only when it is told so.
 func (s *Server) deleteApp(w http.ResponseWriter, r *http.Request) error {
 	p := query(r, "force")
-	force := p.flag("force")
+	force := p.flag("force", false)
 	if p.err != nil {
 		return p.err
 	}

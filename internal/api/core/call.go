@@ -78,7 +78,15 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	call := invoke.NewCall(app, fn, faas.CallSync)
+	a, err := askOf(r.Header)
+	if err != nil {
+		return err
+	}
+	kind := faas.CallSync
+	if a.async {
+		kind = faas.CallAsync
+	}
+	call := invoke.NewCall(app, fn, kind)
 	w.Header().Set(headerCall, call.ID)
 	body := r.Body
 	if s.MaxPayload > 0 {
@@ -91,11 +99,19 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 		body = http.MaxBytesReader(w, body, int64(s.MaxPayload)) // whoever reads it says that it is too large
 	}
 	r.Header.Del("Expect") // it was between the client and this server
-	req := &faas.Request{Method: r.Method, URL: requestURL(r), Target: t.path, Caller: callerOf(r), Header: r.Header, Body: body, Size: r.ContentLength}
-	out := &begun{ResponseWriter: w, call: call.ID}
+	req := &faas.Request{Method: r.Method, URL: requestURL(r), Target: t.path, Caller: callerOf(r), Header: r.Header, Body: body, Size: r.ContentLength, Key: a.key}
+	if a.async {
+		req.Body = payload{body}
+		return s.enqueue(w, r, fn, call, req, a)
+	}
+	out := &begun{ResponseWriter: w, call: call, id: call.ID}
 	err = s.Caller.Call(r.Context(), fn, call, req, out)
-	if err != nil && out.is {
+	switch {
+	case err == nil:
+	case out.is:
 		panic(http.ErrAbortHandler) // half an answer must not pass for a whole one
+	default:
+		out.name()
 	}
 	return err
 }
@@ -104,7 +120,8 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 // are ours from the function.
 type begun struct {
 	http.ResponseWriter
-	call string
+	call *faas.Call // another one's answer is given if it has another ID by now: its key is the same
+	id   string     // that call had when the request came
 	is   bool
 }
 
@@ -112,11 +129,19 @@ type begun struct {
 func (b *begun) begin() {
 	if !b.is {
 		b.is = true
-		h := b.Header()
-		if h.Get(headerCall) != b.call {
-			h.Set(headerCall, b.call)
-		}
-		delete(h, headerFault)
+		b.name()
+		delete(b.Header(), headerFault)
+	}
+}
+
+// name says whose answer it is.
+func (b *begun) name() {
+	h := b.Header()
+	if h.Get(headerCall) != b.call.ID {
+		h.Set(headerCall, b.call.ID)
+	}
+	if delete(h, headerReplayed); b.call.ID != b.id {
+		h.Set(headerReplayed, "true")
 	}
 }
 

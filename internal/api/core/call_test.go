@@ -112,7 +112,7 @@ func TestFailureIsToldAsLongAsTheAnswerHasNotBegun(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			b := &begun{ResponseWriter: w, call: "C1"}
+			b := &begun{ResponseWriter: w, call: &faas.Call{ID: "C1"}, id: "C1"}
 			if err := c.does(nil, b); err != nil {
 				t.Fatal(err)
 			}

@@ -21,6 +21,7 @@ import (
 	"hob/internal/catalog"
 	"hob/internal/image"
 	"hob/internal/logs"
+	"hob/internal/store"
 )
 
 //go:embed openapi.json
@@ -42,6 +43,8 @@ type Server struct {
 	Images  *image.Store
 	Logs    *logs.Store
 	Caller  Caller
+	Queue   Queue       // nil: this server takes no asynchronous calls
+	Calls   store.Calls // those that Queue has accepted; nil if that is
 
 	Sandboxes func() []faas.Sandbox // the live ones; nil: none
 	Node      func() Node           // what this daemon is; nil: nothing is known
@@ -97,9 +100,14 @@ func (s *Server) routes() []route {
 		{"PATCH", fn, s.updateFunction},
 		{"DELETE", fn, s.deleteFunction},
 		{"GET", fn + "/logs", s.logs},
+		{"GET", fn + "/status", s.status},
+		{"POST", fn + "/refresh", s.refreshFunction},
 
 		{"GET", "/api/calls", s.listCalls},
 		{"GET", "/api/calls/{call}", s.getCall},
+		{"GET", "/api/calls/{call}/result", s.result},
+		{"POST", "/api/calls/{call}/cancel", s.cancelCall},
+		{"POST", "/api/calls/{call}/retry", s.retryCall},
 		{"GET", "/api/sandboxes", s.listSandboxes},
 
 		{"GET", "/api/images", s.listImages},

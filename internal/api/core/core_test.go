@@ -67,6 +67,8 @@ func newServer(t testing.TB) *core.Server {
 	return &core.Server{
 		Catalog: index, Images: images, Logs: lines,
 		Caller:     &functions{logs: lines},
+		Queue:      &queue{calls: definitions},
+		Calls:      definitions,
 		MaxPayload: 1 << 10,
 		Sandboxes: func() []faas.Sandbox {
 			return []faas.Sandbox{{ID: "s1", App: "default", Function: "slow", Format: faas.FormatHTTP, Call: "c1", State: "busy",
@@ -243,6 +245,7 @@ func exchange(t *testing.T, h http.Handler, request []byte, last string) (answer
 	}
 	text := strings.ReplaceAll(out.String(), "\r\n", "\n")
 	text = ulid.ReplaceAllString(text, "ID")
+	text = uuid.ReplaceAllString(text, "UUID")
 	text = moment.ReplaceAllString(text, "TIME")
 	text = diskSize.ReplaceAllString(text, `"size":SIZE,"created`)
 	text = diskSize2.ReplaceAllString(text, `"size":SIZE,"pulled`)
@@ -251,6 +254,7 @@ func exchange(t *testing.T, h http.Handler, request []byte, last string) (answer
 
 var (
 	ulid      = regexp.MustCompile(`\b[0-9A-HJKMNP-TV-Z]{26}\b`)
+	uuid      = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b`)
 	moment    = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT[0-9:.]+Z`)
 	diskSize  = regexp.MustCompile(`"size":\d+,"created`)
 	diskSize2 = regexp.MustCompile(`"size":\d+,"pulled`)

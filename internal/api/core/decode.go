@@ -206,14 +206,28 @@ func (p *parameters) text(name string) string {
 	return ""
 }
 
-func (p *parameters) flag(name string) bool {
+// flag reads true or false; absent: otherwise.
+func (p *parameters) flag(name string, otherwise bool) bool {
 	s := p.text(name)
 	if s == "" {
-		return false
+		return otherwise
 	}
 	v, err := strconv.ParseBool(s)
 	if err != nil {
 		p.fail(faas.Errorf(faas.Invalid, "parameter %q is %q: it must be true or false", name, s))
+	}
+	return v
+}
+
+// duration reads a duration from 0 to most; absent: 0.
+func (p *parameters) duration(name string, most time.Duration) time.Duration {
+	s := p.text(name)
+	if s == "" {
+		return 0
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil || v < 0 || v > most {
+		p.fail(faas.Errorf(faas.Invalid, "parameter %q is %q: it must be a duration between 0s and %v, as 30s or 1m30s", name, s, most))
 	}
 	return v
 }

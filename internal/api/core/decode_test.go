@@ -22,7 +22,7 @@ func TestBadJSONNamesThePlace(t *testing.T) {
 		{"cut off", "{\"name\":", "bad JSON at line 1, column 8: unexpected end of JSON input"},
 		{"third line", "{\n\"name\": \"f\",\n\"image\" \"b\"}", `bad JSON at line 3, column 9: invalid character '"' after object key`},
 		{"two values", `{"name":"f"} {}`, "bad JSON at line 1, column 14: invalid character '{' after top-level value"},
-		{"unknown field", `{"memroy":"1g"}`, `unknown field "memroy": this request takes name, image, format, entrypoint, command, env, workdir, user, writable, network, memory, cpus, tmp_size, timeout, wait, start_timeout, idle_timeout, max_concurrency, line, port, concurrency, min, max_calls, freeze`},
+		{"unknown field", `{"memroy":"1g"}`, `unknown field "memroy": this request takes name, image, format, entrypoint, command, env, workdir, user, writable, network, memory, cpus, tmp_size, timeout, wait, start_timeout, idle_timeout, max_concurrency, line, port, concurrency, min, max_calls, freeze, async_timeout, delay, retries, retry_delay, retry_max, on_success, on_failure, on_node_loss, log_payload`},
 		{"other case", `{"Name":"f"}`, `unknown field "Name": this request takes name, `},
 		{"wrong type", `{"writable":"yes"}`, `field "writable" is a string: it must be true or false`},
 		{"number for text", `{"image":7}`, `field "image" is a number: it must be a string`},
@@ -36,6 +36,8 @@ func TestBadJSONNamesThePlace(t *testing.T) {
 		{"negative size", `{"tmp_size":-1}`, `field "tmp_size": bad size "-1": write it as 64m, 1.5g or 67108864`},
 		{"bad cpus", `{"cpus":true}`, `field "cpus": bad cpus "true": write it as 0.5 or 500m`},
 		{"bad duration", `{"timeout":"30"}`, `field "timeout": bad duration "30": write it as 30s, 1m30s or 250ms`},
+		{"negative async timeout", `{"async_timeout":"-1s"}`, `field "async_timeout": bad duration "-1s": write it as 30m or 12h, "none" for no limit, or nothing for that of other calls`},
+		{"async timeout in another word", `{"async_timeout":"never"}`, `field "async_timeout": bad duration "never"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var in functionIn
@@ -86,6 +88,9 @@ func full() faas.Function {
 		Workdir: "/w", User: "7:8", Writable: true, Network: "host", Memory: 256 * faas.MB, CPU: 1500, TmpSize: 16 * faas.MB,
 		Timeout: time.Second, Wait: time.Minute, StartTimeout: 3 * time.Second, Idle: time.Hour, MaxConcurrency: 3, Line: 9,
 		Port: 3000, Concurrency: 80, Min: 2, MaxCalls: 1000, Freeze: faas.FreezeNever, Revision: 4,
+		AsyncTimeout: time.Hour, Delay: time.Minute, Retries: 3, RetryDelay: 5 * time.Second, RetryMax: 20 * time.Second,
+		OnSuccess: "https://example.org/in", OnFailure: "default/alarm", OnNodeLoss: faas.NodeLossFail, LogPayload: true,
+		Address: "7d1b6e2c-0d3e-4b57-8a53-0f9f4c1f2a11", Annotations: map[string]string{"hyper": "{}"},
 	}
 }
 
@@ -115,6 +120,12 @@ func TestChangesAreMerged(t *testing.T) {
 			f.Format, f.Port, f.Concurrency, f.Min, f.MaxCalls, f.Freeze = faas.FormatDefault, 0, 0, 3, 0, ""
 		}},
 		{"the format's defaults", `{"port":null,"concurrency":null}`, func(f *faas.Function) { f.Port, f.Concurrency = faas.DefaultPort, 1 }},
+		{"no async timeout", `{"async_timeout":"none"}`, func(f *faas.Function) { f.AsyncTimeout = -1 }},
+		{"that of other calls", `{"async_timeout":""}`, func(f *faas.Function) { f.AsyncTimeout = 0 }},
+		{"defaults of asynchronous calls", `{"async_timeout":null,"delay":null,"retries":null,"retry_delay":null,"retry_max":null,"on_success":null,"on_failure":null,"on_node_loss":null,"log_payload":null}`, func(f *faas.Function) {
+			f.AsyncTimeout, f.Delay, f.Retries, f.RetryDelay, f.RetryMax = 0, 0, 0, faas.DefaultRetryDelay, faas.DefaultRetryMax
+			f.OnSuccess, f.OnFailure, f.OnNodeLoss, f.LogPayload = "", "", "", false
+		}},
 		{"the revision is no setting", `{"revision":4}`, func(*faas.Function) {}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -146,6 +157,19 @@ func TestTmpSizeThatNobodyChoseGoesWithTheMemory(t *testing.T) {
 	}
 }
 
+func TestLongestDelayThatNobodyChoseGoesWithTheFirst(t *testing.T) {
+	old := faas.Function{Name: "f", Image: "b"}.WithDefaults()
+	got, err := merged(old, map[string]json.RawMessage{"retry_delay": json.RawMessage(`"1h"`)})
+	if err != nil || got.RetryMax != time.Hour || got.Check() != nil {
+		t.Errorf("retries after at most %v, %v, check %v; want 1h", got.RetryMax, err, got.Check())
+	}
+	old.RetryMax = 30 * time.Minute
+	got, err = merged(old, map[string]json.RawMessage{"retry_delay": json.RawMessage(`"1h"`)})
+	if err != nil || faas.KindOf(got.Check()) != faas.Invalid {
+		t.Errorf("retries after at most %v, %v, check %v; want the chosen 30m, refused", got.RetryMax, err, got.Check())
+	}
+}
+
 func TestRootIsKnownInAllItsNames(t *testing.T) {
 	for user, want := range map[string]bool{
 		"": false, "0": true, "0:0": true, "00": true, "root": true, "root:users": true, "1000": false, "1000:0": false, "ann": false, ":0": false,
@@ -165,6 +189,8 @@ func FuzzFunction(f *testing.F) {
 	f.Add(`{"name":"f","image":"b","memory":1e9,"tmp_size":1e300,"cpus":"1e5m"}`)
 	f.Add(`{"name":"f","image":"b","env":null,"memory":null,"timeout":null,"line":-1}`)
 	f.Add(`{"name":"f","image":"b","format":"port","port":80,"concurrency":9,"min":1,"max_calls":7,"freeze":"never"}`)
+	f.Add(`{"name":"f","image":"b","async_timeout":"none","delay":"1s","retries":2,"retry_delay":"1s","retry_max":"1m","log_payload":true}`)
+	f.Add(`{"name":"f","image":"b","async_timeout":"-1h","on_success":"default/g","on_failure":"http://h/","on_node_loss":"fail"}`)
 	f.Add(`{"name":"f",`)
 	f.Fuzz(func(t *testing.T, body string) {
 		var in functionIn
@@ -210,6 +236,7 @@ func FuzzChange(f *testing.F) {
 	f.Add(`{"memory":"8m"}`)
 	f.Add(`{"format":"http","concurrency":2}`)
 	f.Add(`{"format":null,"freeze":null}`)
+	f.Add(`{"retry_delay":"1h","async_timeout":"none"}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		var in changeIn
 		fields, err := parseJSON([]byte(body), &in)

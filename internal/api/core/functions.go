@@ -3,9 +3,12 @@ package core
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"hob/faas"
 	"hob/internal/image"
@@ -38,6 +41,15 @@ type settingsIn struct {
 	Min            *int               `json:"min"`
 	MaxCalls       *int               `json:"max_calls"`
 	Freeze         *string            `json:"freeze"`
+	AsyncTimeout   *string            `json:"async_timeout"`
+	Delay          *string            `json:"delay"`
+	Retries        *int               `json:"retries"`
+	RetryDelay     *string            `json:"retry_delay"`
+	RetryMax       *string            `json:"retry_max"`
+	OnSuccess      *string            `json:"on_success"`
+	OnFailure      *string            `json:"on_failure"`
+	OnNodeLoss     *string            `json:"on_node_loss"`
+	LogPayload     *bool              `json:"log_payload"`
 }
 
 // functionIn makes a function.
@@ -107,7 +119,7 @@ func (s *Server) createFunction(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	fn.ID, fn.App, fn.Name = faas.NewID(), app.ID, in.Name
+	fn.ID, fn.App, fn.Name, fn.Address = faas.NewID(), app.ID, in.Name, faas.NewUUID()
 	if err := s.check(fn); err != nil {
 		return err
 	}
@@ -168,10 +180,22 @@ func (s *Server) updateFunction(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// deleteFunction removes a function. Calls of it that run go on to their end,
+// but that must be asked for.
 func (s *Server) deleteFunction(w http.ResponseWriter, r *http.Request) error {
+	p := query(r, "force")
+	force := p.flag("force", false)
+	if p.err != nil {
+		return p.err
+	}
 	fn, err := s.Catalog.Function(r.PathValue("app"), r.PathValue("function"))
 	if err != nil {
 		return err
+	}
+	if !force {
+		if err := s.checkIdle(fn); err != nil {
+			return err
+		}
 	}
 	if err := s.Catalog.DeleteFunction(r.Context(), fn.ID); err != nil {
 		return err
@@ -179,6 +203,69 @@ func (s *Server) deleteFunction(w http.ResponseWriter, r *http.Request) error {
 	s.Logs.Forget(fn.ID)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// checkIdle reports calls of fn that run, as Conflict.
+func (s *Server) checkIdle(fn faas.Function) error {
+	var running []string
+	for _, c := range s.Caller.Live() {
+		if c.FuncID == fn.ID && c.State == faas.CallRunning {
+			running = append(running, c.ID)
+		}
+	}
+	if len(running) == 0 {
+		return nil
+	}
+	slices.Sort(running)
+	return faas.Errorf(faas.Conflict, "function %q cannot be removed while a call of it runs: %s; wait for it or cancel it, or remove the function with --force (force=true)", fn.Name, some(running))
+}
+
+// some names the first of many.
+func some(ids []string) string {
+	const most = 5
+	if len(ids) <= most {
+		return strings.Join(ids, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(ids[:most], ", "), len(ids)-most)
+}
+
+// refreshFunction gives a function a new public address in place of the one it has.
+func (s *Server) refreshFunction(w http.ResponseWriter, r *http.Request) error {
+	if p := query(r); p.err != nil {
+		return p.err
+	}
+	return retried(func() error {
+		fn, err := s.Catalog.Function(r.PathValue("app"), r.PathValue("function"))
+		if err != nil {
+			return err
+		}
+		fn.Address = faas.NewUUID()
+		if fn, err = s.Catalog.PutFunction(r.Context(), fn, fn.Revision); err != nil {
+			return err
+		}
+		return answer(w, http.StatusOK, wireOfFunction(r.PathValue("app"), fn))
+	})
+}
+
+// status counts the asynchronous calls of a function that are kept.
+func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
+	if p := query(r); p.err != nil {
+		return p.err
+	}
+	fn, err := s.Catalog.Function(r.PathValue("app"), r.PathValue("function"))
+	if err != nil {
+		return err
+	}
+	var t store.Tally
+	if s.Calls != nil {
+		if t, err = s.Calls.Tally(r.Context(), fn.ID); err != nil {
+			return err
+		}
+	}
+	return answer(w, http.StatusOK, wireStatus{
+		Total:  t.Queued + t.Running + t.Succeeded + t.Failed,
+		Queued: t.Queued, Running: t.Running, Succeeded: t.Succeeded, Failed: t.Failed,
+	})
 }
 
 // function is a function with these settings and defaults for the rest.
@@ -190,8 +277,10 @@ func (in settingsIn) function() (faas.Function, error) {
 		MaxConcurrency: value(in.MaxConcurrency), Line: value(in.Line),
 		Port: value(in.Port), Concurrency: value(in.Concurrency),
 		Min: value(in.Min), MaxCalls: value(in.MaxCalls), Freeze: value(in.Freeze),
+		Retries: value(in.Retries), OnSuccess: value(in.OnSuccess), OnFailure: value(in.OnFailure),
+		OnNodeLoss: value(in.OnNodeLoss), LogPayload: value(in.LogPayload),
 	}
-	var errs [7]error
+	var errs [11]error
 	fn.Memory, errs[0] = in.Memory.bytes("memory")
 	fn.CPU, errs[1] = in.CPUs.cpu("cpus")
 	fn.TmpSize, errs[2] = in.TmpSize.bytes("tmp_size")
@@ -199,12 +288,31 @@ func (in settingsIn) function() (faas.Function, error) {
 	fn.Wait, errs[4] = duration("wait", in.Wait)
 	fn.StartTimeout, errs[5] = duration("start_timeout", in.StartTimeout)
 	fn.Idle, errs[6] = duration("idle_timeout", in.IdleTimeout)
+	fn.AsyncTimeout, errs[7] = in.asyncTimeout()
+	fn.Delay, errs[8] = duration("delay", in.Delay)
+	fn.RetryDelay, errs[9] = duration("retry_delay", in.RetryDelay)
+	fn.RetryMax, errs[10] = duration("retry_max", in.RetryMax)
 	for _, err := range errs {
 		if err != nil {
 			return fn, err
 		}
 	}
 	return fn.WithDefaults(), nil
+}
+
+// asyncTimeout reads the longest run of an asynchronous call: below 0 for none.
+func (in settingsIn) asyncTimeout() (time.Duration, error) {
+	switch value(in.AsyncTimeout) {
+	case "":
+		return 0, nil
+	case noTimeout:
+		return -1, nil
+	}
+	d, err := time.ParseDuration(*in.AsyncTimeout)
+	if err != nil || d < 0 {
+		return 0, faas.Errorf(faas.Invalid, `field "async_timeout": bad duration %q: write it as 30m or 12h, %q for no limit, or nothing for that of other calls`, *in.AsyncTimeout, noTimeout)
+	}
+	return d, nil
 }
 
 // merged is old with the changes that fields name, by the rules of JSON Merge
@@ -225,6 +333,9 @@ func merged(old faas.Function, fields map[string]json.RawMessage) (faas.Function
 	}
 	if fields["memory"] != nil && old.TmpSize == (faas.Function{Memory: old.Memory}).WithDefaults().TmpSize {
 		delete(all, "tmp_size") // nobody chose it: it goes with the memory
+	}
+	if fields["retry_delay"] != nil && old.RetryMax == (faas.Function{RetryDelay: old.RetryDelay}).WithDefaults().RetryMax {
+		delete(all, "retry_max") // the same
 	}
 	if fields["format"] != nil {
 		for _, name := range foreign(old.Format, fields["format"]) {
@@ -249,6 +360,7 @@ func merged(old faas.Function, fields map[string]json.RawMessage) (faas.Function
 	}
 	fn, err := in.function()
 	fn.ID, fn.App, fn.Name, fn.Digest = old.ID, old.App, old.Name, old.Digest
+	fn.Address, fn.Annotations = old.Address, old.Annotations
 	fn.Revision, fn.Created, fn.Updated = old.Revision, old.Created, old.Updated
 	return fn, err
 }

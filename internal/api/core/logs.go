@@ -1,11 +1,13 @@
 package core
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"net/http"
 	"time"
 
+	"hob/faas"
 	"hob/internal/logs"
 )
 
@@ -15,11 +17,14 @@ const slowReader = 30 * time.Second
 // logs answers lines of a function's log as JSON lines, each as soon as it is
 // there. An error after the first is the last line.
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
-	p := query(r, "follow", "tail", "call")
+	p := query(r, "follow", "tail", "call", "events")
 	selection := logs.Selection{
-		Follow: p.flag("follow"),
+		Follow: p.flag("follow", false),
 		Tail:   p.number("tail", 0, math.MaxInt32, -1),
 		Call:   p.text("call"),
+	}
+	if !p.flag("events", true) {
+		selection.Only = logs.Lines
 	}
 	if p.err != nil {
 		return p.err
@@ -29,6 +34,10 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	selection.Function = fn.ID
+	unknown := s.checkCall(r.Context(), fn, selection.Call)
+	if unknown != nil && (selection.Follow || faas.KindOf(unknown) != faas.NotFound) {
+		return unknown // nothing more will come
+	}
 	out := newLines(w)
 	if selection.Follow {
 		out.begin() // a client that follows waits for no line to know that it is connected
@@ -43,12 +52,28 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 			out.write(s.late(r, err))
 			return nil
 		}
-		if !out.write(wireLogLine{Time: line.Time.UTC(), Call: line.Call, Stream: line.Stream, Text: line.Text}) {
+		if !out.write(wireOfLine(line)) {
 			return nil
 		}
 	}
+	if unknown != nil && !out.begun {
+		return unknown // its lines may be kept longer than its record, but there are none
+	}
 	out.begin()
 	return nil
+}
+
+// checkCall reports whether there is a call of fn with this id, if one is named:
+// NotFound if none is known, Invalid if it is another function's.
+func (s *Server) checkCall(ctx context.Context, fn faas.Function, id string) error {
+	if id == "" {
+		return nil
+	}
+	call, err := s.find(ctx, id)
+	if err == nil && call.FuncID != fn.ID {
+		return faas.Errorf(faas.Invalid, "call %s is not of function %q: it is of %s/%s", id, fn.Name, call.App, call.Function)
+	}
+	return err
 }
 
 // lines writes an answer of JSON lines.

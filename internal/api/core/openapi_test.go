@@ -98,6 +98,7 @@ var output = map[string]reflect.Type{
 	"Function": reflect.TypeFor[wireFunction](), "Functions": reflect.TypeFor[wireFunctions](),
 	"Call": reflect.TypeFor[wireCall](), "Calls": reflect.TypeFor[wireCalls](),
 	"CallTimes": reflect.TypeFor[wireTimes](), "CallError": reflect.TypeFor[wireCallError](),
+	"CallStatus": reflect.TypeFor[wireStatus](), "LogEvent": reflect.TypeFor[wireLogEvent](),
 	"Sandbox": reflect.TypeFor[wireSandbox](), "Sandboxes": reflect.TypeFor[wireSandboxes](),
 	"Top": reflect.TypeFor[wireTop](), "TopFunction": reflect.TypeFor[wireTopFunction](), "TopSandboxes": reflect.TypeFor[wireTopSandboxes](),
 	"LogLine": reflect.TypeFor[wireLogLine](),

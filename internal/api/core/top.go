@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"hob/faas"
+	"hob/internal/store"
 )
 
 // top answers what goes on now, in one look: what a live view needs each second.
@@ -53,13 +54,21 @@ func (s *Server) top(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	rates := s.Logs.Rates()
-	for _, fn := range s.Catalog.Functions("") {
-		rate, some := rates[fn.ID]
-		if !some {
-			continue
+	var tallies map[string]store.Tally
+	if s.Calls != nil {
+		var err error
+		if tallies, err = s.Calls.Tallies(r.Context()); err != nil {
+			return err
 		}
-		f := get(s.appName(fn), fn.Name)
-		f.PerSecond, f.Failed, f.P50 = rate.PerSecond, rate.Failed, rate.P50.String()
+	}
+	for _, fn := range s.Catalog.Functions("") {
+		if n := tallies[fn.ID].Queued; n > 0 {
+			get(s.appName(fn), fn.Name).Queued += n
+		}
+		if rate, some := rates[fn.ID]; some {
+			f := get(s.appName(fn), fn.Name)
+			f.PerSecond, f.Failed, f.P50 = rate.PerSecond, rate.Failed, rate.P50.String()
+		}
 	}
 	for _, f := range functions {
 		out.Functions = append(out.Functions, *f)

@@ -93,6 +93,7 @@ type wireFunction struct {
 	App  string `json:"app"`
 	Name string `json:"name"`
 	wireSettings
+	Address  string    `json:"address"`
 	Digest   string    `json:"digest"`
 	Revision int64     `json:"revision"`
 	Created  time.Time `json:"created"`
@@ -124,6 +125,15 @@ type wireSettings struct {
 	Min            int               `json:"min"`
 	MaxCalls       int               `json:"max_calls"`
 	Freeze         string            `json:"freeze"`
+	AsyncTimeout   string            `json:"async_timeout"`
+	Delay          string            `json:"delay"`
+	Retries        int               `json:"retries"`
+	RetryDelay     string            `json:"retry_delay"`
+	RetryMax       string            `json:"retry_max"`
+	OnSuccess      string            `json:"on_success"`
+	OnFailure      string            `json:"on_failure"`
+	OnNodeLoss     string            `json:"on_node_loss"`
+	LogPayload     bool              `json:"log_payload"`
 }
 
 type wireFunctions struct {
@@ -139,7 +149,13 @@ type wireCall struct {
 	Kind       faas.CallKind  `json:"kind"`
 	State      faas.CallState `json:"state"`
 	Attempt    int            `json:"attempt"`
+	Priority   int            `json:"priority,omitempty"`
+	Due        time.Time      `json:"due,omitzero"`
+	RetryOf    string         `json:"retry_of,omitempty"`
+	Losses     int            `json:"losses,omitempty"`
 	Waiting    string         `json:"waiting,omitempty"`
+	Place      int            `json:"place,omitempty"`
+	Estimate   string         `json:"estimate,omitempty"`
 	Queued     time.Time      `json:"queued"`
 	Started    time.Time      `json:"started,omitzero"`
 	Finished   time.Time      `json:"finished,omitzero"`
@@ -154,6 +170,9 @@ type wireCall struct {
 	PeakMemory int64          `json:"peak_memory"`
 	CPUTime    string         `json:"cpu_time"`
 	Error      *wireCallError `json:"error,omitempty"`
+
+	Result   faas.ResultState `json:"result,omitempty"`
+	Delivery string           `json:"delivery,omitempty"`
 }
 
 type wireTimes struct {
@@ -166,6 +185,14 @@ type wireTimes struct {
 type wireCallError struct {
 	Kind    faas.Kind `json:"kind"`
 	Message string    `json:"message"`
+}
+
+type wireStatus struct {
+	Total     int `json:"total"`
+	Queued    int `json:"queued"`
+	Running   int `json:"running"`
+	Succeeded int `json:"succeeded"`
+	Failed    int `json:"failed"`
 }
 
 type wireCalls struct {
@@ -200,6 +227,17 @@ type wireLogLine struct {
 	Call   string    `json:"call"`
 	Stream string    `json:"stream"`
 	Text   string    `json:"text"`
+
+	Event *wireLogEvent `json:"event,omitempty"`
+}
+
+type wireLogEvent struct {
+	Name    faas.EventName `json:"name"`
+	Attempt int            `json:"attempt"`
+	Stdin   string         `json:"stdin,omitempty"`
+	Stdout  string         `json:"stdout,omitempty"`
+	Stderr  string         `json:"stderr,omitempty"`
+	Message string         `json:"message,omitempty"`
 }
 
 type wireImage struct {
@@ -291,7 +329,7 @@ func wireOfApp(a faas.App) wireApp {
 func wireOfFunction(app string, f faas.Function) wireFunction {
 	return wireFunction{
 		ID: f.ID, App: app, Name: f.Name, wireSettings: settingsOf(f),
-		Digest: f.Digest, Revision: f.Revision, Created: f.Created.UTC(), Updated: f.Updated.UTC(),
+		Address: f.Address, Digest: f.Digest, Revision: f.Revision, Created: f.Created.UTC(), Updated: f.Updated.UTC(),
 	}
 }
 
@@ -303,17 +341,38 @@ func settingsOf(f faas.Function) wireSettings {
 		Timeout: f.Timeout.String(), Wait: f.Wait.String(), StartTimeout: f.StartTimeout.String(), IdleTimeout: f.Idle.String(),
 		MaxConcurrency: f.MaxConcurrency, Line: f.Line,
 		Port: f.Port, Concurrency: f.Concurrency, Min: f.Min, MaxCalls: f.MaxCalls, Freeze: f.Freeze,
+		AsyncTimeout: asyncTimeout(f.AsyncTimeout), Delay: f.Delay.String(),
+		Retries: f.Retries, RetryDelay: f.RetryDelay.String(), RetryMax: f.RetryMax.String(),
+		OnSuccess: f.OnSuccess, OnFailure: f.OnFailure, OnNodeLoss: f.OnNodeLoss, LogPayload: f.LogPayload,
 	}
+}
+
+// noTimeout is the async_timeout of calls that may run for as long as they like.
+const noTimeout = "none"
+
+func asyncTimeout(d time.Duration) string {
+	switch {
+	case d < 0:
+		return noTimeout
+	case d == 0:
+		return "" // as the timeout
+	}
+	return d.String()
 }
 
 func wireOfCall(c faas.Call) wireCall {
 	w := wireCall{
 		ID: c.ID, App: c.App, Function: c.Function, FunctionID: c.FuncID, Revision: c.Revision,
-		Kind: c.Kind, State: c.State, Attempt: c.Attempt, Waiting: c.Waiting,
+		Kind: c.Kind, State: c.State, Attempt: c.Attempt, Priority: c.Priority, RetryOf: c.RetryOf, Losses: c.Losses,
+		Waiting: c.Waiting, Place: c.Place, Due: c.Due.UTC(),
 		Queued: c.Queued.UTC(), Started: c.Started.UTC(), Finished: c.Finished.UTC(),
 		Times: wireTimes{Queue: c.Queue.String(), Image: c.Image.String(), Sandbox: c.Sandbox.String(), Run: c.Run.String()},
 		Start: c.Outcome.Start, Status: c.Outcome.Status, In: c.Outcome.In, Out: c.Outcome.Out,
 		PeakMemory: int64(c.Outcome.PeakMemory), CPUTime: c.Outcome.CPUTime.String(),
+		Result: c.Result, Delivery: c.Delivery,
+	}
+	if c.Estimate != 0 {
+		w.Estimate = c.Estimate.String()
 	}
 	if exit := c.Outcome.Exit; exit != nil {
 		w.Signal, w.OOM = exit.Signal, exit.OOM
@@ -326,6 +385,14 @@ func wireOfCall(c faas.Call) wireCall {
 		if c.ErrKind == faas.Internal {
 			w.Error.Message = "internal error" // the reason is for the operator, and in the server's log
 		}
+	}
+	return w
+}
+
+func wireOfLine(l faas.LogLine) wireLogLine {
+	w := wireLogLine{Time: l.Time.UTC(), Call: l.Call, Stream: l.Stream, Text: l.Text}
+	if e := l.Event; e != nil {
+		w.Event = &wireLogEvent{Name: e.Name, Attempt: e.Attempt, Stdin: e.Stdin, Stdout: e.Stdout, Stderr: e.Stderr, Message: e.Message}
 	}
 	return w
 }
