@@ -60,15 +60,29 @@ func (s *Store) Follow(ctx context.Context, sel Selection) iter.Seq2[faas.LogLin
 			if left, err = c.read(ctx, end, yield); left || err != nil || !sel.Follow || more == nil {
 				break
 			}
-			select {
-			case <-more:
-			case <-ctx.Done():
-				err = context.Cause(ctx)
-			}
+			err = wait(ctx, more)
 		}
 		if err != nil {
 			yield(faas.LogLine{}, err)
 		}
+	}
+}
+
+// wait waits until more closes and then flushDelay for company, so that it costs
+// followers no more to have many lines than to have a few.
+func wait(ctx context.Context, more <-chan struct{}) error {
+	select {
+	case <-more:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	delay := time.NewTimer(flushDelay)
+	defer delay.Stop()
+	select {
+	case <-delay.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -81,6 +95,7 @@ type cursor struct {
 	line uint64 // number of the next line
 	base uint64 // of the segment that off is in
 	off  int64  // of the frame of line; 0: not known, line is the first in its segment
+	at   int64  // when the line before was written, nanoseconds since 1970; 0: not known
 }
 
 // wants reports whether c is to yield an entry.
@@ -109,11 +124,12 @@ func (c *cursor) begin(tail int) (end uint64, err error) {
 		}
 		return end, nil
 	}
+	after := end // number of the first line behind g
 	for _, g := range slices.Backward(segments) {
 		if tail == 0 {
 			break
 		}
-		found, err := c.find(g)
+		found, err := c.find(g, after, tail)
 		if errors.Is(err, fs.ErrNotExist) {
 			break // it has been dropped meanwhile, with all before it
 		}
@@ -127,6 +143,7 @@ func (c *cursor) begin(tail int) (end uint64, err error) {
 		}
 		tail -= len(found)
 		c.line, c.base, c.off = g.base, g.base, 0
+		after = g.base
 	}
 	return end, nil
 }
@@ -136,29 +153,41 @@ type place struct {
 	off  int64
 }
 
-// find returns the places of the lines that c wants in a segment.
-func (c *cursor) find(g segment) (found []place, err error) {
+// find returns the places of the last tail or more lines that c wants in a
+// segment. after is the number of the first line behind it: lines are counted
+// from there, as those that are damaged cannot be.
+func (c *cursor) find(g segment, after uint64, tail int) (found []place, err error) {
+	if c.call != "" && !g.mayHave(c.call) {
+		return nil, nil
+	}
 	f, err := c.function.series.open(g)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	r, err := openFrames(f, g.size)
-	for line := g.base; err == nil; {
+	n := uint64(0)
+	for err == nil {
 		off := r.off
 		var fr frame
-		if fr, err = r.next(); err != nil {
-			break
+		if fr, err = r.next(); err != nil || fr.lost > 0 || fr.kind == kindSeal {
+			continue
 		}
 		if c.wants(fr) {
-			found = append(found, place{line, off})
+			found = append(found, place{n, off})
+			if over := len(found) - tail; over > tail+1000 {
+				found = append(found[:0], found[over:]...)
+			}
 		}
-		line++
+		n++
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
-		err = nil
+	if !errors.Is(err, io.EOF) {
+		return nil, err
 	}
-	return found, err
+	for i := range found {
+		found[i].line += after - n
+	}
+	return found, nil
 }
 
 // read yields lines from c on until it has caught up with the writers or with
@@ -173,9 +202,13 @@ func (c *cursor) read(ctx context.Context, end uint64, yield func(faas.LogLine, 
 			return g.base == c.base && c.off > 0 || g.base >= c.line
 		})
 		if i < 0 { // nothing is there, or nothing is left
+			c.off = 0
 			return !c.skip(next, yield), nil
 		}
-		g := segments[i]
+		g, after := segments[i], next
+		if i+1 < len(segments) {
+			after = segments[i+1].base
+		}
 		if c.base != g.base || c.off == 0 {
 			if !c.skip(min(g.base, end), yield) {
 				return true, nil
@@ -183,9 +216,13 @@ func (c *cursor) read(ctx context.Context, end uint64, yield func(faas.LogLine, 
 			if c.line >= end {
 				break
 			}
-			c.base, c.off = g.base, int64(len(segmentMagic))
+			c.base, c.off = g.base, 0
 		}
-		left, err := c.readSegment(ctx, g, end, yield)
+		if c.call != "" && !g.mayHave(c.call) {
+			c.line, c.off = after, g.size
+		} else {
+			left, err = c.readSegment(ctx, g, end, yield)
+		}
 		if errors.Is(err, fs.ErrNotExist) { // dropped meanwhile, or removed by somebody else
 			if err := c.function.series.remove(g.base, g.size); err != nil {
 				return false, fmt.Errorf("read the log: %w", err)
@@ -196,10 +233,14 @@ func (c *cursor) read(ctx context.Context, end uint64, yield func(faas.LogLine, 
 		switch {
 		case left || err != nil:
 			return left, err
-		case c.line >= end, i == len(segments)-1:
+		case c.line >= end && c.off < g.size:
+			return false, nil
+		case !c.skip(min(after, end), yield): // what is missing was damaged
+			return true, nil
+		case i == len(segments)-1:
 			return false, nil
 		}
-		c.base, c.off = segments[i+1].base, 0 // what is missing before it was damaged
+		c.line, c.base, c.off = after, after, 0
 	}
 	return false, nil
 }
@@ -209,13 +250,21 @@ func (c *cursor) skip(to uint64, yield func(faas.LogLine, error) bool) bool {
 	if to <= c.line {
 		return true
 	}
-	n := to - c.line
-	c.line, c.off = to, 0
+	n := int(to - c.line)
+	c.line = to
+	return c.note(fmt.Sprintf("… %s lost: removed, or damaged on the disk, before they could be read", linesText(n)), yield)
+}
+
+// note yields a line about lines that are not there.
+func (c *cursor) note(text string, yield func(faas.LogLine, error) bool) bool {
 	if c.only == Events {
 		return true
 	}
-	return yield(faas.LogLine{Time: time.Now(), Call: c.call, Stream: "hob",
-		Text: fmt.Sprintf("… %d lines lost: they were removed, or damaged on the disk, before they could be read", n)}, nil)
+	at := time.Unix(0, c.at)
+	if c.at == 0 {
+		at = time.Now()
+	}
+	return yield(faas.LogLine{Time: at, Call: c.call, Stream: "hob", Text: text}, nil)
 }
 
 // readSegment yields the lines of one segment from c on, up to its end or end.
@@ -225,19 +274,34 @@ func (c *cursor) readSegment(ctx context.Context, g segment, end uint64, yield f
 		return false, fmt.Errorf("read the log: %w", err)
 	}
 	defer f.Close()
-	r := frameReader{from: f, off: c.off, end: g.size}
+	r := &frameReader{from: f, off: c.off, end: g.size}
+	if c.off == 0 {
+		if r, err = openFrames(f, g.size); err != nil {
+			return false, fmt.Errorf("read the log: %w", err)
+		}
+	}
 	for c.line < end {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
 		fr, err := r.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
+		if errors.Is(err, io.EOF) {
 			return false, nil
 		}
 		if err != nil {
 			return false, fmt.Errorf("read the log: %w", err)
 		}
-		c.line, c.off = c.line+1, r.off
+		c.off = r.off
+		switch {
+		case fr.lost > 0:
+			if !c.note(string(damageText(fr.lost)), yield) {
+				return true, nil
+			}
+			continue
+		case fr.kind == kindSeal:
+			continue
+		}
+		c.line, c.at = c.line+1, fr.at
 		if c.wants(fr) && !yield(logLine(fr), nil) {
 			return true, nil
 		}

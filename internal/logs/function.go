@@ -1,7 +1,6 @@
 package logs
 
 import (
-	"fmt"
 	"sync"
 	"time"
 )
@@ -16,6 +15,7 @@ type function struct {
 	mu      sync.Mutex
 	buf     []byte        // guarded by mu, as all below; frames for the disk, at most bufferSize
 	lines   int           // in buf
+	ids     segment       // only first and last: of the lines in buf
 	queued  bool          // the store knows that there are some
 	stalled bool          // a writer has waited for room in vain: until there is some, nobody waits
 	room    chan struct{} // closed when buf has been taken; nil until someone waits
@@ -51,6 +51,9 @@ func (f *function) add(at time.Time, kind byte, call string, stream byte, text [
 	}
 	f.buf = appendEntry(f.buf, kind, at, call, stream, text)
 	f.lines++
+	if call != "" {
+		f.ids.addID(callOf(call))
+	}
 	if len(f.buf) > bufferSize/2 {
 		signal(f.store.hurry)
 	}
@@ -112,6 +115,7 @@ func (f *function) more() <-chan struct{} {
 type waiting struct {
 	frames       []byte
 	lines        int
+	ids          segment
 	failed, late int // as in function
 	why          string
 }
@@ -120,8 +124,8 @@ type waiting struct {
 func (f *function) take() waiting {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w := waiting{f.buf, f.lines, f.failed, f.late, f.why}
-	f.buf, f.lines, f.failed, f.late, f.queued, f.stalled = nil, 0, 0, 0, false, false
+	w := waiting{f.buf, f.lines, f.ids, f.failed, f.late, f.why}
+	f.buf, f.lines, f.ids, f.failed, f.late, f.queued, f.stalled = nil, 0, segment{}, 0, 0, false, false
 	if f.room != nil {
 		close(f.room)
 		f.room = nil
@@ -142,7 +146,7 @@ func (f *function) flush() {
 	}
 	defer f.store.giveBuffer(w.frames)
 	now := time.Now()
-	b := batch{frames: w.frames, count: uint64(w.lines)}
+	b := batch{frames: w.frames, count: uint64(w.lines), ids: w.ids}
 	if w.failed > 0 {
 		b.frames = append(appendLine(nil, now, "", streamHob, droppedText(w.failed, w.why)), b.frames...)
 		b.count++
@@ -179,15 +183,6 @@ func (f *function) forget() {
 	f.mu.Unlock()
 	f.store.giveBuffer(f.take().frames)
 	f.wakeFollowers()
-}
-
-// droppedText is the line that stands where lines were dropped.
-func droppedText(n int, why string) []byte {
-	lines := "lines"
-	if n == 1 {
-		lines = "line"
-	}
-	return fmt.Appendf(nil, "… %d %s dropped: %s", n, lines, why)
 }
 
 func (s *Store) takeBuffer() []byte {

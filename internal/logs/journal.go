@@ -43,6 +43,7 @@ type journal struct {
 	dropped     int               // records for which there was no room, and the log does not say so yet
 	meters      map[string]*meter // by the ID of the function
 	sweepMeters int               // how many of them are too many
+	damaged     map[uint64]bool   // segments of which the log says that they are, by their base
 	closed      bool
 }
 
@@ -55,6 +56,7 @@ func newJournal(s *Store) *journal {
 			limit:       int64(s.config.JournalBytes),
 			age:         s.config.JournalAge,
 			id:          recordID,
+			exact:       true,
 			log:         s.config.Log,
 		},
 		log:   s.config.Log,
@@ -249,7 +251,7 @@ func (j *journal) matches(ctx context.Context, g segment, filter CallFilter, lim
 }
 
 // each calls do for every record of a segment, until it returns false. A segment
-// that has been dropped has none; what is damaged ends it.
+// that has been dropped has none; what is damaged is passed over.
 func (j *journal) each(ctx context.Context, g segment, do func(k recordKeys, off int64, rest []byte) bool) error {
 	f, err := j.series.open(g)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -266,17 +268,34 @@ func (j *journal) each(ctx context.Context, g segment, do func(k recordKeys, off
 		}
 		off := r.off
 		var fr frame
-		if fr, err = r.next(); err != nil || fr.kind != kindRecord {
+		if fr, err = r.next(); fr.lost > 0 {
+			j.damage(g, fr.lost)
+		}
+		if err != nil || fr.kind != kindRecord {
 			continue
 		}
 		if k, ok := parseKeys(fr.rest); ok && !do(k, off, fr.rest) {
 			return nil
 		}
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
+}
+
+// damage says in the daemon's log that records are lost, once for each segment.
+func (j *journal) damage(g segment, bytes int64) {
+	j.mu.Lock()
+	known := j.damaged[g.base]
+	if j.damaged == nil {
+		j.damaged = make(map[uint64]bool)
+	}
+	j.damaged[g.base] = true
+	j.mu.Unlock()
+	if !known {
+		j.log.Warn("the journal is damaged on the disk: records of calls are lost", "file", j.series.file(g.base), "bytes", bytes)
+	}
 }
 
 // Call returns the record of a call; NotFound if there is none, or none any more.

@@ -28,7 +28,7 @@ func finished() faas.Call {
 			PeakMemory: 8, CPUTime: 9, Image: 10, Sandbox: 11, Run: 12,
 		},
 		Error: "killed: over its 64 MB memory limit", ErrKind: faas.FuncFailed,
-		Priority: 3, Due: at.Add(time.Second), RetryOf: faas.NewID(), Losses: 2, Once: true,
+		Priority: 3, Due: at.Add(time.Second), RetryOf: faas.NewID(), Losses: 2, Failures: 4, Hops: 5, Once: true,
 		Result: faas.ResultKept, Delivery: "https://example.com: 200",
 	}
 }

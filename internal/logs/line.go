@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"fmt"
 	"time"
 
 	"hob/faas"
@@ -69,6 +70,29 @@ func parseLine(rest []byte) (stream byte, call, text []byte, ok bool) {
 	}
 	n := 2 + int(rest[1])
 	return rest[0], rest[2:n], rest[n:], true
+}
+
+// lineID is series.id of a function's log.
+func lineID(rest []byte) (string, bool) {
+	_, call, _, ok := parseLine(rest)
+	return string(call), ok && len(call) > 0
+}
+
+// droppedText is the line that stands where n lines were dropped.
+func droppedText(n int, why string) []byte {
+	return fmt.Appendf(nil, "… %s dropped: %s", linesText(n), why)
+}
+
+func linesText(n int) string {
+	if n == 1 {
+		return "1 line"
+	}
+	return fmt.Sprintf("%d lines", n)
+}
+
+// damageText is the line that stands where n bytes are damaged.
+func damageText(n int64) []byte {
+	return fmt.Appendf(nil, "… %v of the log are damaged on the disk: the lines in them are lost", faas.Bytes(n))
 }
 
 // logLine is what the reader of a log is given for a line or an event.

@@ -194,6 +194,8 @@ func (s *Store) function(id string) (*function, error) {
 			segmentSize: sizeOfSegments(s.config.PerFunction),
 			limit:       int64(s.config.PerFunction),
 			age:         s.config.MaxAge,
+			id:          lineID,
+			note:        func(bytes int64) []byte { return appendLine(nil, time.Now(), "", streamHob, damageText(bytes)) },
 			used:        &s.used,
 			log:         s.config.Log,
 		}}

@@ -22,6 +22,8 @@ type recordJSON struct {
 	Due        int64            `json:"due,omitempty"` // nanoseconds since 1970, as all times
 	RetryOf    string           `json:"retry_of,omitempty"`
 	Losses     int              `json:"losses,omitempty"`
+	Failures   int              `json:"failures,omitempty"`
+	Hops       int              `json:"hops,omitempty"`
 	Once       bool             `json:"once,omitempty"`
 	Waiting    string           `json:"waiting,omitempty"`
 	Queued     int64            `json:"queued,omitempty"`
@@ -60,7 +62,7 @@ func appendRecord(dst []byte, c faas.Call) ([]byte, error) {
 	c.Error, c.Delivery = shorten(c.Error), shorten(c.Delivery)
 	rest := recordJSON{
 		FuncID: c.FuncID, Revision: c.Revision, Kind: c.Kind, Attempt: c.Attempt, Waiting: c.Waiting,
-		Priority: c.Priority, Due: nanoseconds(c.Due), RetryOf: c.RetryOf, Losses: c.Losses, Once: c.Once,
+		Priority: c.Priority, Due: nanoseconds(c.Due), RetryOf: c.RetryOf, Losses: c.Losses, Failures: c.Failures, Hops: c.Hops, Once: c.Once,
 		Queued: nanoseconds(c.Queued), Started: nanoseconds(c.Started), Finished: nanoseconds(c.Finished),
 		Queue: c.Queue, Image: c.Image, Sandbox: c.Sandbox, Run: c.Run,
 		Error: c.Error, ErrKind: c.ErrKind,
@@ -114,7 +116,7 @@ func (k recordKeys) call() (faas.Call, error) {
 	c := faas.Call{
 		ID: string(k.id), State: faas.CallState(k.state), App: string(k.app), Function: string(k.function),
 		FuncID: r.FuncID, Revision: r.Revision, Kind: r.Kind, Attempt: r.Attempt, Waiting: r.Waiting,
-		Priority: r.Priority, Due: timeOf(r.Due), RetryOf: r.RetryOf, Losses: r.Losses, Once: r.Once,
+		Priority: r.Priority, Due: timeOf(r.Due), RetryOf: r.RetryOf, Losses: r.Losses, Failures: r.Failures, Hops: r.Hops, Once: r.Once,
 		Queued: timeOf(r.Queued), Started: timeOf(r.Started), Finished: timeOf(r.Finished),
 		Queue: r.Queue, Image: r.Image, Sandbox: r.Sandbox, Run: r.Run,
 		Error: r.Error, ErrKind: r.ErrKind, Result: r.Result, Delivery: r.Delivery,

@@ -43,6 +43,7 @@ type frame struct {
 	kind byte
 	at   int64  // nanoseconds since 1970
 	rest []byte // of the body; valid until the next step of its reader
+	lost int64  // if not 0: this is no frame, but so many damaged bytes
 }
 
 // beginFrame appends the head of a frame to dst; what follows it up to endFrame
@@ -67,7 +68,8 @@ func checksum(head, body []byte) uint32 {
 
 // parseFrame reads the frame at the beginning of b and says how long it is. It
 // returns io.ErrUnexpectedEOF with the length that is needed if b ends too early
-// to tell, and errTorn if there is no frame here.
+// to tell, and errTorn, with the number of bytes that were checked in vain, if
+// there is no frame here.
 func parseFrame(b []byte) (f frame, size int, err error) {
 	if len(b) < headSize {
 		return frame{}, headSize, io.ErrUnexpectedEOF
@@ -82,51 +84,89 @@ func parseFrame(b []byte) (f frame, size int, err error) {
 	}
 	body := b[headSize:size]
 	if checksum(b, body) != binary.LittleEndian.Uint32(b[4:]) {
-		return frame{}, 0, errTorn
+		return frame{}, size, errTorn
 	}
 	return frame{kind: body[0], at: int64(binary.LittleEndian.Uint64(body[1:])), rest: body[bodyHead:]}, size, nil
 }
 
 // frameReader reads the frames of a segment file one after another.
 type frameReader struct {
-	from io.ReaderAt
-	off  int64 // of the next frame in the file
-	end  int64 // of what may be read
-	buf  []byte
-	have []byte // read and not yet parsed; a part of buf; begins at off
+	from    io.ReaderAt
+	off     int64 // of the next frame in the file
+	end     int64 // of what may be read
+	buf     []byte
+	have    []byte // read and not yet parsed; a part of buf; begins at off
+	missing int64  // bytes before end that the file does not have
+	vain    int    // bytes whose checksum was wrong
 }
 
-// readSize is how much a frameReader asks for at once.
-const readSize = 64 << 10
+const (
+	// readSize is how much a frameReader asks for at once.
+	readSize = 64 << 10
+	// maxVain is how many bytes a frameReader checks in vain while it looks for the
+	// end of damage: more than there are by chance, and little enough where somebody
+	// has made them.
+	maxVain = 64 << 20
+)
 
-// next returns the frame at r.off and steps over it: io.EOF at r.end, errTorn if
-// there is no whole and true frame before it.
+// next returns the frame at r.off and steps over it; io.EOF at r.end. What is
+// damaged is passed over up to the next good frame, and comes as one of its own
+// that has only lost.
 func (r *frameReader) next() (frame, error) {
+	begin := r.off
 	for {
 		f, size, err := parseFrame(r.have)
-		if err == nil {
-			r.have = r.have[size:]
-			r.off += int64(size)
-			return f, nil
-		}
-		if !errors.Is(err, io.ErrUnexpectedEOF) {
-			return frame{}, err
-		}
 		left := r.end - r.off - int64(len(r.have))
-		if left <= 0 {
-			if len(r.have) == 0 {
-				return frame{}, io.EOF
+		switch {
+		case err == nil && r.off > begin: // it comes next
+			return frame{lost: r.off - begin}, nil
+		case err == nil:
+			r.skip(size)
+			return f, nil
+		case errors.Is(err, io.ErrUnexpectedEOF) && left > 0 && int64(size) <= int64(len(r.have))+left:
+			if err := r.fill(size, left); err != nil {
+				return frame{}, err
 			}
-			return frame{}, errTorn
-		}
-		if err := r.fill(max(size, readSize), left); err != nil {
-			return frame{}, err
+		case len(r.have) > 0 && r.vain <= maxVain:
+			r.vain += size
+			r.seek()
+		default: // the end, or the end of our patience
+			r.off, r.have, r.missing = r.end+r.missing, nil, 0
+			r.end = r.off
+			if r.off > begin {
+				return frame{lost: r.off - begin}, nil
+			}
+			return frame{}, io.EOF
 		}
 	}
 }
 
-// fill reads on, so that up to want bytes are there, but no more than left.
+func (r *frameReader) skip(n int) {
+	r.have = r.have[n:]
+	r.off += int64(n)
+}
+
+// seek steps forward to where a frame may begin: at least one byte, and at most
+// to where too little has been read to tell.
+func (r *frameReader) seek() {
+	n := 1
+	for n+headSize < len(r.have) && !plausible(r.have[n:]) {
+		n++
+	}
+	r.skip(n)
+}
+
+// plausible reports whether a frame may begin with b, of which there are more
+// than headSize bytes.
+func plausible(b []byte) bool {
+	length := binary.LittleEndian.Uint32(b)
+	return length >= bodyHead && length <= maxBody && b[headSize] > 0 && b[headSize] < 16 // 16: some kinds that are yet to come
+}
+
+// fill reads on, so that at least want bytes are there. left is how many there
+// are in the file behind those that are there.
 func (r *frameReader) fill(want int, left int64) error {
+	want = max(want, int(min(readSize, int64(len(r.have))+left)))
 	if cap(r.buf) < want {
 		r.buf = make([]byte, want)
 	}
@@ -139,7 +179,9 @@ func (r *frameReader) fill(want int, left int64) error {
 	case got > 0:
 		return nil
 	case err == nil || errors.Is(err, io.EOF): // the file is shorter than it was
-		return errTorn
+		r.missing = left
+		r.end -= left
+		return nil
 	}
 	return err
 }

@@ -26,7 +26,9 @@ type series struct {
 	segmentSize int64                                  // a segment that would grow over it gets no more entries
 	limit       int64                                  // of all segments together
 	age         time.Duration                          // a segment whose last entry is older may go; 0: none
-	id          func(rest []byte) (id string, ok bool) // of a record; nil: entries have none
+	id          func(rest []byte) (id string, ok bool) // of the call of an entry
+	exact       bool                                   // the IDs of each segment must be known, if it must be read for that
+	note        func(bytes int64) []byte               // the entry that stands where a torn end was cut off; nil: none does
 	used        *atomic.Int64                          // counts the bytes of many series; may be nil
 	log         *slog.Logger
 
@@ -41,10 +43,16 @@ type series struct {
 type segment struct {
 	base        uint64 // number of its first entry
 	size        int64  // bytes that hold frames, with the head of the file
-	count       uint64 // entries; not known of closed segments without IDs
+	count       uint64 // entries; not known of closed segments that are not ranged
 	begun       time.Time
 	closed      bool   // gets no more entries
+	ranged      bool   // first and last are known
 	first, last string // the least and the greatest ID in it; "" if entries have none
+}
+
+// mayHave reports whether there may be entries with this ID in g.
+func (g *segment) mayHave(id string) bool {
+	return !g.ranged || g.first != "" && g.first <= id && id <= g.last
 }
 
 const segmentSuffix = ".seg"
@@ -98,18 +106,16 @@ func (s *series) load() error {
 }
 
 // examine reads what load must know of a segment: of the last how far it is
-// good and how much is in it, of one with records the IDs. One with nothing in
-// it is removed, and has size 0 afterwards. Precondition: s.mu is held.
+// good and how much is in it, of the others the IDs. One with nothing in it is
+// removed, and has size 0 afterwards. Precondition: s.mu is held.
 func (s *series) examine(g *segment, last bool) error {
-	if !last && s.id == nil {
-		return nil
-	}
 	f, err := os.OpenFile(s.file(g.base), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if s.id != nil && readSeal(f, g) {
+	// What stands at the end of the last one may be the text of a line.
+	if (s.exact || !last) && readSeal(f, g) || !s.exact && !last {
 		return nil
 	}
 	end, err := s.scan(f, g)
@@ -117,8 +123,7 @@ func (s *series) examine(g *segment, last bool) error {
 		return err
 	}
 	if end < g.size {
-		s.log.Warn("torn end of a log segment cut off", "file", f.Name(), "bytes", g.size-end)
-		if err := f.Truncate(end); err != nil {
+		if end, err = s.cut(f, g, end); err != nil {
 			return err
 		}
 	}
@@ -130,44 +135,67 @@ func (s *series) examine(g *segment, last bool) error {
 	return nil
 }
 
-// scan reads all of a segment up to the first byte that is no frame, and returns
-// where that is; it fills in count, begun, first and last.
+// cut cuts what is behind end off a segment, and puts the note in its place. It
+// returns the new end. Precondition: s.mu is held.
+func (s *series) cut(f *os.File, g *segment, end int64) (int64, error) {
+	torn := g.size - end
+	s.log.Warn("torn end of a log segment cut off", "file", f.Name(), "bytes", torn)
+	if err := f.Truncate(end); err != nil || s.note == nil || torn <= 0 {
+		return end, err
+	}
+	var b []byte
+	if end == 0 {
+		b = append(b, segmentMagic...)
+	}
+	b = append(b, s.note(torn)...)
+	if _, err := f.WriteAt(b, end); err != nil {
+		return end, f.Truncate(end) // the note is done without
+	}
+	g.count++
+	return end + int64(len(b)), nil
+}
+
+// scan reads all of a segment and returns where the last good frame in it ends;
+// it fills in count, begun, first and last.
 func (s *series) scan(f *os.File, g *segment) (end int64, err error) {
 	r, err := openFrames(f, g.size)
+	if err == nil && r.off <= g.size {
+		end = r.off
+	}
 	for err == nil {
 		var fr frame
-		if fr, err = r.next(); err != nil || fr.kind == kindSeal {
+		if fr, err = r.next(); err != nil || fr.lost > 0 {
+			continue
+		}
+		if end = r.off; fr.kind == kindSeal {
 			continue
 		}
 		if g.count++; g.count == 1 {
 			g.begun = time.Unix(0, fr.at)
 		}
-		if s.id != nil {
-			if id, ok := s.id(fr.rest); ok {
-				g.addID(id)
-			}
+		if id, ok := s.id(fr.rest); ok {
+			g.addID(id)
 		}
 	}
-	if !errors.Is(err, io.EOF) && !errors.Is(err, errTorn) {
+	if !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	if r == nil {
-		return 0, nil
-	}
-	return r.off, nil
+	g.ranged = true
+	return end, nil
 }
 
 // openFrames reads the head of a segment file and returns a reader of its
-// frames; errTorn if it is no segment.
+// frames. A head that is damaged is a loss before them.
 func openFrames(f io.ReaderAt, size int64) (*frameReader, error) {
 	head := make([]byte, len(segmentMagic))
 	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	if string(head) != segmentMagic {
-		return nil, errTorn
+	r := &frameReader{from: f, end: size}
+	if string(head) == segmentMagic {
+		r.off = int64(len(head))
 	}
-	return &frameReader{from: f, off: int64(len(head)), end: size}, nil
+	return r, nil
 }
 
 func (g *segment) addID(id string) {
@@ -179,9 +207,9 @@ func (g *segment) addID(id string) {
 	}
 }
 
-// A seal is the last frame of a closed segment of records: the least and the
-// greatest ID in it, each of sealedID bytes filled up with zeros, and an uint64,
-// how many there are. A segment without one is read in full to know this.
+// A seal is the last frame of a closed segment: the least and the greatest ID in
+// it, each of sealedID bytes filled up with zeros, and an uint64, how many entries
+// there are.
 const (
 	sealedID = 32
 	sealSize = headSize + bodyHead + 2*sealedID + 8
@@ -216,6 +244,7 @@ func readSeal(f io.ReaderAt, g *segment) bool {
 	id := func(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 	g.first, g.last = id(fr.rest[:sealedID]), id(fr.rest[sealedID:2*sealedID])
 	g.count = binary.LittleEndian.Uint64(fr.rest[2*sealedID:])
+	g.ranged = true
 	return true
 }
 
@@ -289,7 +318,7 @@ func (s *series) begin(b batch, now time.Time) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(name))
 	}
-	s.segments = append(s.segments, segment{base: s.next, size: int64(len(segmentMagic)), begun: now})
+	s.segments = append(s.segments, segment{base: s.next, size: int64(len(segmentMagic)), begun: now, ranged: true})
 	s.count(int64(len(segmentMagic)))
 	s.grew(&s.segments[len(s.segments)-1], b)
 	grows := max(0, s.segmentSize-s.segments[len(s.segments)-1].size)
@@ -330,7 +359,7 @@ func (s *series) seal(now time.Time) {
 	}
 	defer f.Close()
 	if _, err := f.WriteAt(b, g.size); err != nil {
-		_ = f.Truncate(g.size) // else a torn end: its reader stops there
+		_ = f.Truncate(g.size) // else a torn end, which no reader looks at
 		return
 	}
 	g.size += int64(len(b))
