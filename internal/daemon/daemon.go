@@ -111,7 +111,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	}
 	d.onClose(lock.Close)
 
-	db, err := sqlite.Open(ctx, d.path("hob.db"))
+	db, err := sqlite.Open(ctx, d.path("hob.db"), store.DefaultLimits())
 	if err != nil {
 		return nil, err
 	}

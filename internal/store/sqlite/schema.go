@@ -38,6 +38,77 @@ func migrations() []string {
 			definition TEXT NOT NULL,
 			UNIQUE (app, name)
 		) STRICT;`,
+		// 2: asynchronous calls. README.md says what each is for.
+		`CREATE TABLE called (
+			n        INTEGER PRIMARY KEY,
+			function TEXT NOT NULL, -- ID; it may be gone
+			app      TEXT NOT NULL, -- name
+			name     TEXT NOT NULL,
+			UNIQUE (function, app, name)
+		) STRICT;
+		CREATE TABLE call (
+			seq      INTEGER PRIMARY KEY, -- in the order of acceptance
+			id       TEXT NOT NULL UNIQUE,
+			called   INTEGER NOT NULL, -- called.n
+			state    INTEGER NOT NULL, -- 0 queued, 1 running, 2 succeeded, 3 failed, 4 timed out, 5 canceled
+			priority INTEGER NOT NULL,
+			due      INTEGER NOT NULL,
+			attempt  INTEGER NOT NULL,
+			queued   INTEGER NOT NULL, -- 0 is no time
+			started  INTEGER NOT NULL,
+			finished INTEGER NOT NULL,
+			owner    TEXT NOT NULL, -- of a call that runs
+			payload  INTEGER, -- bytes; NULL: not kept any more
+			keyed    INTEGER NOT NULL, -- 1: a key stands for it
+			result   INTEGER NOT NULL, -- result.n; 0 none, -1 fetched, -2 rotated
+			record   TEXT NOT NULL
+		) STRICT;
+		CREATE INDEX call_line ON call (called, priority, due, seq, payload) WHERE state = 0;
+		CREATE INDEX call_list ON call (called, state, seq);
+		CREATE TABLE payload (
+			call    INTEGER PRIMARY KEY, -- call.seq
+			request TEXT NOT NULL,
+			body    BLOB, -- NULL: it is empty, or a file
+			file    TEXT
+		) STRICT;
+		CREATE INDEX payload_file ON payload (file) WHERE file IS NOT NULL;
+		CREATE TABLE result (
+			n      INTEGER PRIMARY KEY, -- in the order in which the calls ended
+			call   INTEGER NOT NULL, -- call.seq
+			called INTEGER NOT NULL, -- call.called
+			keyed  INTEGER NOT NULL, -- call.keyed
+			cost   INTEGER NOT NULL, -- what it counts for, in bytes
+			status INTEGER NOT NULL,
+			header TEXT NOT NULL,
+			size   INTEGER NOT NULL,
+			body   BLOB,
+			file   TEXT
+		) STRICT;
+		CREATE INDEX result_age ON result (keyed, n);
+		CREATE INDEX result_of ON result (called, keyed, n, cost);
+		CREATE INDEX result_file ON result (file) WHERE file IS NOT NULL;
+		CREATE TABLE key (
+			function TEXT NOT NULL,
+			caller   TEXT NOT NULL,
+			key      TEXT NOT NULL,
+			hash     TEXT NOT NULL,
+			call     INTEGER NOT NULL UNIQUE, -- call.seq
+			made     INTEGER NOT NULL,
+			PRIMARY KEY (function, caller, key)
+		) STRICT, WITHOUT ROWID;
+		CREATE INDEX key_made ON key (made);
+		CREATE TABLE delivery (
+			id     TEXT PRIMARY KEY,
+			call   INTEGER NOT NULL, -- call.seq
+			target TEXT NOT NULL,
+			tries  INTEGER NOT NULL,
+			since  INTEGER NOT NULL,
+			due    INTEGER NOT NULL
+		) STRICT;
+		CREATE INDEX delivery_call ON delivery (call);
+		CREATE INDEX delivery_due ON delivery (due);
+		CREATE TABLE clock (newest INTEGER NOT NULL) STRICT; -- one row: the newest time that was written
+		INSERT INTO clock VALUES (0);`,
 	}
 }
 
@@ -100,6 +171,17 @@ type functionJSON struct {
 	Min            int               `json:"min"`
 	MaxCalls       int               `json:"max_calls"`
 	Freeze         string            `json:"freeze"`
+	AsyncTimeout   time.Duration     `json:"async_timeout"`
+	Delay          time.Duration     `json:"delay"`
+	Retries        int               `json:"retries"`
+	RetryDelay     time.Duration     `json:"retry_delay"`
+	RetryMax       time.Duration     `json:"retry_max"`
+	OnSuccess      string            `json:"on_success"`
+	OnFailure      string            `json:"on_failure"`
+	OnNodeLoss     string            `json:"on_node_loss"`
+	LogPayload     bool              `json:"log_payload"`
+	Address        string            `json:"address"`
+	Annotations    map[string]string `json:"annotations"`
 }
 
 func functionToJSON(fn faas.Function) functionJSON {
@@ -111,6 +193,9 @@ func functionToJSON(fn faas.Function) functionJSON {
 		Timeout: fn.Timeout, Wait: fn.Wait, StartTimeout: fn.StartTimeout, Idle: fn.Idle,
 		MaxConcurrency: fn.MaxConcurrency, Line: fn.Line,
 		Port: fn.Port, Concurrency: fn.Concurrency, Min: fn.Min, MaxCalls: fn.MaxCalls, Freeze: fn.Freeze,
+		AsyncTimeout: fn.AsyncTimeout, Delay: fn.Delay, Retries: fn.Retries, RetryDelay: fn.RetryDelay, RetryMax: fn.RetryMax,
+		OnSuccess: fn.OnSuccess, OnFailure: fn.OnFailure, OnNodeLoss: fn.OnNodeLoss, LogPayload: fn.LogPayload,
+		Address: fn.Address, Annotations: fn.Annotations,
 	}
 }
 
@@ -123,6 +208,9 @@ func (j functionJSON) function() faas.Function {
 		Timeout: j.Timeout, Wait: j.Wait, StartTimeout: j.StartTimeout, Idle: j.Idle,
 		MaxConcurrency: j.MaxConcurrency, Line: j.Line,
 		Port: j.Port, Concurrency: j.Concurrency, Min: j.Min, MaxCalls: j.MaxCalls, Freeze: j.Freeze,
+		AsyncTimeout: j.AsyncTimeout, Delay: j.Delay, Retries: j.Retries, RetryDelay: j.RetryDelay, RetryMax: j.RetryMax,
+		OnSuccess: j.OnSuccess, OnFailure: j.OnFailure, OnNodeLoss: j.OnNodeLoss, LogPayload: j.LogPayload,
+		Address: j.Address, Annotations: j.Annotations,
 	}
 }
 
@@ -199,4 +287,9 @@ func defaultJSON() functionJSON { return functionToJSON(faas.Function{}.WithDefa
 // damagedRow says that the JSON of a row cannot be read.
 func damagedRow(what, name string, err error) error {
 	return fmt.Errorf("%w: the definition of %s %q cannot be read: %w", errDamaged, what, name, err)
+}
+
+// damagedNumber says that a number in a row leads nowhere.
+func damagedNumber(what string, n int64) error {
+	return fmt.Errorf("%w: there is no %s %d", errDamaged, what, n)
 }

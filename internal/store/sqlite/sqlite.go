@@ -8,6 +8,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	sqlite3 "modernc.org/sqlite"
@@ -28,12 +30,13 @@ import (
 
 var _ store.Store = (*Store)(nil)
 
-// readers is the most connections that read at once.
+// readers is the most connections that read definitions at once, and calls.
 const readers = 4
 
-// Store implements store.Store. Make one with Open.
+// Store implements store.Store and store.Calls. Make one with Open.
 type Store struct {
 	path    string
+	limits  store.Limits
 	writers *sql.DB   // of one connection
 	conn    *sql.Conn // the writer's; used by whoever has the turn
 	readers *sql.DB
@@ -41,7 +44,22 @@ type Store struct {
 	closers []io.Closer // the statements of stmt
 	feed    store.Feed
 
+	pool        chan *db // connections that read calls; capacity readers
+	dialed      int      // how many they are
+	bodies      bodies
+	books       books
+	clock       clock
+	waiters     waiters
+	checkpoints checkpoints
+	ended       chan struct{} // closed by Close
+
 	turn chan struct{} // capacity 1; who put something in has the turn to write
+
+	w          *db   // conn without database/sql; of whoever has the turn, as all below
+	tx         tx    // what follows the open transaction
+	lastCall   int64 // the greatest call.seq, as the others
+	lastResult int64
+	lastBook   int64
 
 	mu      sync.Mutex
 	waiting []*write // guarded by mu, as all below; for the next turn, oldest first
@@ -61,8 +79,10 @@ type statements struct {
 // Open opens the database at path and brings its schema to the present version;
 // it makes the file (mode 0600) if there is none, in a directory that exists. A
 // file that is no database, is damaged, belongs to a newer hob or cannot be
-// written is an error that names it and says what to do.
-func Open(ctx context.Context, path string) (*Store, error) {
+// written is an error that names it and says what to do. Large bodies are files in
+// a directory beside it, path + ".bodies". The Store owns a goroutine until it
+// is closed.
+func Open(ctx context.Context, path string, limits store.Limits) (*Store, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -70,7 +90,10 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := create(path); err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, turn: make(chan struct{}, 1)}
+	s := &Store{
+		path: path, limits: limits, turn: make(chan struct{}, 1), pool: make(chan *db, readers), ended: make(chan struct{}),
+		bodies: bodies{dir: path + ".bodies"},
+	}
 	if err := s.open(ctx); err != nil {
 		s.Close()
 		return nil, s.explain(err)
@@ -116,14 +139,16 @@ func create(path string) error {
 	return nil
 }
 
-// open opens the connections of s.
+// source is how the driver is told to open the database.
+func (s *Store) source(pragmas ...string) string {
+	u := url.URL{Scheme: "file", Path: s.path}
+	u.RawQuery = url.Values{"_pragma": append([]string{"busy_timeout(5000)", "synchronous(FULL)", "foreign_keys(ON)"}, pragmas...)}.Encode()
+	return u.String()
+}
+
+// open opens the connections of s and reads what it keeps in memory.
 func (s *Store) open(ctx context.Context) (err error) {
-	source := func(pragmas ...string) string {
-		u := url.URL{Scheme: "file", Path: s.path}
-		u.RawQuery = url.Values{"_pragma": append([]string{"busy_timeout(5000)", "synchronous(FULL)", "foreign_keys(ON)"}, pragmas...)}.Encode()
-		return u.String()
-	}
-	if s.writers, err = sql.Open("sqlite", source("journal_mode(WAL)")); err != nil {
+	if s.writers, err = sql.Open("sqlite", s.source("journal_mode(WAL)", "wal_autocheckpoint(0)", "cache_size(-16000)")); err != nil {
 		return err
 	}
 	s.writers.SetMaxOpenConns(1)
@@ -133,7 +158,11 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := migrate(ctx, s.conn, s.path); err != nil {
 		return err
 	}
-	if s.readers, err = sql.Open("sqlite", source("query_only(ON)")); err != nil {
+	// The connection is nobody else's until Close, so it may be kept.
+	if err := s.conn.Raw(func(conn any) error { s.w = newDB(conn.(driver.Conn)); return nil }); err != nil {
+		return err
+	}
+	if s.readers, err = sql.Open("sqlite", s.source("query_only(ON)")); err != nil {
 		return err
 	}
 	s.readers.SetMaxOpenConns(readers)
@@ -141,7 +170,60 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
+	if err := s.openCalls(); err != nil {
+		return err
+	}
 	return s.makeDefaultApp(ctx)
+}
+
+// openCalls opens what only calls need.
+func (s *Store) openCalls() error {
+	for range readers {
+		d, err := dial(s.source("query_only(ON)"))
+		if err != nil {
+			return err
+		}
+		s.pool <- d
+		s.dialed++
+	}
+	if err := s.bodies.open(); err != nil {
+		return err
+	}
+	if err := s.load(); err != nil {
+		return err
+	}
+	if err := s.sweepBodies(); err != nil {
+		return err
+	}
+	return s.checkpoints.start(s)
+}
+
+// read lends do a connection to read from.
+func (s *Store) read(ctx context.Context, do func(*db) error) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	select {
+	case d := <-s.pool:
+		defer func() { s.pool <- d }()
+		return s.explain(do(d))
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.ended:
+		return s.isClosed()
+	}
+}
+
+// snapshot is read for several statements that must see the same state.
+func (s *Store) snapshot(ctx context.Context, do func(*db) error) error {
+	return s.read(ctx, func(d *db) error {
+		if _, err := d.exec("BEGIN"); err != nil {
+			return err
+		}
+		err := do(d)
+		_, end := d.exec("COMMIT")
+		return errors.Join(err, end)
+	})
 }
 
 func (s *Store) prepare(ctx context.Context) error {
@@ -209,7 +291,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.feed.Close()
+	close(s.ended)
 	var errs []error
+	errs = append(errs, s.checkpoints.stop(), s.closeCalls())
 	for _, stmt := range s.closers { // the engine keeps the file open for one that is left
 		errs = append(errs, stmt.Close())
 	}
@@ -223,6 +307,19 @@ func (s *Store) Close() error {
 		errs = append(errs, s.writers.Close())
 	}
 	return s.explain(errors.Join(errs...))
+}
+
+// closeCalls closes what openCalls opened.
+func (s *Store) closeCalls() error {
+	var errs []error
+	for range s.dialed {
+		d := <-s.pool // whoever reads puts it back
+		errs = append(errs, d.close(), d.conn.Close())
+	}
+	if s.w != nil {
+		errs = append(errs, s.w.close())
+	}
+	return errors.Join(errs...)
 }
 
 // Watch implements store.Definitions.
@@ -395,6 +492,9 @@ func (s *Store) explain(err error) error {
 	const restore = "stop hob, then move the file and those beside it (-wal, -shm) away to start anew, or restore a backup"
 	if errors.Is(err, errDamaged) {
 		return fmt.Errorf("database %s: %w; %s", s.path, err, restore)
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return faas.Errorf(faas.Busy, "the disk of the database %s is full: make room, then try again: %w", s.path, err)
 	}
 	e, ok := errors.AsType[*sqlite3.Error](err)
 	if !ok {

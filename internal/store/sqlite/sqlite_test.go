@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 
 func open(t *testing.T, path string) *sqlite.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), path)
+	s, err := sqlite.Open(t.Context(), path, store.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,16 +88,20 @@ func TestFilesAreForTheOwnerAlone(t *testing.T) {
 	}
 	open(t, path)
 	names, err := filepath.Glob(path + "*")
-	if err != nil || len(names) != 3 {
-		t.Fatalf("files %v, %v; want the database, its log and its index", names, err)
+	if err != nil || len(names) != 4 {
+		t.Fatalf("files %v, %v; want the database, its log, its index and its bodies", names, err)
 	}
 	for _, name := range names {
 		info, err := os.Stat(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.Mode().Perm() != 0o600 {
-			t.Errorf("%s has mode %v, want 0600", name, info.Mode())
+		want := os.FileMode(0o600)
+		if info.IsDir() {
+			want = 0o700
+		}
+		if info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v, want %v", name, info.Mode(), want)
 		}
 	}
 }
@@ -108,17 +112,17 @@ func TestNewerDatabaseIsRefusedWithBothNumbers(t *testing.T) {
 		t.Fatal(err)
 	}
 	execSQL(t, path, "PRAGMA user_version = 41")
-	_, err := sqlite.Open(t.Context(), path)
+	_, err := sqlite.Open(t.Context(), path, store.Limits{})
 	if err == nil || faas.KindOf(err) != faas.Unsupported || !strings.Contains(err.Error(), "schema version 41") ||
-		!strings.Contains(err.Error(), "up to 1") || !strings.Contains(err.Error(), path) {
-		t.Errorf("Open = %v; want unsupported with the file, 41 and 1", err)
+		!strings.Contains(err.Error(), "up to 2") || !strings.Contains(err.Error(), path) {
+		t.Errorf("Open = %v; want unsupported with the file, 41 and 2", err)
 	}
 }
 
 func TestForeignDatabaseIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hob.db")
 	execSQL(t, path, "CREATE TABLE song (title TEXT)")
-	if _, err := sqlite.Open(t.Context(), path); faas.KindOf(err) != faas.Invalid || !strings.Contains(err.Error(), path) {
+	if _, err := sqlite.Open(t.Context(), path, store.Limits{}); faas.KindOf(err) != faas.Invalid || !strings.Contains(err.Error(), path) {
 		t.Errorf("Open of somebody else's database = %v, want invalid", err)
 	}
 }
@@ -143,7 +147,7 @@ func TestDamagedDatabaseSaysWhatToDo(t *testing.T) {
 	}
 	// read opens the store and reads everything, as the daemon does at its start.
 	read := func(path string) error {
-		s, err := sqlite.Open(context.Background(), path)
+		s, err := sqlite.Open(context.Background(), path, store.Limits{})
 		if err != nil {
 			return err
 		}
@@ -188,11 +192,11 @@ func TestDamagedDatabaseSaysWhatToDo(t *testing.T) {
 
 func TestUnusablePathIsNamed(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := sqlite.Open(t.Context(), dir); err == nil || !strings.Contains(err.Error(), dir) {
+	if _, err := sqlite.Open(t.Context(), dir, store.Limits{}); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("Open of a directory = %v, want an error that names it", err)
 	}
 	path := filepath.Join(dir, "absent", "hob.db")
-	if _, err := sqlite.Open(t.Context(), path); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
+	if _, err := sqlite.Open(t.Context(), path, store.Limits{}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("Open in an absent directory = %v, want an error that names it", err)
 	}
 }
@@ -290,7 +294,7 @@ func TestWriteAfterCloseIsRefused(t *testing.T) {
 // prints the name of each after its Put has returned nil.
 func putForever(path string) {
 	ctx := context.Background()
-	s, err := sqlite.Open(ctx, path)
+	s, err := sqlite.Open(ctx, path, store.Limits{})
 	if err != nil {
 		fmt.Println("error", err)
 		return
@@ -348,7 +352,7 @@ func TestWhatPutReturnedNilForSurvivesKill(t *testing.T) {
 		}
 		_ = cmd.Wait() // killed
 		func() {
-			s, err := sqlite.Open(t.Context(), path)
+			s, err := sqlite.Open(t.Context(), path, store.Limits{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -393,7 +397,7 @@ func TestThousandFunctionsLoadFast(t *testing.T) {
 }
 
 func fillThousand(t testing.TB, path string) {
-	s, err := sqlite.Open(t.Context(), path)
+	s, err := sqlite.Open(t.Context(), path, store.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,7 +424,7 @@ func BenchmarkLoad(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "hob.db")
 	fillThousand(b, path)
 	for b.Loop() {
-		s, err := sqlite.Open(b.Context(), path)
+		s, err := sqlite.Open(b.Context(), path, store.Limits{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -435,7 +439,7 @@ func BenchmarkLoad(b *testing.B) {
 func BenchmarkPut(b *testing.B) {
 	for _, callers := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "hob.db"))
+			s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "hob.db"), store.Limits{})
 			if err != nil {
 				b.Fatal(err)
 			}

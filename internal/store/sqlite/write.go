@@ -15,6 +15,7 @@ type write struct {
 	// connection. An error with a Kind means that it has changed nothing; any
 	// other ends the whole transaction.
 	do      func(ctx context.Context) ([]store.Change, error)
+	size    int64 // of the body that it writes, about
 	changes []store.Change
 	done    chan error // capacity 1: its outcome
 }
@@ -26,11 +27,11 @@ type write struct {
 //
 // The end of ctx takes back a change that is still waiting; one that has been
 // taken into a transaction is waited for, as it cannot be taken back.
-func (s *Store) write(ctx context.Context, do func(ctx context.Context) ([]store.Change, error)) error {
+func (s *Store) write(ctx context.Context, size int64, do func(ctx context.Context) ([]store.Change, error)) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	w := &write{do: do, done: make(chan error, 1)}
+	w := &write{do: do, size: size, done: make(chan error, 1)}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -73,13 +74,18 @@ func (s *Store) commitWaiting(ctx context.Context) {
 	if len(batch) == 0 {
 		return
 	}
+	s.tx.begin()
 	refused, err := s.commit(ctx, batch)
 	if err == nil {
+		s.books.commit()
+		s.waiters.wake(s.tx.over)
 		for i, w := range batch {
 			if refused[i] == nil {
 				s.feed.Publish(w.changes...)
 			}
 		}
+	} else {
+		s.books.rollback()
 	}
 	for i, w := range batch {
 		if refused[i] != nil {
@@ -88,13 +94,31 @@ func (s *Store) commitWaiting(ctx context.Context) {
 			w.done <- s.explain(err)
 		}
 	}
+	if err == nil {
+		s.bodies.remove(s.tx.files...)
+		s.checkpoints.note(batch)
+	}
+}
+
+// A tx is what is to be done when the open transaction is committed.
+type tx struct {
+	over  []faas.Call // calls that end with it
+	files []string    // that no row names any more
+}
+
+func (t *tx) begin() { t.over, t.files = t.over[:0], t.files[:0] }
+
+func (t *tx) remove(file string) {
+	if file != "" {
+		t.files = append(t.files, file)
+	}
 }
 
 // commit runs a batch as one transaction. It returns, for each write, why it
 // was refused, and the error that kept all others out of the database.
 func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, err error) {
 	refused = make([]error, len(batch))
-	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if _, err := s.w.exec("BEGIN IMMEDIATE"); err != nil {
 		return refused, err
 	}
 	for i, w := range batch {
@@ -107,10 +131,13 @@ func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, er
 		}
 	}
 	if err == nil {
-		_, err = s.conn.ExecContext(ctx, "COMMIT")
+		err = s.stamp()
+	}
+	if err == nil {
+		_, err = s.w.exec("COMMIT")
 	}
 	if err != nil {
-		_, _ = s.conn.ExecContext(ctx, "ROLLBACK") // the engine may have done it already
+		_, _ = s.w.exec("ROLLBACK") // the engine may have done it already
 	}
 	return refused, err
 }
@@ -119,7 +146,7 @@ func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, er
 func (s *Store) PutApp(ctx context.Context, app faas.App, ifRevision int64) (faas.App, error) {
 	app = app.Clone()
 	var put faas.App
-	err := s.write(ctx, func(ctx context.Context) ([]store.Change, error) {
+	err := s.write(ctx, 0, func(ctx context.Context) ([]store.Change, error) {
 		var err error
 		put, err = s.putApp(ctx, app, ifRevision)
 		changed := put.Clone()
@@ -133,14 +160,14 @@ func (s *Store) PutApp(ctx context.Context, app faas.App, ifRevision int64) (faa
 
 // DeleteApp implements store.Definitions.
 func (s *Store) DeleteApp(ctx context.Context, id string) error {
-	return s.write(ctx, func(ctx context.Context) ([]store.Change, error) { return s.deleteApp(ctx, id) })
+	return s.write(ctx, 0, func(ctx context.Context) ([]store.Change, error) { return s.deleteApp(ctx, id) })
 }
 
 // PutFunction implements store.Definitions.
 func (s *Store) PutFunction(ctx context.Context, fn faas.Function, ifRevision int64) (faas.Function, error) {
 	fn = fn.Clone()
 	var put faas.Function
-	err := s.write(ctx, func(ctx context.Context) ([]store.Change, error) {
+	err := s.write(ctx, 0, func(ctx context.Context) ([]store.Change, error) {
 		var err error
 		put, err = s.putFunction(ctx, fn, ifRevision)
 		changed := put.Clone()
@@ -154,7 +181,7 @@ func (s *Store) PutFunction(ctx context.Context, fn faas.Function, ifRevision in
 
 // DeleteFunction implements store.Definitions.
 func (s *Store) DeleteFunction(ctx context.Context, id string) error {
-	return s.write(ctx, func(ctx context.Context) ([]store.Change, error) {
+	return s.write(ctx, 0, func(ctx context.Context) ([]store.Change, error) {
 		result, err := s.stmt.deleteFunction.ExecContext(ctx, id)
 		if err != nil {
 			return nil, err

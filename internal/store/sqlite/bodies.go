@@ -1,0 +1,152 @@
+package sqlite
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"hob/faas"
+	"hob/internal/store"
+)
+
+// bodies is the directory of the bodies that are files. A file is on the disk
+// with its name before the row that names it is committed, and is removed after
+// the removal of that row is committed: what a crash leaves is a file too many,
+// never one too few. Open sweeps those.
+type bodies struct {
+	dir string
+	// fail, if it is set, is asked before each operation: tests.
+	fail func(operation string) error
+}
+
+// Operations on files, as fail knows them.
+const (
+	opKeep    = "keep" // sync, and rename
+	opKept    = "kept" // after it
+	opSyncDir = "sync directory"
+	opRemove  = "remove"
+)
+
+func (b *bodies) try(operation string) error {
+	if b.fail == nil {
+		return nil
+	}
+	return b.fail(operation)
+}
+
+// open makes the directory if there is none.
+func (b *bodies) open() error {
+	if err := os.Mkdir(b.dir, 0o700); err != nil {
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return os.Chmod(b.dir, 0o700)
+	}
+	return syncDir(filepath.Dir(b.dir))
+}
+
+// A kept is a body on its way into a row: bytes, or the name of a file.
+type kept struct {
+	size  int64
+	bytes []byte
+	file  string
+}
+
+// name is the column file.
+func (k kept) name() any {
+	if k.file == "" {
+		return nil
+	}
+	return k.file
+}
+
+// keep makes what is in body durable as far as it is no row, and uses it up.
+func (b *bodies) keep(body *store.Body) (kept, error) {
+	size := body.Size()
+	if bytes, ok := body.Bytes(); ok {
+		return kept{size: size, bytes: bytes}, nil
+	}
+	if err := b.try(opKeep); err != nil {
+		body.Discard()
+		return kept{}, err
+	}
+	k := kept{size: size, file: faas.NewID()}
+	path := filepath.Join(b.dir, k.file)
+	err := body.Keep(path)
+	if err == nil {
+		err = b.try(opKept)
+	}
+	if err == nil {
+		err = b.try(opSyncDir)
+	}
+	if err == nil {
+		err = syncDir(b.dir)
+	}
+	if err != nil {
+		b.remove(k.file)
+		return kept{}, err
+	}
+	return k, nil
+}
+
+// remove removes files; the next Open sweeps one that stays.
+func (b *bodies) remove(files ...string) {
+	for _, file := range files {
+		if b.try(opRemove) == nil && file != "" {
+			_ = os.Remove(filepath.Join(b.dir, file))
+		}
+	}
+}
+
+// abandon removes the file of a body whose row was refused with err. Where it
+// is not certain that the row will not come back after a crash, the file stays
+// for the next Open to decide.
+func (b *bodies) abandon(k kept, err error) {
+	if faas.KindOf(err) != faas.Internal {
+		b.remove(k.file)
+	}
+}
+
+// reader reads a body from the columns of its row.
+func (b *bodies) reader(bytes []byte, file string) (store.Reader, error) {
+	if file == "" {
+		return store.BytesReader(bytes), nil
+	}
+	return store.FileReader(filepath.Join(b.dir, file))
+}
+
+// sweep removes the files that no row names.
+func (s *Store) sweepBodies() error {
+	names := make(map[string]bool)
+	for _, table := range []string{"payload", "result"} {
+		if err := s.w.each("SELECT file FROM "+table+" WHERE file IS NOT NULL", func(r row) error {
+			names[r.text(0)] = true
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(s.bodies.dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !names[entry.Name()] {
+			s.bodies.remove(entry.Name())
+		}
+	}
+	return nil
+}
+
+func syncDir(name string) error {
+	dir, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// NewBody implements store.Calls.
+func (s *Store) NewBody() *store.Body { return store.NewBody(s.bodies.dir) }
