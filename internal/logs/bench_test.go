@@ -101,7 +101,7 @@ func BenchmarkReadFullLog(b *testing.B) {
 // One line of 60 bytes for each call, with a writer of its own, at a rate that
 // the disk takes.
 func BenchmarkLineOfACall(b *testing.B) {
-	s, err := Open(Config{Dir: b.TempDir()})
+	s, err := Open(Config{Dir: b.TempDir(), PerSecond: faas.GB})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -114,6 +114,28 @@ func BenchmarkLineOfACall(b *testing.B) {
 		w.Write(line)
 		w.Close()
 		if n++; n%1000 == 0 {
+			b.StopTimer()
+			s.flush()
+			b.StartTimer()
+		}
+	}
+}
+
+// A flood over the limit: what its reader costs, 4 KB at a time.
+func BenchmarkFlood(b *testing.B) {
+	s, err := Open(Config{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	w := s.Writer("f", faas.NewID(), "stderr")
+	defer w.Close()
+	p := []byte(strings.Repeat(strings.Repeat("x", 99)+"\n", 41))
+	b.SetBytes(int64(len(p)))
+	n := 0
+	for b.Loop() {
+		w.Write(p)
+		if n++; n%20 == 0 {
 			b.StopTimer()
 			s.flush()
 			b.StartTimer()

@@ -30,7 +30,7 @@ func (s *Store) Event(funcID string, e faas.Event) {
 		return // a function without an ID has no log
 	}
 	var space [512]byte
-	if !f.add(time.Now(), kindEvent, e.Call, eventByte(e.Name), appendEvent(space[:0], e)) {
+	if f.add(time.Now(), kindEvent, e.Call, eventByte(e.Name), appendEvent(space[:0], e)) != "" {
 		f.lose(1)
 	}
 	f.wakeFollowers()

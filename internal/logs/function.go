@@ -22,28 +22,37 @@ type function struct {
 	changed chan struct{} // closed when there is something to read; nil until someone waits
 	failed  int           // lines that the disk did not take, and no line says so yet; they were before buf
 	why     string        // of failed
+	credit  float64       // bytes that may be written now: the limit of Config.PerSecond
+	counted time.Time     // when credit was brought up to date
 	late    int           // lines for which there was no room, and no line says so yet; they were behind buf
 	gone    bool          // the function was deleted
 }
 
-// add puts a line or an event into the buffer. While there is no room it waits for up to
-// writerPatience, unless somebody has just done so in vain; then it reports
-// false, and the line is dropped.
-func (f *function) add(at time.Time, kind byte, call string, stream byte, text []byte) bool {
+// add puts a line or an event into the buffer. While there is no room it waits
+// for up to writerPatience, unless somebody has just done so in vain. It returns
+// why the line is dropped, if it is; what hob writes has no limit.
+func (f *function) add(at time.Time, kind byte, call string, stream byte, text []byte) (dropped string) {
 	size := lineSize(call, text)
+	limited := kind == kindLine && stream != streamHob
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if limited && !f.mayWrite(at, size) {
+		return f.store.overLimit
+	}
 	for len(f.buf)+size > bufferSize && !f.stalled && !f.gone {
 		f.stalled = !f.waitForRoom()
 	}
 	switch {
 	case f.gone:
-		return true
+		return ""
 	case f.stalled:
-		return false
+		return slowDisk
 	}
 	if !f.queued && !f.store.queue(f) {
-		return true
+		return ""
+	}
+	if limited {
+		f.credit -= float64(size)
 	}
 	f.queued = true
 	if f.buf == nil {
@@ -57,7 +66,18 @@ func (f *function) add(at time.Time, kind byte, call string, stream byte, text [
 	if len(f.buf) > bufferSize/2 {
 		signal(f.store.hurry)
 	}
-	return true
+	return ""
+}
+
+// mayWrite reports whether size bytes are within the limit now.
+// Precondition: f.mu is held.
+func (f *function) mayWrite(now time.Time, size int) bool {
+	perSecond := float64(f.store.config.PerSecond)
+	if passed := now.Sub(f.counted); passed > 0 {
+		f.credit = min(2*perSecond, f.credit+perSecond*passed.Seconds())
+		f.counted = now
+	}
+	return f.credit >= float64(size)
 }
 
 // waitForRoom waits until the buffer has been taken, and reports whether that

@@ -35,6 +35,7 @@ type Config struct {
 	PerFunction faas.Bytes    // lines kept of one function; 0: 50 MB
 	Total       faas.Bytes    // lines kept of all functions; 0: 2 GB
 	MaxAge      time.Duration // of lines; 0: no limit
+	PerSecond   faas.Bytes    // lines taken of one function, with some 45 bytes more for each; twice that at once; 0: 8 MB
 
 	JournalBytes faas.Bytes    // records of calls kept; 0: 1 GB
 	JournalAge   time.Duration // of records; 0: no limit
@@ -69,6 +70,8 @@ type Store struct {
 	health  health
 	buffers sync.Pool // *[]byte: for frames on their way
 
+	overLimit string // why a writer drops lines
+
 	mu        sync.Mutex
 	functions map[string]*function // guarded by mu, as all below; by ID
 	dirty     map[*function]bool   // have lines for the disk
@@ -83,6 +86,7 @@ type Store struct {
 func Open(config Config) (*Store, error) {
 	config.PerFunction = cmp.Or(config.PerFunction, 50*faas.MB)
 	config.Total = cmp.Or(config.Total, 2*faas.GB)
+	config.PerSecond = cmp.Or(config.PerSecond, 8*faas.MB)
 	config.JournalBytes = cmp.Or(config.JournalBytes, faas.GB)
 	config.Log = cmp.Or(config.Log, slog.New(slog.DiscardHandler))
 	s := &Store{
@@ -92,6 +96,7 @@ func Open(config Config) (*Store, error) {
 		wake:      make(chan struct{}, 1),
 		hurry:     make(chan struct{}, 1),
 		tooBig:    make(chan struct{}, 1),
+		overLimit: fmt.Sprintf("over the limit of %v a second", config.PerSecond),
 	}
 	s.health.log = config.Log
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {

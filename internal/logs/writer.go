@@ -8,15 +8,20 @@ import (
 	"unicode/utf8"
 )
 
-// slowDisk is why a writer drops lines.
+// slowDisk is why a writer drops lines for which there is no room.
 const slowDisk = "the disk did not keep up"
+
+// tellEvery is how long a writer that is over the limit may keep to itself how
+// many lines it has dropped.
+const tellEvery = time.Second
 
 // Writer returns a writer whose lines become those of a function's log, each
 // with the time at which it was complete. A line that is longer than 64 KiB is
 // cut into several; the last one needs no line end, Close completes it. Write
-// never fails: a line that the disk cannot take in time (100 ms) is dropped, and
-// a line of stream "hob" says how many were. When Close has returned, whoever
-// reads the log finds everything that was written.
+// never fails: a line that the disk cannot take in time (100 ms), or that is over
+// the limit of Config.PerSecond, is dropped, and a line of stream "hob" says how
+// many were, a second later at the most. When Close has returned, whoever reads
+// the log finds everything that was written.
 //
 // A Writer costs next to nothing until its first line. stream is "stdout",
 // "stderr" or "hob".
@@ -29,10 +34,12 @@ type writer struct {
 	id, call string
 	stream   byte
 
-	mu      sync.Mutex
-	log     *function // guarded by mu, as all below; nil until the first line
-	part    []byte    // of a line that has not ended
-	dropped int       // lines, and no line says so yet
+	mu     sync.Mutex
+	log    *function   // guarded by mu, as all below; nil until the first line
+	part   []byte      // of a line that has not ended
+	late   int         // lines for which there was no room, and no line says so yet
+	over   int         // lines over the limit, and no line says so yet
+	teller *time.Timer // runs while over is not 0; nil until it first is
 }
 
 // Write implements io.Writer.
@@ -82,10 +89,16 @@ func (w *writer) Close() error {
 	if w.log == nil {
 		return nil
 	}
-	if w.dropped > 0 && !w.log.add(time.Now(), kindLine, w.call, streamHob, droppedText(w.dropped, slowDisk)) {
-		w.log.lose(w.dropped)
+	if w.teller != nil {
+		w.teller.Stop()
 	}
-	w.dropped = 0
+	now := time.Now()
+	w.note(now, &w.late, slowDisk)
+	w.note(now, &w.over, w.store.overLimit)
+	if n := w.late + w.over; n > 0 {
+		w.log.lose(n)
+	}
+	w.late, w.over = 0, 0
 	w.log.wakeFollowers()
 	return nil
 }
@@ -99,12 +112,50 @@ func (w *writer) line(now time.Time, text []byte) {
 		}
 		w.log = log
 	}
-	if w.dropped > 0 && w.log.add(now, kindLine, w.call, streamHob, droppedText(w.dropped, slowDisk)) {
-		w.dropped = 0
+	w.note(now, &w.late, slowDisk)
+	if w.late > 0 {
+		w.late++
+		return
 	}
-	if w.dropped > 0 || !w.log.add(now, kindLine, w.call, w.stream, text) {
-		w.dropped++
+	switch w.log.add(now, kindLine, w.call, w.stream, text) {
+	case "":
+	case slowDisk:
+		w.late++
+	default:
+		if w.over++; w.over == 1 {
+			w.startTeller()
+		}
 	}
+}
+
+// note says how many lines were dropped, if there are any and there is room for
+// it; then n becomes 0. Precondition: w.mu is held, and w.log is set.
+func (w *writer) note(now time.Time, n *int, why string) {
+	if *n > 0 && w.log.add(now, kindLine, w.call, streamHob, droppedText(*n, why)) == "" {
+		*n = 0
+	}
+}
+
+// startTeller lets tell be called in tellEvery. Precondition: w.mu is held.
+func (w *writer) startTeller() {
+	if w.teller == nil {
+		w.teller = time.AfterFunc(tellEvery, w.tell)
+	} else {
+		w.teller.Reset(tellEvery)
+	}
+}
+
+// tell says how many lines were over the limit: who writes no more would not.
+func (w *writer) tell() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over == 0 {
+		return // it has been closed
+	}
+	if w.note(time.Now(), &w.over, w.store.overLimit); w.over > 0 {
+		w.startTeller()
+	}
+	w.log.wakeFollowers()
 }
 
 func withoutCR(line []byte) []byte { return bytes.TrimSuffix(line, []byte{'\r'}) }
