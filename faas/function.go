@@ -97,6 +97,7 @@ type Function struct {
 	OnSuccess    string        // where the result goes (CheckDestination); "": nowhere
 	OnFailure    string        // the same for a call that failed or ran out of time
 	OnNodeLoss   string        // "": a call whose node died runs again; NodeLossFail: it has failed
+	MaxResult    Bytes         // of an answer that is kept; 0: what the node allows
 	LogPayload   bool          // events in the log show the beginning of payload and result
 
 	Address     string            // secret part of its public address; "": it has none
@@ -225,6 +226,8 @@ func (f Function) Check() error {
 		return Errorf(Invalid, "async timeout %v is over the limit of %v", f.AsyncTimeout, MaxTimeout)
 	case f.Retries < 0 || f.Retries > MaxRetries:
 		return Errorf(Invalid, "retries %d is not between 0 and %d", f.Retries, MaxRetries)
+	case f.MaxResult < 0:
+		return Errorf(Invalid, "max result %v is negative", f.MaxResult)
 	case f.Delay < 0 || f.Delay > MaxDelay:
 		return Errorf(Invalid, "delay %v is not between 0 and %v", f.Delay, MaxDelay)
 	case f.RetryDelay < 0 || f.RetryDelay > f.RetryMax || f.RetryMax > MaxDelay:

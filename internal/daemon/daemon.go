@@ -28,6 +28,7 @@ import (
 	"hob/internal/capacity"
 	"hob/internal/catalog"
 	"hob/internal/config"
+	"hob/internal/dispatch"
 	"hob/internal/doctor"
 	"hob/internal/image"
 	"hob/internal/image/layer"
@@ -54,12 +55,14 @@ type Daemon struct {
 	cfg     config.Config
 	log     *slog.Logger
 	version string
+	run     string // names this run of the daemon, and no other
 	started time.Time
 	caps    sandbox.Capabilities
 
 	undo []func() error // what New made, to be released in reverse
 
 	store    store.Store
+	calls    store.Calls
 	driver   sandbox.Driver
 	images   *image.Store
 	registry *registry.Server
@@ -69,6 +72,7 @@ type Daemon struct {
 	launcher *launch.Launcher
 	pool     *pool.Set
 	invoker  *invoke.Invoker
+	queue    *dispatch.Dispatcher
 	health   *health
 
 	tcp, socket net.Listener
@@ -90,7 +94,7 @@ func WithDriver(driver sandbox.Driver) Option { return func(d *Daemon) { d.drive
 // lacks, Conflict who has the data directory or the port, Denied what needs
 // insecure. After an error nothing is left.
 func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Option) (_ *Daemon, err error) {
-	d := &Daemon{cfg: cfg, log: log, version: "unknown", started: time.Now()}
+	d := &Daemon{cfg: cfg, log: log, version: "unknown", run: strings.ToLower(faas.NewID()), started: time.Now()}
 	for _, o := range options {
 		o(d)
 	}
@@ -111,11 +115,14 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	}
 	d.onClose(lock.Close)
 
-	db, err := sqlite.Open(ctx, d.path("hob.db"), store.DefaultLimits())
+	db, err := sqlite.Open(ctx, d.path("hob.db"), store.Limits{
+		ResultsPerFunction: cfg.ResultPerFunction, ResultsTotal: cfg.ResultTotal,
+		QueuePerFunction: cfg.QueuePerFunction, QueueTotal: cfg.QueueTotal, Age: cfg.ResultAge, KeyAge: cfg.KeyAge,
+	})
 	if err != nil {
 		return nil, err
 	}
-	d.store = db
+	d.store, d.calls = db, db
 	d.onClose(db.Close)
 	if d.catalog, err = catalog.Load(ctx, d.store); err != nil {
 		return nil, err
@@ -168,11 +175,17 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	d.launcher = &launch.Launcher{Images: d.images, Driver: d.driver, Caps: d.caps, Logs: d.logs, PullTimeout: cfg.PullTimeout, Log: log}
 	d.pool = &pool.Set{
 		Start: d.startSandbox, Capacity: d.capacity, Log: log,
-		MaxCalls: cfg.MaxConcurrency, MaxWaiting: cfg.MaxWaiting, FreezeAfter: cfg.FreezeAfter,
+		MaxCalls: cfg.MaxConcurrency, MaxWaiting: cfg.MaxWaiting, FreezeAfter: cfg.FreezeAfter, AsyncShare: cfg.AsyncShare,
 	}
 	d.onClose(func() error { d.pool.Close(); return nil })
-	d.invoker = &invoke.Invoker{Pool: d.pool, Images: d.launcher, Apps: d.catalog, Journal: d.logs, Log: log}
 	d.health = &health{dir: cfg.Data, least: cfg.LeastFreeDisk, logs: d.logs.Fault}
+	d.queue = dispatch.New()
+	d.invoker = &invoke.Invoker{
+		Pool: d.pool, Images: d.launcher, Apps: d.catalog, Journal: d.logs, Log: log,
+		Calls: db, Queue: d.queue, Events: d.logs, Room: d.health.room, MaxResult: cfg.MaxResult,
+	}
+	d.queue.Calls, d.queue.Runner, d.queue.Room, d.queue.Definitions = db, d.invoker, d.pool, d.catalog
+	d.queue.Events, d.queue.Journal, d.queue.Owner, d.queue.MaxResult, d.queue.Log = d.logs, d.logs, d.run, cfg.MaxResult, log
 
 	for _, file := range cfg.Load {
 		images, err := d.images.LoadPath(ctx, file, "")
@@ -218,7 +231,7 @@ func (d *Daemon) openDriver(ctx context.Context) (err error) {
 	case d.cfg.Driver == "fake":
 		d.driver = fake.New(fake.Builtin())
 	default:
-		d.driver, err = ns.New(ns.Config{Generation: strings.ToLower(faas.NewID()), CgroupParent: d.cfg.CgroupParent, Blanks: d.cfg.Blanks, Log: d.log})
+		d.driver, err = ns.New(ns.Config{Generation: d.run, CgroupParent: d.cfg.CgroupParent, Blanks: d.cfg.Blanks, Log: d.log})
 	}
 	if err != nil {
 		return err
@@ -298,14 +311,16 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.health.watch(gctx) })
 	g.Go(func() error { return d.collect(gctx) })
 	g.Go(func() error { return d.renew(gctx) })
+	g.Go(func() error { return d.queue.Run(gctx) })
 	g.Go(func() error { return served(d.server.Serve(d.tcp)) })
 	g.Go(func() error { return served(d.local.Serve(d.socket)) })
 	d.log.Info("ready", "node", d.Addr(), "driver", d.caps.Driver, "took", time.Since(d.started).Round(time.Millisecond))
 
 	select {
 	case <-ctx.Done():
-		d.drain()
+		d.drain(d.cfg.Grace)
 	case <-gctx.Done(): // a part has failed: it says why below
+		d.drain(0)
 	}
 	d.server.Close()
 	d.local.Close()
@@ -323,10 +338,11 @@ func served(err error) error {
 }
 
 // drain refuses new calls and waits for those in flight as long as the grace time.
-func (d *Daemon) drain() {
-	d.log.Info("draining", "grace", d.cfg.Grace)
+func (d *Daemon) drain(grace time.Duration) {
+	d.log.Info("draining", "grace", grace)
 	d.health.draining.Store(true)
-	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.Grace)
+	d.queue.Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	if err := d.invoker.Drain(ctx); err != nil {
 		d.log.Warn("calls were cut off", "err", err)

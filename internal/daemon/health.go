@@ -67,6 +67,14 @@ func (h *health) unready() string {
 	return ""
 }
 
+// room is why nothing more may be kept on the disk; nil if it may.
+func (h *health) room() error {
+	if why := h.full.Load(); why != nil {
+		return faas.Errorf(faas.Busy, "%s", *why)
+	}
+	return nil
+}
+
 // alive answers that the process runs.
 func (h *health) alive(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")

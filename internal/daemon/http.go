@@ -23,7 +23,7 @@ const (
 // serveHTTP builds the servers of the two listeners.
 func (d *Daemon) serveHTTP() {
 	own := &core.Server{
-		Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker,
+		Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker, Queue: d.invoker, Calls: d.calls,
 		Sandboxes: d.sandboxes, Node: d.node,
 		MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
 	}

@@ -26,6 +26,7 @@ func (d *Daemon) renew(ctx context.Context) error {
 			if !there[id] {
 				delete(known, id)
 				d.pool.Forget(id)
+				d.queue.Forget(id)
 			}
 		}
 		select {

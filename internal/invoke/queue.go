@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -156,7 +157,7 @@ func (i *Invoker) idempotent(ctx context.Context, fn faas.Function, call *faas.C
 	}
 	defer own.Body.(io.Closer).Close()
 	req.Body, req.Size = own.Body, own.Size
-	rec := store.NewRecorder(i.Calls.NewBody(), i.MaxResult)
+	rec := store.NewRecorder(i.Calls.NewBody(), cmp.Or(fn.MaxResult, i.MaxResult))
 	// A caller that leaves may ask again: the call goes on.
 	err = rec.Error(i.Run(context.WithoutCancel(ctx), fn, call, req, rec))
 	kind := faas.KindOf(err)

@@ -87,15 +87,15 @@ func (p *plan) uncovered(id string) (n int) {
 	return n
 }
 
-// Welcome tells how many asynchronous calls of need's function should be in this
-// Set now, running or waiting, and how many of its app, a large number if that has
-// no limit. Freed says when to ask again.
-func (s *Set) Welcome(need *Need) (ofFunction, ofApp int) {
+// Welcome tells how many asynchronous calls of fn should be in this Set now,
+// running or waiting, and how many of its app, a large number if that has no limit.
+// Freed says when to ask again.
+func (s *Set) Welcome(app *faas.App, fn *faas.Function) (ofFunction, ofApp int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.init()
 	s.asked = true
-	return s.plan.welcome(&need.App, &need.Function)
+	return s.plan.welcome(app, fn)
 }
 
 // Freed says that what Welcome told may have changed since it was asked last. It

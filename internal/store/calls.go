@@ -55,7 +55,7 @@ type Calls interface {
 	// Settle ends an attempt; everything it says becomes true as one change.
 	// Conflict, and nothing changes, if the call is not running or is at another
 	// attempt: then the result of this one does not count. s.Result.Body is the
-	// engine's from here on, also after an error. A result that with those before
+	// engine's from here on, unless the error is Busy: then it may be tried again. A result that with those before
 	// it is over a cap of Limits removes the oldest of its function, or of the
 	// node, never itself; the calls stay, with ResultRotated.
 	Settle(ctx context.Context, s Settlement) error

@@ -1,0 +1,245 @@
+package dispatch
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"hob/faas"
+	"hob/internal/store"
+)
+
+// start runs a call that was taken, in a goroutine of its own.
+func (d *Dispatcher) start(ctx context.Context, call faas.Call) {
+	ctx, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	fn, err := d.Definitions.FunctionByID(call.FuncID)
+	d.mu.Lock()
+	d.taken[call.ID] = held{fn.App, end}
+	d.line(call.FuncID).here++
+	d.apps[fn.App]++
+	d.mu.Unlock()
+	d.work.Go(func() {
+		took := time.Duration(0)
+		if err != nil {
+			d.conclude(ctx, fn, call, nil, faas.Errorf(faas.Canceled, removedText))
+		} else {
+			took = d.attempt(ctx, fn, call)
+		}
+		end(nil)
+		d.ended(call, fn.App, took)
+	})
+}
+
+// ended gives back the place of a call that is settled.
+func (d *Dispatcher) ended(call faas.Call, app string, took time.Duration) {
+	d.mu.Lock()
+	delete(d.taken, call.ID)
+	l := d.line(call.FuncID)
+	l.here--
+	if l.mean == 0 {
+		l.mean = took
+	}
+	l.mean += (took - l.mean) / 8
+	if d.apps[app]--; d.apps[app] == 0 {
+		delete(d.apps, app)
+	}
+	d.mu.Unlock()
+	signal(d.wake)
+}
+
+// attempt runs a call once and settles it. It returns how long it ran.
+func (d *Dispatcher) attempt(ctx context.Context, fn faas.Function, call faas.Call) (took time.Duration) {
+	rec := store.NewRecorder(d.Calls.NewBody(), cmp.Or(fn.MaxResult, d.MaxResult))
+	call.State, call.Started = faas.CallQueued, time.Time{}
+	err := d.run(ctx, fn, &call, rec)
+	if !call.Started.IsZero() {
+		call.Queue = call.Started.Sub(call.Queued) - call.Image
+		took = call.Finished.Sub(call.Started)
+	}
+	d.conclude(ctx, fn, call, rec, err)
+	return took
+}
+
+// run runs a call as any other, and finds out whether it succeeded.
+func (d *Dispatcher) run(ctx context.Context, fn faas.Function, call *faas.Call, rec *store.Recorder) error {
+	req, err := d.Calls.Request(ctx, call.ID)
+	if err != nil {
+		return fmt.Errorf("payload of call %s: %w", call.ID, err)
+	}
+	defer req.Body.(io.Closer).Close()
+	if err := rec.Error(d.Runner.Run(ctx, fn, call, req, rec)); err != nil {
+		return err
+	}
+	if status := rec.Status(); status >= http.StatusInternalServerError {
+		return faas.Errorf(faas.FuncFailed, "call %s: the function answered %d %s", fn.Name, status, http.StatusText(status))
+	}
+	return nil
+}
+
+// conclude settles an attempt that ended with err, and tells of it.
+func (d *Dispatcher) conclude(ctx context.Context, fn faas.Function, call faas.Call, rec *store.Recorder, err error) {
+	d.mu.Lock()
+	draining := d.draining
+	d.mu.Unlock()
+	v := decide(fn, call, err, draining)
+	if faas.KindOf(v.err) == faas.Internal {
+		d.Log.Error("an asynchronous call failed", "call", call.ID, "function", call.Function, "err", v.err)
+		v.err = faas.Errorf(faas.Internal, "internal error")
+	}
+	s := settlement(fn, call, v)
+	e := d.eventOf(fn, s, v, rec)
+	if v.state == faas.CallSucceeded {
+		s.Result = rec.Result()
+	} else if rec != nil {
+		rec.Discard()
+	}
+	if err := d.Settle(context.WithoutCancel(ctx), s); err != nil {
+		d.Log.Warn("what became of a call is not kept", "call", call.ID, "function", call.Function, "attempt", call.Attempt, "err", err)
+		return
+	}
+	d.tell(s, e)
+	if v.state == faas.CallQueued {
+		d.add(call.FuncID)
+	}
+}
+
+// settlement is a verdict on a call in the words of the store.
+func settlement(fn faas.Function, call faas.Call, v verdict) store.Settlement {
+	call.State = v.state
+	if v.fails {
+		call.Failures++
+	}
+	call.Error, call.ErrKind = "", faas.OK
+	if v.err != nil {
+		call.Error, call.ErrKind = v.err.Error(), faas.KindOf(v.err)
+	}
+	s := store.Settlement{Call: call, Delay: v.delay, Stay: v.stay}
+	if !v.state.Final() {
+		s.Call.Started, s.Call.Finished = time.Time{}, time.Time{}
+		return s
+	}
+	if s.Call.Finished.IsZero() {
+		s.Call.Finished = time.Now()
+	}
+	s.KeepPayload = v.state != faas.CallSucceeded && fn.ID != ""
+	s.ForgetKey = call.ErrKind == faas.Busy || call.ErrKind == faas.Canceled
+	target := ""
+	switch v.state {
+	case faas.CallSucceeded:
+		target = fn.OnSuccess
+	case faas.CallFailed, faas.CallTimedOut:
+		target = fn.OnFailure
+	}
+	if target != "" {
+		s.Call.Delivery = "on its way to " + target
+		s.Deliveries = []store.Delivery{{ID: faas.NewID(), Call: call.ID, Target: target}}
+	}
+	return s
+}
+
+// eventOf is what the log says of a settlement.
+func (d *Dispatcher) eventOf(fn faas.Function, s store.Settlement, v verdict, rec *store.Recorder) faas.Event {
+	e := faas.Event{Call: s.Call.ID, Attempt: s.Call.Attempt, Message: s.Call.Error}
+	switch {
+	case v.state == faas.CallSucceeded:
+		e.Name = faas.EventFinished
+	case v.state.Final():
+		e.Name = faas.EventFailed
+	default:
+		e.Name = faas.EventPending
+		if v.stay {
+			e.Message = "again: " + s.Call.Error
+		} else {
+			e.Message = fmt.Sprintf("again in %v: %s", v.delay, s.Call.Error)
+		}
+	}
+	if fn.LogPayload && rec != nil && v.state.Final() {
+		e.Stdout, e.Stderr = rec.Begin(), s.Call.Outcome.Stderr
+	}
+	return e
+}
+
+// tell tells of what was settled.
+func (d *Dispatcher) tell(s store.Settlement, e faas.Event) {
+	if d.Events != nil && s.Call.Error != removedText {
+		d.Events.Event(s.Call.FuncID, e)
+	}
+	if s.Call.State.Final() && s.Call.Kind == faas.CallAsync {
+		if s.Result != nil {
+			s.Call.Result = faas.ResultKept
+		}
+		d.Journal.Record(s.Call)
+	}
+	if len(s.Deliveries) > 0 && d.Delivering != nil {
+		d.Delivering()
+	}
+}
+
+// Settle implements invoke.Queue. While the disk is full it waits for room: what a
+// function has done is not thrown away.
+func (d *Dispatcher) Settle(ctx context.Context, s store.Settlement) error {
+	for told := false; ; told = true {
+		err := d.Calls.Settle(ctx, s)
+		if faas.KindOf(err) != faas.Busy {
+			return err
+		}
+		if !told {
+			d.Log.Warn("what became of a call cannot be kept yet, trying again", "call", s.Call.ID, "err", err, "in", retryEvery)
+		}
+		d.mu.Lock()
+		draining := d.draining
+		d.mu.Unlock()
+		if draining {
+			if s.Result != nil {
+				s.Result.Body.Discard()
+			}
+			return err // it runs again after the next start
+		}
+		d.wait(ctx, nil, retryEvery)
+	}
+}
+
+// rescuers is how many calls are put back at once, so that they share transactions.
+const rescuers = 64
+
+// rescue decides about the calls that earlier runs of the daemon had taken.
+func (d *Dispatcher) rescue(ctx context.Context) error {
+	lost, err := d.Calls.Lost(ctx, d.Owner)
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.SetLimit(rescuers)
+	for _, call := range lost {
+		g.Go(func() error {
+			fn, _ := d.Definitions.FunctionByID(call.FuncID) // without one: its calls are canceled below
+			v := decideLost(call)
+			call.Losses++
+			s := settlement(fn, call, v)
+			e := d.eventOf(fn, s, v, nil)
+			if v.state == faas.CallQueued {
+				e.Message = "again: the node died while it ran"
+			}
+			if err := d.Calls.Settle(ctx, s); err != nil {
+				return fmt.Errorf("rescue call %s: %w", call.ID, err)
+			}
+			d.tell(s, e)
+			if call.Kind == faas.CallSync {
+				d.Journal.Record(s.Call) // nobody else can
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if len(lost) > 0 {
+		d.Log.Info("calls of a daemon that died were rescued", "calls", len(lost))
+	}
+	return nil
+}

@@ -1,0 +1,397 @@
+// Package dispatch is the queue of this node at work: it takes queued calls out of
+// the store, in their order and only as many as can be used, has each run down the
+// same line as a synchronous call, and settles what became of it: a result, another
+// attempt later, or a failure that stays visible.
+//
+// At least once: an accepted call is run until an attempt of it is settled. When a
+// daemon dies, the calls that it had taken are put back by the next one at the place
+// where they were, with one attempt more, unless their function must not run twice.
+//
+// It owns the calls that it has taken, from Take to Settle, and the goroutine of
+// each. In which order calls are taken is decided in package store, how many are
+// welcome in package pool, how one runs in package invoke.
+package dispatch
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"hob/faas"
+	"hob/internal/store"
+)
+
+// Runner runs one call to its end, as invoke.Invoker.Run says.
+type Runner interface {
+	Run(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error
+}
+
+// Room says how many asynchronous calls of a function, and of its app, should be
+// running or waiting on this node. Freed says when to ask again.
+type Room interface {
+	Welcome(app *faas.App, fn *faas.Function) (ofFunction, ofApp int)
+	Freed() <-chan struct{}
+}
+
+// Definitions finds functions and apps.
+type Definitions interface {
+	FunctionByID(id string) (faas.Function, error)
+	AppByID(id string) (faas.App, error)
+}
+
+// Events tells the log of a function about the steps of its calls.
+type Events interface {
+	Event(funcID string, e faas.Event)
+}
+
+// Journal keeps the records of calls that are over. Record never waits.
+type Journal interface {
+	Record(call faas.Call)
+}
+
+// Dispatcher is the queue of one node. Its exported fields are set before the first
+// use and not changed after.
+type Dispatcher struct {
+	Calls       store.Calls
+	Runner      Runner
+	Room        Room
+	Definitions Definitions
+	Events      Events
+	Journal     Journal
+	Owner       string     // names this run of the daemon, and no other
+	MaxResult   faas.Bytes // of one answer; 0: no limit
+	Delivering  func()     // told when a result is to be delivered; nil: nobody is
+	Log         *slog.Logger
+
+	wake    chan struct{} // capacity 1: there may be something to take
+	removed chan struct{} // capacity 1: forgotten is not empty
+	work    sync.WaitGroup
+
+	mu        sync.Mutex
+	lines     map[string]*line // by function ID; guarded by mu, as all below
+	apps      map[string]int   // calls that were taken and not settled, by app ID
+	taken     map[string]held  // by call ID
+	forgotten []string         // functions that are no more
+	draining  bool
+}
+
+// line is what is known of the queued calls of one function.
+type line struct {
+	more  bool          // some may be due
+	later bool          // some may become due
+	added int           // how often some were added, or may have been
+	here  int           // calls that were taken and not settled
+	mean  time.Duration // of what a call took lately; 0: not known
+}
+
+// held is a call that was taken and not settled.
+type held struct {
+	app string // ID
+	end func(cause error)
+}
+
+// New returns a Dispatcher whose fields are to be set.
+func New() *Dispatcher {
+	return &Dispatcher{
+		wake: make(chan struct{}, 1), removed: make(chan struct{}, 1),
+		lines: make(map[string]*line), apps: make(map[string]int), taken: make(map[string]held),
+	}
+}
+
+const (
+	sweepEvery = time.Minute // old calls and results are looked for
+	retryEvery = time.Second // after the store has failed
+	pause      = time.Millisecond
+	mostAtOnce = 512 // calls of one Take
+)
+
+// Run brings queued calls to their functions until ctx ends, and returns when all
+// that it has taken are settled: who ends ctx sees to it that calls end.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	defer d.work.Wait()
+	if err := d.begin(ctx); err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.Go(func() error { d.dispatch(ctx); return nil })
+	g.Go(func() error { d.cancelRemoved(ctx); return nil })
+	g.Go(func() error { d.sweep(ctx); return nil })
+	return g.Wait()
+}
+
+// begin finds out what an earlier run of the daemon has left.
+func (d *Dispatcher) begin(ctx context.Context) error {
+	if err := d.rescue(ctx); err != nil {
+		return err
+	}
+	tallies, err := d.Calls.Tallies(ctx)
+	if err != nil {
+		return err
+	}
+	for id, t := range tallies {
+		if t.Queued > 0 {
+			d.add(id)
+			if _, err := d.Definitions.FunctionByID(id); err != nil {
+				d.Forget(id)
+			}
+		}
+	}
+	return nil
+}
+
+// Accept implements invoke.Queue.
+func (d *Dispatcher) Accept(ctx context.Context, a store.Acceptance) (faas.Call, bool, error) {
+	if a.Call.State == faas.CallRunning {
+		a.Owner = d.Owner
+	}
+	call, known, err := d.Calls.Accept(ctx, a)
+	if err == nil && !known && call.State == faas.CallQueued {
+		d.add(call.FuncID)
+	}
+	return call, known, err
+}
+
+// add says that calls of a function may be due.
+func (d *Dispatcher) add(function string) {
+	d.mu.Lock()
+	l := d.line(function)
+	l.more = true
+	l.added++
+	d.mu.Unlock()
+	signal(d.wake)
+}
+
+// line returns what is known of a function. Precondition: d.mu is held.
+func (d *Dispatcher) line(function string) *line {
+	l := d.lines[function]
+	if l == nil {
+		l = new(line)
+		d.lines[function] = l
+	}
+	return l
+}
+
+// Drain lets no more calls be taken.
+func (d *Dispatcher) Drain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.draining = true
+}
+
+// Stop implements invoke.Queue.
+func (d *Dispatcher) Stop(id string, cause error) bool {
+	d.mu.Lock()
+	h, here := d.taken[id]
+	d.mu.Unlock()
+	if here {
+		h.end(cause)
+	}
+	return here
+}
+
+// Forget cancels the queued calls of a function that is no more, in the background.
+func (d *Dispatcher) Forget(function string) {
+	d.mu.Lock()
+	d.forgotten = append(d.forgotten, function)
+	d.mu.Unlock()
+	signal(d.removed)
+}
+
+// dispatch takes calls whenever some are due and welcome.
+func (d *Dispatcher) dispatch(ctx context.Context) {
+	due := time.NewTimer(0)
+	defer due.Stop()
+	for ctx.Err() == nil {
+		lanes, asked := d.lanes()
+		if len(lanes) > 0 {
+			taken, next, err := d.Calls.Take(ctx, d.Owner, lanes)
+			if err != nil {
+				d.wait(ctx, due, d.failed(ctx, err))
+				continue
+			}
+			d.note(lanes, asked, taken, next > 0)
+			for _, call := range taken {
+				d.start(ctx, call)
+			}
+			if next > 0 {
+				due.Reset(next)
+			}
+			if len(taken) > 0 {
+				continue
+			}
+		}
+		select {
+		case <-d.wake:
+		case <-d.Room.Freed():
+			d.wait(ctx, nil, pause) // many sandboxes may become free at once
+		case <-due.C:
+			d.becomeDue()
+		case <-ctx.Done():
+		}
+	}
+}
+
+// failed logs that no calls could be taken, and returns when to try again.
+func (d *Dispatcher) failed(ctx context.Context, err error) time.Duration {
+	if ctx.Err() == nil {
+		d.Log.Error("calls cannot be taken out of the queue, trying again", "err", err, "in", retryEvery)
+	}
+	return retryEvery
+}
+
+// wait waits; what becomes due meanwhile is looked at after.
+func (d *Dispatcher) wait(ctx context.Context, due *time.Timer, long time.Duration) {
+	t := time.NewTimer(long)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	if due != nil {
+		due.Reset(0)
+	}
+}
+
+// lanes is what can be taken now, and for each function of it how often calls were
+// added to its line before. The functions of an app with a limit are one lane.
+func (d *Dispatcher) lanes() (lanes []store.Lane, asked map[string]int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.draining {
+		return nil, nil
+	}
+	ofApps := make(map[string]int) // index of lanes
+	asked = make(map[string]int)
+	total := 0
+	for id, l := range d.lines {
+		if !l.more {
+			continue
+		}
+		fn, err := d.Definitions.FunctionByID(id)
+		if err != nil {
+			continue // its calls are being canceled
+		}
+		app, err := d.Definitions.AppByID(fn.App)
+		if err != nil {
+			continue
+		}
+		ofFunction, ofApp := d.Room.Welcome(&app, &fn)
+		room := min(ofFunction-l.here, mostAtOnce-total)
+		limited := app.MaxConcurrency > 0
+		if limited {
+			room = min(room, ofApp-d.apps[app.ID])
+		}
+		if room <= 0 {
+			continue
+		}
+		asked[id] = l.added
+		if i, there := ofApps[app.ID]; there {
+			lanes[i].Functions = append(lanes[i].Functions, id)
+			lanes[i].Limit = min(lanes[i].Limit, room)
+			continue
+		}
+		if limited {
+			ofApps[app.ID] = len(lanes)
+		}
+		lanes = append(lanes, store.Lane{Functions: []string{id}, Limit: room})
+		total += room
+	}
+	return lanes, asked
+}
+
+// note notes what a Take has shown of its lanes, and what it took. later says that
+// some of them have calls that become due.
+func (d *Dispatcher) note(lanes []store.Lane, asked map[string]int, taken []faas.Call, later bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	got := make(map[string]int)
+	for _, c := range taken {
+		got[c.FuncID]++
+	}
+	for _, lane := range lanes {
+		n := 0
+		for _, id := range lane.Functions {
+			n += got[id]
+		}
+		if n >= lane.Limit {
+			continue // there may be more
+		}
+		for _, id := range lane.Functions {
+			l := d.line(id)
+			if l.added == asked[id] {
+				l.more = false
+			}
+			l.later = l.later || later
+		}
+	}
+}
+
+// becomeDue says that calls that were not due may be so now.
+func (d *Dispatcher) becomeDue() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.lines {
+		if l.later {
+			l.more, l.later = true, false
+			l.added++
+		}
+	}
+}
+
+// cancelRemoved cancels the queued calls of functions that are no more.
+func (d *Dispatcher) cancelRemoved(ctx context.Context) {
+	for {
+		d.mu.Lock()
+		forgotten := d.forgotten
+		d.forgotten = nil
+		d.mu.Unlock()
+		for _, id := range forgotten {
+			n, err := d.Calls.CancelQueued(ctx, id, removedText)
+			if err != nil {
+				d.wait(ctx, nil, d.failed(ctx, err))
+				d.Forget(id)
+			}
+			if n > 0 {
+				d.Log.Info("queued calls of a removed function canceled", "function", id, "calls", n)
+			}
+			d.mu.Lock()
+			if l := d.lines[id]; l != nil && l.here == 0 && err == nil {
+				delete(d.lines, id)
+			}
+			d.mu.Unlock()
+		}
+		select {
+		case <-d.removed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sweep lets the store remove what is too old or too much.
+func (d *Dispatcher) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		if err := d.Calls.Sweep(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Warn("old calls cannot be removed", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// signal leaves a word in a channel of capacity 1, unless there is one.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,119 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"hob/faas"
+)
+
+// Explain fills in a queued call's Place, what it waits for, and for how long that
+// may be: by what calls of its function took lately. What cannot be found out is
+// left empty.
+func (d *Dispatcher) Explain(ctx context.Context, call *faas.Call) {
+	fn, app, functions := d.lane(call.FuncID)
+	if fn.ID == "" {
+		return
+	}
+	place, about, err := d.Calls.Place(ctx, call.ID, functions)
+	if err != nil || place == 0 {
+		return
+	}
+	d.explain(call, fn, app, place, about)
+}
+
+// lane is a function, its app, and the functions whose calls are in one line with
+// its own.
+func (d *Dispatcher) lane(function string) (fn faas.Function, app faas.App, functions []string) {
+	fn, err := d.Definitions.FunctionByID(function)
+	if err != nil {
+		return faas.Function{}, faas.App{}, nil
+	}
+	if app, err = d.Definitions.AppByID(fn.App); err != nil || app.MaxConcurrency <= 0 {
+		return fn, app, []string{function}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id := range d.lines {
+		if other, err := d.Definitions.FunctionByID(id); err == nil && other.App == fn.App {
+			functions = append(functions, id)
+		}
+	}
+	return fn, app, functions
+}
+
+func (d *Dispatcher) explain(call *faas.Call, fn faas.Function, app faas.App, place int, about bool) {
+	d.mu.Lock()
+	l := d.line(fn.ID)
+	mean, here := l.mean, l.here
+	if app.MaxConcurrency > 0 {
+		here = d.apps[app.ID]
+	}
+	d.mu.Unlock()
+
+	at := "place " + strconv.Itoa(place)
+	if about {
+		at = "about " + at
+	}
+	call.Place = place
+	parallel := max(1, here)
+	left := time.Until(call.Due)
+	switch {
+	case left > 0:
+		call.Waiting = fmt.Sprintf("it is due in %v", left.Round(time.Second))
+		if call.Error != "" {
+			call.Waiting += fmt.Sprintf(", after attempt %d: %s", call.Attempt, call.Error)
+		}
+		call.Place, call.Estimate = 0, left
+		return
+	case app.MaxConcurrency > 0:
+		call.Waiting = fmt.Sprintf("%s in the line of the app %s: it may run %s at once", at, app.Name, calls(app.MaxConcurrency))
+	case fn.MaxConcurrency > 0:
+		call.Waiting = fmt.Sprintf("%s in the line of the function: it may run %s at once", at, calls(fn.MaxConcurrency))
+	default:
+		call.Waiting = at + " in the line of the function: it runs as many as there is memory for"
+	}
+	call.Estimate = (time.Duration(place) * mean / time.Duration(parallel)).Round(time.Millisecond)
+}
+
+func calls(n int) string {
+	if n == 1 {
+		return "1 call"
+	}
+	return strconv.Itoa(n) + " calls"
+}
+
+// Line implements invoke.Queue: each call has its place among those of its own line.
+func (d *Dispatcher) Line(ctx context.Context, functions []faas.Function, limit int) ([]faas.Call, error) {
+	ids := make([]string, 0, len(functions))
+	for _, fn := range functions {
+		ids = append(ids, fn.ID)
+	}
+	queued, err := d.Calls.Line(ctx, ids, limit)
+	if err != nil {
+		return nil, err
+	}
+	places := make(map[string]int) // by function, or by app where that is the line
+	for i := range queued {
+		fn, app, line := d.lane(queued[i].FuncID)
+		if fn.ID == "" {
+			continue
+		}
+		key := fn.ID
+		if app.MaxConcurrency > 0 {
+			key = app.ID
+		}
+		if places[key] == 0 { // others of the line may be before it that were not asked for
+			first, _, err := d.Calls.Place(ctx, queued[i].ID, line)
+			if err != nil {
+				return nil, err
+			}
+			places[key] = first - 1
+		}
+		places[key]++
+		d.explain(&queued[i], fn, app, places[key], false)
+	}
+	return queued, nil
+}
