@@ -57,7 +57,11 @@ soon as it is on the server's disk: "hob get ID" has the result. On a terminal, 
 with --priority or --delay, the call goes through the queue too, and its result is
 awaited: Ctrl-C then ends the waiting and tells how to come back, the call goes on.
 A plain call, which is one without a terminal or with --sync, is not kept: its
-result is printed as it comes, and Ctrl-C cancels it.`,
+result is printed as it comes, and Ctrl-C cancels it.
+
+With --key a call can be repeated safely, also when it is not known whether the
+first try has reached the server: the calls with one key run once, and have one
+answer.`,
 		Example: `  hob call hello
   hob call resizer <photo.jpg >small.jpg
   hob call --async resizer <photo.jpg
@@ -98,7 +102,7 @@ result is printed as it comes, and Ctrl-C cancels it.`,
 	cmd.Flags().BoolVar(&flags.sync, "sync", false, "make a plain call on a terminal too")
 	cmd.Flags().IntVar(&flags.priority, "priority", 0, "in the queue: calls of a higher `number` start first, from 0 to "+count(faas.MaxPriority))
 	cmd.Flags().DurationVar(&delay, "delay", 0, "in the queue: least time before the start (default: the function's)")
-	cmd.Flags().StringVar(&flags.key, "key", "", "calls with the same `key` run once and have one answer, for 24 hours")
+	cmd.Flags().StringVar(&flags.key, "key", "", "run calls with the same `key`, and payload, once in 24 hours, with one answer for all")
 	return cmd
 }
 
@@ -140,7 +144,7 @@ func runCall(ctx context.Context, c *cli, name name, flags callFlags, input bool
 		c.printTiming(ctx, cl, answer.Call, first, time.Since(began), n)
 	}
 	if err != nil && ctx.Err() != nil && !flags.queued {
-		err = canceled(ctx, " (call "+answer.Call+")")
+		err = canceled(ctx, flags.key, " (call "+answer.Call+")")
 	}
 	return inCall(name, err)
 }
@@ -150,7 +154,7 @@ func (c *cli) begin(ctx context.Context, cl *client.Client, req client.CallReque
 	if !flags.queued {
 		answer, err := cl.Call(ctx, req)
 		if err != nil && ctx.Err() != nil {
-			err = canceled(ctx, "")
+			err = canceled(ctx, flags.key, "")
 		}
 		return answer, err
 	}
@@ -168,9 +172,13 @@ func (c *cli) begin(ctx context.Context, cl *client.Client, req client.CallReque
 	return nil, c.printName("CallId: " + call.ID)
 }
 
-// canceled is the error of a plain call whose caller left.
-func canceled(ctx context.Context, which string) error {
-	return faas.Errorf(whyEnded(ctx), "%w: the call is canceled%s", context.Cause(ctx), which)
+// canceled is the error of a plain call whose caller leaves. One with a key goes on.
+func canceled(ctx context.Context, key, which string) error {
+	what := "the call is canceled" + which
+	if key != "" {
+		what = fmt.Sprintf("the call goes on%s, and with --key %s again you get its answer", which, key)
+	}
+	return faas.Errorf(whyEnded(ctx), "%w: %s", context.Cause(ctx), what)
 }
 
 // whyEnded is the Kind of the end of ctx.

@@ -22,11 +22,12 @@ func newCreate(c *cli) *cobra.Command {
 it, and the digest that its name stands for now is what the function runs until
 it is updated. What stands behind IMAGE is the command in place of the image's.
 
-The function is called with "hob call NAME", or by anybody over HTTP at the address
-that is printed: it holds a secret, and "hob update --refresh" makes a new one. Each call has a fresh container: the
-payload on its standard input, the result on its standard output, its log on
-standard error. With another --format a container is hot: it serves many calls,
-and docs/contract.md says how it is spoken to.`,
+The function is called with "hob call NAME", or over HTTP at the address that is
+printed, by whoever knows it: "hob update --refresh" makes a new one.
+
+Each call has a fresh container: the payload on its standard input, the result on
+its standard output, its log on standard error. With another --format a container
+is hot: it serves many calls, and docs/contract.md says how it is spoken to.`,
 		Example: `  hob create --name hello busybox echo hello
   hob create --name resizer --memory 256m --timeout 1m photos/imagemagick convert - -resize 50% fd:1
   hob create --name site --format port --port 80 --concurrency 50 nginx

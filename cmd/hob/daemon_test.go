@@ -54,12 +54,13 @@ func TestDaemonScript(t *testing.T) {
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "callid": callID},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "callid": callID, "called": called, "step": step},
 	})
 }
 
 func programs() map[string]fake.Program {
 	return map[string]fake.Program{
+		"echo": fake.Builtin()["echo"],
 		"upper": func(_ context.Context, p *fake.Proc) int {
 			payload, _ := io.ReadAll(p.Stdin)
 			fmt.Fprintf(p.Stderr, "%s of %d bytes, level %q\n", p.Getenv("HOB_METHOD"), len(payload), p.Getenv("HTTP_X_LEVEL"))

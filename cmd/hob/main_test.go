@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -69,6 +70,42 @@ func callID(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("function %s was not called", args[0])
 	}
 	ts.Setenv("CALL", calls[0].ID)
+}
+
+// called NAME sets a variable to the id of a call that the last command printed.
+func called(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: called variable")
+	}
+	id := strings.TrimPrefix(strings.TrimSpace(ts.ReadFile("stdout")), "CallId: ")
+	if _, ok := faas.IDTime(id); !ok {
+		ts.Fatalf("%q is no id of a call", id)
+	}
+	ts.Setenv(args[0], id)
+}
+
+// step FUNCTION EVENT [ID] waits until a call of the function, or the one with
+// this id, has come so far.
+func step(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: step function event [id]")
+	}
+	c, err := client.New(ts.Getenv("HOB_SERVER"))
+	ts.Check(err)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	s := client.LogSelection{App: faas.DefaultApp, Function: args[0], Tail: -1, Follow: true}
+	if len(args) == 3 {
+		s.Call = args[2]
+	}
+	for line, err := range c.Logs(ctx, s) {
+		ts.Check(err)
+		if line.Event != nil && string(line.Event.Name) == args[1] {
+			return
+		}
+	}
+	ts.Fatalf("the log of %s ended", args[0])
 }
 
 // testEnv is an environment in which nothing of this machine is seen.
@@ -213,8 +250,8 @@ func TestScript(t *testing.T) {
 }
 
 func TestInterruptEndsWithItsOwnCode(t *testing.T) {
-	for _, args := range [][]string{{"call", "f"}, {"logs", "f", "-f"}, {"pull", "busybox"}} {
-		t.Run(args[0], func(t *testing.T) {
+	for _, args := range [][]string{{"call", "f"}, {"call", "f", "--key", "k"}, {"logs", "f", "-f"}, {"pull", "busybox"}} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			reached := make(chan struct{})
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body) // only then net/http sees that the client leaves
@@ -233,8 +270,11 @@ func TestInterruptEndsWithItsOwnCode(t *testing.T) {
 				interrupt(errors.New("interrupt signal received"))
 			}()
 			want := "interrupt signal received\n"
-			if args[0] == "call" {
+			switch strings.Join(args, " ") {
+			case "call f":
 				want = "hob: call f: interrupt signal received: the call is canceled\n"
+			case "call f --key k":
+				want = "hob: call f: interrupt signal received: the call goes on, and with --key k again you get its answer\n"
 			}
 			if code := run(ctx, env, args); code != 130 || !strings.HasSuffix(stderr.String(), want) {
 				t.Errorf("exit code %d, stderr %q; want 130, %q", code, stderr, want)
