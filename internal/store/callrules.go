@@ -23,6 +23,8 @@ func NewCall(a Acceptance, now time.Time) (faas.Call, error) {
 		return faas.Call{}, faas.Errorf(faas.Invalid, "a call of function %q has no ID", c.Function)
 	case c.FuncID == "":
 		return faas.Call{}, faas.Errorf(faas.Invalid, "call %s names no function", c.ID)
+	case c.Priority < 0 || c.Priority > faas.MaxPriority:
+		return faas.Call{}, faas.Errorf(faas.Invalid, "call %s has the priority %d: it goes from 0 to %d", c.ID, c.Priority, faas.MaxPriority)
 	case a.Request == nil:
 		return faas.Call{}, faas.Errorf(faas.Invalid, "call %s has no request", c.ID)
 	case c.State == faas.CallRunning:

@@ -15,3 +15,11 @@ func TestContract(t *testing.T) {
 		return s
 	})
 }
+
+func TestContractOfCalls(t *testing.T) {
+	storetest.RunCalls(t, func(t *testing.T, limits store.Limits) storetest.Engine {
+		s := memory.New(limits)
+		t.Cleanup(func() { s.Close() })
+		return s
+	})
+}
