@@ -235,6 +235,7 @@ func (s *Server) enqueue(w http.ResponseWriter, r *http.Request, fn faas.Functio
 	call.Priority = a.priority
 	accepted, err := s.Queue.Enqueue(r.Context(), fn, call, req, a.delay)
 	if err != nil {
+		w.Header().Del(headerCall) // there is none
 		return err
 	}
 	h := w.Header()
@@ -408,7 +409,10 @@ func (s *Server) retryCall(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	call, err := s.Queue.Retry(r.Context(), id)
-	if _, is := s.past(id, err); is {
+	switch past, is := s.past(id, err); {
+	case is && past.Kind == faas.CallSync:
+		return faas.Errorf(faas.Conflict, "call %s was synchronous: its payload was not kept, so it cannot be run again", id)
+	case is:
 		return faas.Errorf(faas.NotFound, "the payload of call %s: %w", id, faas.ErrGone)
 	}
 	if err != nil {

@@ -231,7 +231,7 @@ func WriteFault(w http.ResponseWriter, f api.Fault) {
 	h := w.Header()
 	h.Del("Content-Length") // of the answer that there was to be
 	h.Set(headerFault, string(f.Kind))
-	if f.Kind == faas.Busy && h.Get("Retry-After") == "" {
+	if f.Kind == faas.Busy && h.Get("Retry-After") == "" && h.Get(headerState) == "" { // a call that is over stays as it is
 		h.Set("Retry-After", "1")
 	}
 	_ = answer(w, f.Status, faultOf(f.Kind, f.Message, f.Request))
