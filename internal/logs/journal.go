@@ -21,6 +21,8 @@ import (
 const (
 	// maxPending is how many records may wait for the disk; more are dropped.
 	maxPending = 4096
+	// spareRecords is for how many records room is kept while there are none.
+	spareRecords = 512
 	// journalBatch is how many bytes of records are written at once.
 	journalBatch = 256 << 10
 	// defaultCalls is the limit of a CallFilter without one.
@@ -39,12 +41,20 @@ type journal struct {
 	flushing sync.Mutex // held by who takes records to the disk; before mu
 
 	mu          sync.Mutex
-	pending     []faas.Call       // guarded by mu, as all below; in the order in which they came
+	pending     []pendingRecord   // guarded by mu, as all below; in the order in which they came
+	spare       []pendingRecord   // empty: the one before, to be used again
 	dropped     int               // records for which there was no room, and the log does not say so yet
 	meters      map[string]*meter // by the ID of the function
 	sweepMeters int               // how many of them are too many
 	damaged     map[uint64]bool   // segments of which the log says that they are, by their base
 	closed      bool
+}
+
+// pendingRecord is a record on its way to the disk.
+type pendingRecord struct {
+	call  faas.Call // without its Exit, which is the caller's
+	exit  faas.Exit
+	ended bool // there is an exit
 }
 
 func newJournal(s *Store) *journal {
@@ -80,11 +90,12 @@ func (s *Store) Record(call faas.Call) {
 		j.dropped++
 		return
 	}
-	if exit := call.Outcome.Exit; exit != nil {
-		own := *exit
-		call.Outcome.Exit = &own
+	p := pendingRecord{call: call, ended: call.Outcome.Exit != nil}
+	if p.ended {
+		p.exit = *call.Outcome.Exit
 	}
-	switch j.pending = append(j.pending, call); len(j.pending) {
+	p.call.Outcome.Exit = nil
+	switch j.pending = append(j.pending, p); len(j.pending) {
 	case 1:
 		signal(j.wake)
 	case maxPending / 2:
@@ -118,12 +129,24 @@ func (j *journal) close() {
 	j.closed = true
 }
 
-func (j *journal) take() (pending []faas.Call, dropped int) {
+func (j *journal) take() (pending []pendingRecord, dropped int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	pending, dropped = j.pending, j.dropped
-	j.pending, j.dropped = nil, 0
+	j.pending, j.spare, j.dropped = j.spare, nil, 0
 	return pending, dropped
+}
+
+// giveBack lets the room of records that have been written be used again, unless
+// it is much.
+func (j *journal) giveBack(written []pendingRecord) {
+	if cap(written) > spareRecords {
+		return
+	}
+	clear(written)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.spare = written[:0]
 }
 
 // flush brings the records that wait to the disk. Those that it does not take
@@ -135,27 +158,33 @@ func (j *journal) flush() {
 	if dropped > 0 {
 		j.log.Warn("records of calls dropped: the disk did not keep up", "dropped", dropped)
 	}
-	var b batch
+	if len(pending) == 0 {
+		j.giveBack(pending)
+		return
+	}
+	b := batch{frames: j.store.takeBuffer()}
+	defer func() { j.store.giveBuffer(b.frames) }()
 	write := func() {
 		if b.count > 0 {
 			j.store.health.report(j.series.append(b, time.Now()), int(b.count))
 		}
 		b = batch{frames: b.frames[:0]}
 	}
-	for _, c := range pending {
-		frames, err := appendRecord(b.frames, c)
-		if err != nil {
-			j.log.Error("record of a call cannot be written", "call", c.ID, "err", err)
-			continue
+	now := time.Now()
+	for i := range pending {
+		p := &pending[i]
+		if p.ended {
+			p.call.Outcome.Exit = &p.exit
 		}
-		b.frames = frames
+		b.frames = appendRecord(b.frames, now, &p.call)
 		b.count++
-		b.ids.addID(c.ID[:min(len(c.ID), 255)])
+		b.ids.addID(callOf(p.call.ID))
 		if len(b.frames) >= journalBatch {
 			write()
 		}
 	}
 	write()
+	j.giveBack(pending)
 }
 
 // CallFilter says which records are wanted. An empty field asks for nothing.

@@ -257,15 +257,6 @@ func TestRecordersAndReadersAtOnce(t *testing.T) {
 	}
 }
 
-func BenchmarkRecord(b *testing.B) {
-	s := open(b, logs.Config{Dir: b.TempDir()})
-	c := finished()
-	b.ReportAllocs()
-	for b.Loop() {
-		s.Record(c)
-	}
-}
-
 func BenchmarkCalls(b *testing.B) {
 	s := open(b, logs.Config{Dir: b.TempDir()})
 	for i := range 100_000 {

@@ -221,6 +221,73 @@ func TestFollowerSeesEveryLineOnceWhileSegmentsRotate(t *testing.T) {
 	}
 }
 
+func TestFollowerThatNeverReadsCostsNobodyAnything(t *testing.T) {
+	s := open(t, logs.Config{Dir: t.TempDir(), PerFunction: faas.MB})
+	const followers, lines = 100, 20_000 // of 100 bytes: two times what is kept
+	write(t, s, "f", "first", "first\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var all sync.WaitGroup
+	defer all.Wait()
+	asleep, letGo := make(chan struct{}), make(chan struct{})
+	defer close(letGo)
+	all.Go(func() {
+		for range s.Follow(ctx, logs.Selection{Function: "f", Tail: -1, Follow: true}) {
+			close(asleep)
+			<-letGo
+			return
+		}
+	})
+	<-asleep
+	var others sync.WaitGroup
+	for range followers - 1 {
+		others.Go(func() {
+			seen, lost := 0, 0
+			for line, err := range s.Follow(ctx, logs.Selection{Function: "f", Call: "c", Tail: -1, Follow: true}) {
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if line.Text == "last" {
+					break
+				}
+				if line.Stream == "hob" {
+					var n int
+					if _, err := fmt.Sscanf(line.Text, "… %d lines lost", &n); err != nil {
+						t.Errorf("%q: %v", line.Text, err)
+					}
+					lost += n
+					continue
+				}
+				seen++
+			}
+			if seen+lost < lines || lost == 0 && seen != lines {
+				t.Errorf("a follower has seen %d lines and was told of %d that are lost, of %d", seen, lost, lines)
+			}
+		})
+	}
+	longest := time.Duration(0)
+	w := s.Writer("f", "c", "stderr")
+	for i := range lines {
+		at := time.Now()
+		fmt.Fprintf(w, "line %d %s\n", i, strings.Repeat("x", 50))
+		if longest = max(longest, time.Since(at)); i%100 == 0 {
+			s.Event("f", faas.Event{Name: faas.EventCall, Call: "other"})
+			read(t, s, logs.Selection{Function: "f"}) // is on the disk
+		}
+	}
+	io.WriteString(w, "last\n")
+	w.Close()
+	others.Wait()
+	if dropped := slices.ContainsFunc(read(t, s, logs.Selection{Function: "f", Tail: -1}), func(l faas.LogLine) bool { return strings.Contains(l.Text, "dropped") }); dropped {
+		t.Error("lines were dropped")
+	}
+	t.Logf("the longest write took %v", longest)
+	if n := size(t, logs.DirOf(s)); n > int64(faas.MB) {
+		t.Errorf("%d bytes on the disk, want up to 1 MB", n)
+	}
+}
+
 func TestFollowEndsWithTheCauseOfItsContext(t *testing.T) {
 	s := open(t, logs.Config{Dir: t.TempDir()})
 	left := errors.New("the client has left")
@@ -290,6 +357,24 @@ func TestFunctionKeepsNoMoreThanItsLimit(t *testing.T) {
 	got := read(t, s, logs.Selection{Function: "f", Tail: -1})
 	if last := got[len(got)-1].Text; !strings.HasPrefix(last, "line 59999 ") {
 		t.Errorf("last line %q, want line 59999", last)
+	}
+	if n := size(t, logs.DirOf(s)); n > int64(faas.MB) || n < int64(faas.MB)/2 {
+		t.Errorf("%d bytes on the disk, want up to 1 MB and not much less", n)
+	}
+}
+
+func TestEventsCountToTheLimitOfTheirFunction(t *testing.T) {
+	s := open(t, logs.Config{Dir: t.TempDir(), PerFunction: faas.MB})
+	const events = 30_000 // 1.7 MB
+	for i := range events {
+		s.Event("f", faas.Event{Name: faas.EventFailed, Call: fmt.Sprint("c", i), Attempt: 1, Message: "exit 1, and so on"})
+		if i%1000 == 0 {
+			read(t, s, logs.Selection{Function: "f"}) // is on the disk
+		}
+	}
+	got := read(t, s, logs.Selection{Function: "f", Tail: -1, Only: logs.Events})
+	if n := len(got); n < events/3 || n >= events || got[n-1].Call != fmt.Sprint("c", events-1) {
+		t.Errorf("%d events, the last %+v; want those that fit, and the last", n, got[n-1])
 	}
 	if n := size(t, logs.DirOf(s)); n > int64(faas.MB) || n < int64(faas.MB)/2 {
 		t.Errorf("%d bytes on the disk, want up to 1 MB and not much less", n)
