@@ -21,6 +21,8 @@ type Conn struct {
 
 	process *process      // of a hot format; else nil
 	watched chan struct{} // closed when nobody waits for the end of process any more
+
+	fresh *process // of the default format, once it has been started
 }
 
 // startHot starts the process and waits until it takes calls.
@@ -56,7 +58,14 @@ func (c *Conn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseW
 		c.process.begin(&req.Call)
 		defer c.process.end()
 	}
-	return c.Conn.Exchange(ctx, req, w)
+	out, err := c.Conn.Exchange(ctx, req, w)
+	switch {
+	case c.process != nil:
+		out.Stderr = c.process.firstWords(&req.Call)
+	case c.fresh != nil:
+		out.Stderr = c.fresh.firstWords(c.fresh.call.Load())
+	}
+	return out, err
 }
 
 // Start tells what a hot sandbox was made from.

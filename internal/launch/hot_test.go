@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,6 +81,49 @@ func TestHotSandboxServesCallsAndLogsEachUnderItsOwn(t *testing.T) {
 	<-died
 	if len(r.Live()) != 0 {
 		t.Error("it is live after Close")
+	}
+}
+
+func TestEachCallOfAHotSandboxShowsTheBeginningOfItsOwnStandardError(t *testing.T) {
+	heard := make(chan struct{})
+	n := 0
+	r := newRig(t, func(_ context.Context, p *fake.Proc) int {
+		for in := bufio.NewReader(p.Stdin); ; n++ {
+			for line := ""; line != "\r\n"; {
+				var err error
+				if line, err = in.ReadString('\n'); err != nil {
+					return 0
+				}
+			}
+			if n != 1 { // the second is silent
+				fmt.Fprintf(p.Stderr, "call %d\n", n)
+				<-heard
+			}
+			fmt.Fprint(p.Stdout, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	fn := r.hot(t)
+	fn.LogPayload = true
+	c, err := r.Start(t.Context(), testApp, fn, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i, want := range []string{"call 0\n", "", "call 2\n"} {
+		id := fmt.Sprint("CALL", i)
+		var told sync.WaitGroup
+		if want != "" {
+			told.Go(func() {
+				for r.logs.peek("f1/"+id+"/stderr") != want {
+					time.Sleep(time.Millisecond)
+				}
+				heard <- struct{}{}
+			})
+		}
+		if _, out, err := exchange(t, c, id); err != nil || out.Stderr != want {
+			t.Errorf("call %d: %q, %v; want %q", i, out.Stderr, err, want)
+		}
+		told.Wait()
 	}
 }
 

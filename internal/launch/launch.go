@@ -87,7 +87,12 @@ func (l *Launcher) Start(ctx context.Context, app faas.App, fn faas.Function, di
 		c.Conn = &protocol.Default{Memory: fn.Memory, Start: func(ctx context.Context, req *faas.Request, env []string) (protocol.Process, error) {
 			spec.ID = strings.ToLower(req.Call)
 			spec.Env = environment(spec, env)
-			return l.start(ctx, fn, spec, req.Call)
+			p, err := l.start(ctx, fn, spec, req.Call)
+			if err != nil {
+				return nil, err
+			}
+			c.fresh = p
+			return p, nil
 		}}
 	}
 	if err != nil {
@@ -172,7 +177,7 @@ func (l *Launcher) start(ctx context.Context, fn faas.Function, spec sandbox.Spe
 	p := &process{
 		launcher: l, function: fn.ID,
 		info: faas.Sandbox{ID: spec.ID, App: fn.App, Function: fn.Name, Format: fn.Format, Started: time.Now()},
-		said: make(chan struct{}),
+		said: make(chan struct{}), payload: fn.LogPayload,
 	}
 	if call != "" {
 		p.begin(&call)

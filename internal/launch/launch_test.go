@@ -408,6 +408,36 @@ func TestStandardErrorReachesTheLogAndTheCaller(t *testing.T) {
 	}
 }
 
+func TestBeginningOfStandardErrorIsShownIfTheFunctionAsksForIt(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                        "",
+		"short\n":                 "short\n",
+		"\xff":                    "\uFFFD",
+		strings.Repeat("ü", 9000): strings.Repeat("ü", 127),
+		strings.Repeat("x", 255):  strings.Repeat("x", 255),
+		strings.Repeat("x", 256):  strings.Repeat("x", 255),
+	} {
+		r := newRig(t, func(_ context.Context, p *fake.Proc) int {
+			io.WriteString(p.Stderr, text)
+			return 1
+		})
+		fn := r.image(t, v1.Config{Cmd: []string{"prog"}})
+		for _, fn.LogPayload = range []bool{false, true} {
+			c, err := r.Start(t.Context(), testApp, fn, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, out, err := exchange(t, c, "ONE")
+			if fn.LogPayload && out.Stderr != want || !fn.LogPayload && out.Stderr != "" || faas.KindOf(err) != faas.FuncFailed {
+				t.Errorf("payload in the log %v: %.20q is shown as %q, %v; want %q", fn.LogPayload, text, out.Stderr, err, want)
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestLastWordsAreShortAndText(t *testing.T) {
 	r := newRig(t, func(_ context.Context, p *fake.Proc) int {
 		p.Stderr.WriteString(strings.Repeat("x", 1<<20) + "\xff the end\n")

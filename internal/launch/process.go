@@ -30,6 +30,7 @@ type process struct {
 	info     faas.Sandbox    // not changed
 	function string          // ID
 	said     chan struct{}   // closed when all that it wrote for the log is there
+	payload  bool            // the beginning of what each call writes is kept, too
 
 	ready  atomic.Bool            // it takes calls
 	frozen atomic.Bool            //
@@ -38,8 +39,10 @@ type process struct {
 	calls  atomic.Int32           // that it was given
 	call   atomic.Pointer[string] // the latest; what it writes belongs to it
 
-	mu    sync.Mutex
-	words []byte // the end of standard error; guarded by mu
+	mu      sync.Mutex
+	words   []byte // the end of standard error; guarded by mu, as all below
+	first   []byte // the beginning of what call firstOf wrote there; one byte more than is shown tells whether it goes on
+	firstOf *string
 }
 
 var _ protocol.Process = (*process)(nil)
@@ -142,10 +145,11 @@ func (p *process) hear(stream io.Reader, name string) {
 	for {
 		n, err := stream.Read(buf)
 		if n > 0 {
+			call := p.call.Load()
 			if name == "stderr" {
-				p.remember(buf[:n])
+				p.remember(call, buf[:n])
 			}
-			if call := p.call.Load(); log == nil || call != of {
+			if log == nil || call != of {
 				if log != nil {
 					log.Close()
 				}
@@ -171,13 +175,32 @@ func callOf(call *string) string {
 	return *call
 }
 
-func (p *process) remember(b []byte) {
+// remember keeps what may be asked for of standard error: its end, and the
+// beginning of what a call wrote.
+func (p *process) remember(call *string, b []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.payload && call != p.firstOf {
+		p.first, p.firstOf = p.first[:0], call
+	}
+	if p.payload {
+		p.first = append(p.first, b[:min(len(b), faas.ShortBytes+1-len(p.first))]...)
+	}
 	p.words = append(p.words, b...)
 	if over := len(p.words) - lastBytes; over > 0 {
 		p.words = append(p.words[:0], p.words[over:]...)
 	}
+}
+
+// firstWords is the beginning of what a call has written on standard error, as
+// far as it has been read; of functions with LogPayload only.
+func (p *process) firstWords(call *string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.firstOf != call {
+		return ""
+	}
+	return faas.Short(p.first)
 }
 
 func (p *process) LastWords() string {
