@@ -3,6 +3,7 @@ package store
 import (
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"hob/faas"
 )
@@ -15,7 +16,7 @@ func NewCall(a Acceptance, now time.Time) (faas.Call, error) {
 	now = storedTime(now)
 	c := faas.Call{
 		ID: a.Call.ID, App: a.Call.App, Function: a.Call.Function, FuncID: a.Call.FuncID, Revision: a.Call.Revision,
-		Kind: a.Call.Kind, State: a.Call.State, Priority: a.Call.Priority, RetryOf: a.Call.RetryOf, Once: a.Call.Once,
+		Kind: a.Call.Kind, State: a.Call.State, Priority: a.Call.Priority, RetryOf: a.Call.RetryOf, Once: a.Call.Once, Hops: a.Call.Hops,
 		Queued: now, Due: now.Add(max(0, a.Delay)),
 	}
 	switch {
@@ -42,8 +43,8 @@ func TakenCall(c faas.Call, now time.Time) faas.Call {
 }
 
 // SettledCall decides a Settle: it returns the call as it is to be kept, or why
-// nothing changes. old is the call with that ID, nil if there is none. Whose call
-// it is and when it was accepted stay what they were, the rest is as s says.
+// nothing changes. old is the call with that ID, nil if there is none. What its
+// acceptance said stays, the rest is as s says.
 func SettledCall(old *faas.Call, s Settlement, now time.Time) (faas.Call, error) {
 	c := s.Call
 	switch {
@@ -58,8 +59,8 @@ func SettledCall(old *faas.Call, s Settlement, now time.Time) (faas.Call, error)
 	case c.State == faas.CallQueued && (s.Result != nil || len(s.Deliveries) > 0):
 		return faas.Call{}, faas.Errorf(faas.Invalid, "call %s goes back in line and has no result", c.ID)
 	}
-	c.App, c.Function, c.FuncID, c.Kind = old.App, old.Function, old.FuncID, old.Kind
-	c.Priority, c.RetryOf, c.Once = old.Priority, old.RetryOf, old.Once
+	c.App, c.Function, c.FuncID, c.Revision, c.Kind = old.App, old.Function, old.FuncID, old.Revision, old.Kind
+	c.Priority, c.RetryOf, c.Once, c.Hops = old.Priority, old.RetryOf, old.Once, old.Hops
 	c.Queued, c.Due = old.Queued, old.Due
 	c.Place, c.Estimate, c.Result = 0, 0, faas.ResultNone
 	c.Waiting, c.Error, c.Delivery = Text(c.Waiting), Text(c.Error), Text(c.Delivery)
@@ -104,12 +105,25 @@ func CanceledCall(c faas.Call, reason string, now time.Time) (faas.Call, error) 
 func KeptRequest(r *faas.Request) faas.Request {
 	return faas.Request{
 		Method: r.Method, URL: r.URL, Target: r.Target, Route: r.Route, Caller: r.Caller,
-		Header: r.Header, Params: r.Params, Convention: r.Convention,
+		Header: r.Header, Params: r.Params, Convention: r.Convention, Env: r.Env,
 	}
 }
 
-// Text is s as an engine can keep it: UTF-8.
-func Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+// maxText is how much is kept of a text, in bytes.
+const maxText = 16 << 10
+
+// Text is s as an engine keeps it: UTF-8, and not too long.
+func Text(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= maxText {
+		return s
+	}
+	end := maxText
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
+}
 
 // storedTime is t as an engine keeps it: in UTC, to the microsecond.
 func storedTime(t time.Time) time.Time {
@@ -119,12 +133,11 @@ func storedTime(t time.Time) time.Time {
 	return t.UTC().Truncate(time.Microsecond)
 }
 
-// Weight is what a payload or a result counts for against Limits, in bytes: its
-// body, its header, and a flat sum for the rest of what is kept of its call, so
-// that a great many small ones have an end too. What a call that is over weighs
-// is the weight of its result and of its payload, as far as each is kept.
-func Weight(header map[string][]string, body int64) int64 {
-	n := 512 + body
+// ResultWeight is what is kept of a call that is over counts for against Limits, in
+// bytes: the body and the header of its result, its payload if it is kept, and a
+// flat sum for the rest, so that a great many small ones have an end too.
+func ResultWeight(header map[string][]string, body, payload int64) int64 {
+	n := 1024 + body + payload
 	for name, values := range header {
 		for _, v := range values {
 			n += int64(len(name) + len(v))
@@ -133,14 +146,14 @@ func Weight(header map[string][]string, body int64) int64 {
 	return n
 }
 
-// CheckQueue says why a payload of this weight is not accepted: ofFunction and
-// total are the weights of the payloads of calls that are not over.
-func (l Limits) CheckQueue(c faas.Call, weight, ofFunction, total int64) error {
+// CheckQueue says why a payload of size bytes is not accepted: ofFunction and
+// total are the bytes of payloads of calls that are not over.
+func (l Limits) CheckQueue(c faas.Call, size, ofFunction, total int64) error {
 	switch {
-	case l.QueuePerFunction > 0 && ofFunction+weight > int64(l.QueuePerFunction):
-		return faas.Errorf(faas.Busy, "the queue of function %q is full: its payloads may be %s together", c.Function, l.QueuePerFunction)
-	case l.QueueTotal > 0 && total+weight > int64(l.QueueTotal):
-		return faas.Errorf(faas.Busy, "the queue of this node is full: its payloads may be %s together", l.QueueTotal)
+	case l.QueuePerFunction > 0 && ofFunction+size > int64(l.QueuePerFunction):
+		return faas.Errorf(faas.Busy, "the queue of function %q is full: its calls may hold %v of payloads in all; try again when some are done, or raise queue-per-function", c.Function, l.QueuePerFunction)
+	case l.QueueTotal > 0 && total+size > int64(l.QueueTotal):
+		return faas.Errorf(faas.Busy, "the queue of this node is full: its calls may hold %v of payloads in all; try again when some are done, or raise queue-total", l.QueueTotal)
 	}
 	return nil
 }
@@ -168,8 +181,10 @@ func NoPayload(id string) error {
 // NoResult says why there is no result of c to read. Precondition: it is not kept.
 func NoResult(c faas.Call) error {
 	switch {
-	case c.Result != faas.ResultNone:
-		return faas.Errorf(faas.NotFound, "the result of call %s was %s: %w", c.ID, c.Result, faas.ErrGone)
+	case c.Result == faas.ResultFetched:
+		return faas.Errorf(faas.NotFound, "the result of call %s was fetched: %w", c.ID, faas.ErrGone)
+	case c.Result == faas.ResultRotated:
+		return faas.Errorf(faas.NotFound, "the result of call %s made room for newer ones: %w", c.ID, faas.ErrGone)
 	case !c.State.Final():
 		return faas.Errorf(faas.NotFound, "call %s has no result yet: it is %s", c.ID, c.State)
 	}

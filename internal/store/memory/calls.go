@@ -103,13 +103,13 @@ func (m *Store) Accept(ctx context.Context, a store.Acceptance) (faas.Call, bool
 	var ofFunction, total int64
 	for _, other := range m.calls.rows {
 		if !other.call.State.Final() {
-			total += other.payloadWeight()
+			total += int64(len(other.payload))
 			if other.call.FuncID == call.FuncID {
-				ofFunction += other.payloadWeight()
+				ofFunction += int64(len(other.payload))
 			}
 		}
 	}
-	if err := m.calls.limits.CheckQueue(call, r.payloadWeight(), ofFunction, total); err != nil {
+	if err := m.calls.limits.CheckQueue(call, int64(len(payload)), ofFunction, total); err != nil {
 		return faas.Call{}, false, err
 	}
 	if call.State == faas.CallRunning {
@@ -229,8 +229,8 @@ func (m *Store) rotate(last *row, limit faas.Bytes, now time.Time, of func(*row)
 	var rest []*row
 	for _, r := range m.calls.rows {
 		if r.call.State.Final() && of(r) {
-			sum += r.resultWeight()
-			if r != last && r.resultWeight() > 0 {
+			sum += r.weight()
+			if r != last && r.weight() > 0 {
 				rest = append(rest, r)
 			}
 		}
@@ -242,7 +242,7 @@ func (m *Store) rotate(last *row, limit faas.Bytes, now time.Time, of func(*row)
 		if sum <= int64(limit) {
 			return
 		}
-		sum -= r.resultWeight()
+		sum -= r.weight()
 		if r.result != nil {
 			r.call.Result = faas.ResultRotated
 		}
@@ -606,17 +606,15 @@ func scope(key store.Key) store.Key {
 	return key
 }
 
-// payloadWeight is what the payload of r counts for, resultWeight what is kept of it after its end.
-func (r *row) payloadWeight() int64 { return store.Weight(r.request.Header, int64(len(r.payload))) }
-
-func (r *row) resultWeight() (weight int64) {
-	if r.result != nil {
-		weight += store.Weight(r.result.header, int64(len(r.result.body)))
+// weight is what is kept of a call that is over counts for.
+func (r *row) weight() int64 {
+	switch {
+	case r.result != nil:
+		return store.ResultWeight(r.result.header, int64(len(r.result.body)), int64(len(r.payload)))
+	case r.repeats:
+		return store.ResultWeight(nil, 0, int64(len(r.payload)))
 	}
-	if r.repeats {
-		weight += r.payloadWeight()
-	}
-	return weight
+	return 0
 }
 
 // used returns what is in a body and discards it.
@@ -636,7 +634,7 @@ func cloneCall(c faas.Call) faas.Call {
 
 // cloneRequest copies what a request refers to.
 func cloneRequest(r faas.Request) faas.Request {
-	r.Header, r.Params = r.Header.Clone(), maps.Clone(r.Params)
+	r.Header, r.Params, r.Env = r.Header.Clone(), maps.Clone(r.Params), slices.Clone(r.Env)
 	return r
 }
 

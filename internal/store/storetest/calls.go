@@ -333,10 +333,10 @@ func atOnce(n int, do func(i int)) {
 
 func acceptKeeps(c *callTest) {
 	a := acceptance("f", delay(time.Hour), priority(7))
-	a.Call.RetryOf, a.Call.Once = "earlier", true
+	a.Call.RetryOf, a.Call.Once, a.Call.Hops = "earlier", true, 2
 	want := a.Call
 	// What an acceptance has no say in.
-	a.Call.Attempt, a.Call.Losses, a.Call.Place, a.Call.Estimate, a.Call.Waiting = 5, 5, 5, 5, "x"
+	a.Call.Attempt, a.Call.Failures, a.Call.Losses, a.Call.Place, a.Call.Estimate, a.Call.Waiting = 5, 5, 5, 5, 5, "x"
 	a.Call.Queued, a.Call.Due, a.Call.Started, a.Call.Finished = time.Unix(1, 0), time.Unix(1, 0), time.Unix(1, 0), time.Unix(1, 0)
 	a.Call.Queue, a.Call.Image, a.Call.Sandbox, a.Call.Run = 5, 5, 5, 5
 	a.Call.Outcome.Status, a.Call.Error, a.Call.ErrKind, a.Call.Result, a.Call.Delivery = 5, "x", faas.Busy, faas.ResultKept, "x"
@@ -635,8 +635,7 @@ func settleKeeps(c *callTest) {
 			continue
 		}
 		s := settlement(c.run("f"), state)
-		s.Call.Revision = 4 // of the attempt
-		s.Call.Losses, s.Call.Waiting = 2, "place 3: its function is at its limit"
+		s.Call.Failures, s.Call.Losses, s.Call.Waiting = 3, 2, "place 3: its function is at its limit"
 		s.Call.Queue, s.Call.Image, s.Call.Sandbox, s.Call.Run = 11, 12, 13, 14*time.Second+1
 		s.Call.Outcome = faas.Outcome{
 			Status: 207, In: 1 << 40, Out: 22, Start: faas.StartBare, Keep: true, Again: true,
@@ -659,6 +658,12 @@ func settleKeeps(c *callTest) {
 	}
 	wantEqual(c.T, "text that is not UTF-8", got.Error+got.Outcome.Stderr, "cut in the middle: Gr\uFFFD\uFFFD")
 	s = settlement(c.run("f"), faas.CallFailed)
+	s.Call.Error = strings.Repeat("ü", 1<<20)
+	c.settle(s)
+	if got := c.get(s.Call.ID).Error; got != s.Call.Error[:16<<10] {
+		c.Errorf("of a long error %d bytes are kept, want the first %d", len(got), 16<<10)
+	}
+	s = settlement(c.run("f"), faas.CallFailed)
 	s.Call.Started = time.Unix(5, 123456789).In(time.FixedZone("east", 3600))
 	c.settle(s)
 	wantEqual(c.T, "Started", c.get(s.Call.ID).Started, time.Unix(5, 123456000).UTC())
@@ -667,8 +672,8 @@ func settleKeeps(c *callTest) {
 func identityStays(c *callTest) {
 	call := c.run("f")
 	s := settlement(call, faas.CallFailed)
-	s.Call.App, s.Call.Function, s.Call.FuncID, s.Call.Kind = "x", "x", "x", faas.CallSync
-	s.Call.Priority, s.Call.RetryOf, s.Call.Once = 1, "x", true
+	s.Call.App, s.Call.Function, s.Call.FuncID, s.Call.Revision, s.Call.Kind = "x", "x", "x", 9, faas.CallSync
+	s.Call.Priority, s.Call.RetryOf, s.Call.Once, s.Call.Hops = 1, "x", true, 9
 	s.Call.Queued, s.Call.Due = time.Unix(1, 0), time.Unix(1, 0)
 	s.Call.Place, s.Call.Estimate, s.Call.Result = 3, 3, faas.ResultKept // there is none
 	c.settle(s)
@@ -689,10 +694,10 @@ func requestComesBack(c *callTest) {
 		},
 		Params: map[string]string{"x": "Grüße", "": ""},
 		Body:   strings.NewReader("not this one"), Size: 999,
-		Key: "not kept", Deadline: time.Now(), Convention: faas.ConventionIron, Env: []string{"NOT=kept"},
+		Key: "not kept", Deadline: time.Now(), Convention: faas.ConventionIron, Env: []string{"A=kept", "B="},
 	}
 	want := *a.Request
-	want.Call, want.Key, want.Deadline, want.Env, want.Body, want.Size = "", "", time.Time{}, nil, nil, 11
+	want.Call, want.Key, want.Deadline, want.Body, want.Size = "", "", time.Time{}, nil, 11
 	want.Header, want.Params = want.Header.Clone(), maps.Clone(want.Params)
 	if _, _, err := c.Accept(c.Context(), a); err != nil {
 		c.Fatal(err)
