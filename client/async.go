@@ -64,7 +64,7 @@ func (c *Client) Result(ctx context.Context, id string, wait time.Duration) (*An
 		resp.Body.Close()
 		return nil, faas.Errorf(faas.Busy, "call %s is %s: %w", id, state, ErrPending)
 	}
-	return c.answer(ctx, resp), nil
+	return c.answer(ctx, resp, faas.Internal), nil
 }
 
 // CancelCall ends a call that is queued, or tells one that runs to end, and

@@ -58,7 +58,7 @@ func (c *Client) Call(ctx context.Context, r CallRequest) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.answer(ctx, resp), nil
+	return c.answer(ctx, resp, faas.FuncFailed), nil
 }
 
 // call sends r with more headers. An answer that tells of a failure is returned
@@ -96,10 +96,12 @@ func (c *Client) call(ctx context.Context, r CallRequest, more map[string]string
 	return resp, nil
 }
 
-func (c *Client) answer(ctx context.Context, resp *http.Response) *Answer {
+// answer is what has come of a call. broken is the kind of an answer that does
+// not come to its end.
+func (c *Client) answer(ctx context.Context, resp *http.Response, broken faas.Kind) *Answer {
 	id := resp.Header.Get(headerCall)
 	return &Answer{Call: id, Status: resp.StatusCode, Header: resp.Header,
-		Body: &answerBody{ctx: ctx, client: c, call: id, resp: resp}}
+		Body: &answerBody{ctx: ctx, client: c, call: id, resp: resp, broken: broken}}
 }
 
 // answerBody is a body whose end is believed only with the outcome behind it.
@@ -108,6 +110,7 @@ type answerBody struct {
 	client *Client
 	call   string
 	resp   *http.Response
+	broken faas.Kind // of an error in the middle of it
 	n      int64
 	err    error // what every Read after the last one returns
 }
@@ -155,7 +158,7 @@ func (b *answerBody) brokenOff(err error) error {
 
 func (b *answerBody) failed(why string) error {
 	return &Failure{Call: b.call, Request: b.resp.Header.Get("Request-Id"),
-		err: faas.Errorf(faas.FuncFailed, "the answer was broken off after %d bytes: %s", b.n, why)}
+		err: faas.Errorf(b.broken, "the answer was broken off after %d bytes: %s", b.n, why)}
 }
 
 // CallFilter chooses calls. What is empty does not restrict.

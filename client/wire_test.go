@@ -33,6 +33,7 @@ func TestStructsAreThoseOfTheDocument(t *testing.T) {
 		"App": reflect.TypeFor[client.App](), "Function": reflect.TypeFor[client.Function](),
 		"FunctionChange": reflect.TypeFor[client.Settings](),
 		"Call":           reflect.TypeFor[client.Call](), "CallTimes": reflect.TypeFor[client.CallTimes](), "CallError": reflect.TypeFor[client.CallError](),
+		"CallStatus": reflect.TypeFor[client.Status](), "LogEvent": reflect.TypeFor[client.LogEvent](),
 		"Sandbox": reflect.TypeFor[client.Sandbox](), "Node": reflect.TypeFor[client.Node](),
 		"Image": reflect.TypeFor[client.Image](), "ImageConfig": reflect.TypeFor[client.ImageConfig](), "Layer": reflect.TypeFor[client.Layer](),
 		"PullRequest": reflect.TypeFor[client.PullRequest](), "PullAuth": reflect.TypeFor[client.PullAuth](),
