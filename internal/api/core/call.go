@@ -140,7 +140,7 @@ func (b *begun) name() {
 	if h.Get(headerCall) != b.call.ID {
 		h.Set(headerCall, b.call.ID)
 	}
-	if delete(h, headerReplayed); b.call.ID != b.id {
+	if b.call.ID != b.id {
 		h.Set(headerReplayed, "true")
 	}
 }

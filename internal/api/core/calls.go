@@ -135,11 +135,14 @@ func (s *Server) listQueue(w http.ResponseWriter, r *http.Request, filter logs.C
 	if err != nil {
 		return err
 	}
+	out := wireCalls{Calls: []wireCall{}}
+	if len(functions) == 0 {
+		return answer(w, http.StatusOK, out)
+	}
 	calls, err := s.Queue.Queued(r.Context(), functions, filter.Limit)
 	if err != nil {
 		return err
 	}
-	out := wireCalls{Calls: []wireCall{}}
 	for _, c := range calls {
 		out.Calls = append(out.Calls, wireOfCall(c))
 	}
