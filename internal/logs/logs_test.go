@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -146,6 +148,55 @@ func TestTailAndCallSelectLines(t *testing.T) {
 	wantTexts(t, "call c1", read(t, s, logs.Selection{Function: "f", Call: "c1", Tail: -1}), ofC1...)
 	wantTexts(t, "tail 700 of call c1", read(t, s, logs.Selection{Function: "f", Call: "c1", Tail: 700}), ofC1[len(ofC1)-700:]...)
 	wantTexts(t, "unknown call", read(t, s, logs.Selection{Function: "f", Call: "c9", Tail: -1}))
+}
+
+func TestLinesOfACallAreThoseOfItAmongAll(t *testing.T) {
+	dir := t.TempDir()
+	s, stop := start(t, logs.Config{Dir: dir, PerFunction: faas.MB}) // segments of 128 KB
+	var calls []string
+	for i := range 6000 {
+		if i%20 == 0 {
+			calls = append(calls, faas.NewID())
+		}
+		// Most lines are of the latest calls, some of any; some of none.
+		call := calls[max(0, len(calls)-1-rand.IntN(3))]
+		switch rand.IntN(100) {
+		case 0:
+			call = calls[rand.IntN(len(calls))]
+		case 1:
+			call = ""
+		}
+		if i%7 == 0 {
+			s.Event("f", faas.Event{Name: faas.EventRunning, Call: call, Attempt: i})
+		} else {
+			write(t, s, "f", call, fmt.Sprintf("line %d %s\n", i, strings.Repeat(".", 100)))
+		}
+		if i%100 == 0 {
+			read(t, s, logs.Selection{Function: "f"}) // is on the disk
+		}
+	}
+	for _, state := range []string{"as it was written", "opened again"} {
+		if n := len(segments(t, s, "f")); n < 4 {
+			t.Fatalf("%d segments, want at least 4 for this test", n)
+		}
+		all := read(t, s, logs.Selection{Function: "f", Tail: -1})
+		of := make(map[string][]faas.LogLine)
+		for _, l := range all {
+			of[l.Call] = append(of[l.Call], l)
+		}
+		for _, call := range append(calls[len(calls)-100:], calls[0], faas.NewID(), "0") {
+			if got := read(t, s, logs.Selection{Function: "f", Tail: -1, Call: call}); !reflect.DeepEqual(got, of[call]) {
+				t.Errorf("%s: call %s has %d lines, want %d", state, call, len(got), len(of[call]))
+			}
+			want := of[call][max(0, len(of[call])-5):]
+			if got := read(t, s, logs.Selection{Function: "f", Tail: 5, Call: call}); !slices.Equal(texts(got), texts(want)) {
+				t.Errorf("%s: the tail of call %s is %q, want %q", state, call, texts(got), texts(want))
+			}
+		}
+		stop()
+		s, stop = start(t, logs.Config{Dir: dir, PerFunction: faas.MB})
+	}
+	stop()
 }
 
 // segments lists the segment files of a function.
