@@ -46,33 +46,33 @@ func (b *bodies) open() error {
 	return syncDir(filepath.Dir(b.dir))
 }
 
-// A kept is a body on its way into a row: bytes, or the name of a file.
-type kept struct {
+// A placed is a body on its way into a row: bytes, or the name of a file.
+type placed struct {
 	size  int64
 	bytes []byte
 	file  string
 }
 
 // name is the column file.
-func (k kept) name() any {
-	if k.file == "" {
+func (p placed) name() any {
+	if p.file == "" {
 		return nil
 	}
-	return k.file
+	return p.file
 }
 
 // keep makes what is in body durable as far as it is no row, and uses it up.
-func (b *bodies) keep(body *store.Body) (kept, error) {
+func (b *bodies) keep(body *store.Body) (placed, error) {
 	size := body.Size()
 	if bytes, ok := body.Bytes(); ok {
-		return kept{size: size, bytes: bytes}, nil
+		return placed{size: size, bytes: bytes}, nil
 	}
 	if err := b.try(opKeep); err != nil {
 		body.Discard()
-		return kept{}, err
+		return placed{}, err
 	}
-	k := kept{size: size, file: faas.NewID()}
-	path := filepath.Join(b.dir, k.file)
+	p := placed{size: size, file: faas.NewID()}
+	path := filepath.Join(b.dir, p.file)
 	err := body.Keep(path)
 	if err == nil {
 		err = b.try(opKept)
@@ -84,10 +84,10 @@ func (b *bodies) keep(body *store.Body) (kept, error) {
 		err = syncDir(b.dir)
 	}
 	if err != nil {
-		b.remove(k.file)
-		return kept{}, err
+		b.remove(p.file)
+		return placed{}, err
 	}
-	return k, nil
+	return p, nil
 }
 
 // remove removes files; the next Open sweeps one that stays.
@@ -102,9 +102,9 @@ func (b *bodies) remove(files ...string) {
 // abandon removes the file of a body whose row was refused with err. Where it
 // is not certain that the row will not come back after a crash, the file stays
 // for the next Open to decide.
-func (b *bodies) abandon(k kept, err error) {
+func (b *bodies) abandon(p placed, err error) {
 	if faas.KindOf(err) != faas.Internal {
-		b.remove(k.file)
+		b.remove(p.file)
 	}
 }
 
@@ -119,7 +119,7 @@ func (b *bodies) reader(bytes []byte, file string) (store.Reader, error) {
 // sweep removes the files that no row names.
 func (s *Store) sweepBodies() error {
 	names := make(map[string]bool)
-	for _, table := range []string{"payload", "result"} {
+	for _, table := range []string{"payload", "kept"} {
 		if err := s.w.each("SELECT file FROM "+table+" WHERE file IS NOT NULL", func(r row) error {
 			names[r.text(0)] = true
 			return nil

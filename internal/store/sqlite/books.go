@@ -25,8 +25,8 @@ func stateNumber(s faas.CallState) int { return slices.Index(faas.CallStates(), 
 type counts struct {
 	line    [faas.MaxPriority + 1]int // queued, by priority
 	states  [states]int
-	payload int64 // bytes of calls that are not over
-	results int64 // bytes of results that are kept, with resultCost for each
+	payload int64 // bytes of the payloads of calls that are not over
+	kept    int64 // weight of what is kept of calls that are over
 }
 
 func (c counts) empty() bool { return c.states == [states]int{} }
@@ -46,7 +46,7 @@ type books struct {
 	touched []*book // of whoever has the turn, as all above mu
 	made    []*book
 	dropped []*book
-	total   counts // of all; payload and results only
+	total   counts // of all; payload and kept only
 
 	mu         sync.RWMutex
 	byNumber   map[int64]*book // guarded by mu, as all below
@@ -134,9 +134,9 @@ func (bs *books) payload(b *book, by int64) {
 	bs.total.payload += by
 }
 
-func (bs *books) results(b *book, by int64) {
-	bs.change(b).results += by
-	bs.total.results += by
+func (bs *books) keep(b *book, by int64) {
+	bs.change(b).kept += by
+	bs.total.kept += by
 }
 
 // commit makes what was changed known.
@@ -158,7 +158,7 @@ func (bs *books) rollback() {
 	bs.mu.RLock()
 	for _, b := range bs.touched {
 		bs.total.payload -= b.next.payload - b.counts.payload
-		bs.total.results -= b.next.results - b.counts.results
+		bs.total.kept -= b.next.kept - b.counts.kept
 		b.next = b.counts
 	}
 	bs.mu.RUnlock()
@@ -192,11 +192,11 @@ func (s *Store) load() error {
 		return err
 	}
 	s.clock = newClock(newest.num(0))
-	last, err := s.w.one("SELECT (SELECT max(seq) FROM call), (SELECT max(n) FROM result), (SELECT max(n) FROM called)")
+	last, err := s.w.one("SELECT (SELECT max(seq) FROM call), (SELECT max(n) FROM kept), (SELECT max(n) FROM called)")
 	if err != nil {
 		return err
 	}
-	s.lastCall, s.lastResult, s.lastBook = last.num(0), last.num(1), last.num(2)
+	s.lastCall, s.lastKept, s.lastBook = last.num(0), last.num(1), last.num(2)
 	s.books = newBooks()
 	if err := s.w.each("SELECT n, function, app, name FROM called", func(r row) error {
 		s.books.add(&book{n: r.num(0), function: r.text(1), app: r.text(2), name: r.text(3)})
@@ -230,8 +230,8 @@ func (s *Store) load() error {
 	add("SELECT called, sum(payload) FROM call WHERE state = 1 GROUP BY called", func(b *book, r row) {
 		s.books.payload(b, r.num(1))
 	})
-	add("SELECT called, sum(cost) FROM result GROUP BY called", func(b *book, r row) {
-		s.books.results(b, r.num(1))
+	add("SELECT called, sum(weight) FROM kept GROUP BY called", func(b *book, r row) {
+		s.books.keep(b, r.num(1))
 	})
 	if err == nil {
 		s.books.commit()

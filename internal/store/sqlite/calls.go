@@ -13,15 +13,8 @@ import (
 
 var _ store.Calls = (*Store)(nil)
 
-// What the column result says when it is not the number of a result.
-const (
-	resultNone    = 0
-	resultFetched = -1
-	resultRotated = -2
-)
-
 // callColumns are those that readCall takes, in order.
-const callColumns = "seq, id, called, state, priority, due, attempt, queued, started, finished, owner, payload, keyed, result, record"
+const callColumns = "seq, id, called, state, priority, due, attempt, queued, started, finished, owner, payload, keyed, result, kept, record"
 
 // A callRow is a row of table call.
 type callRow struct {
@@ -31,11 +24,12 @@ type callRow struct {
 	due     int64
 	payload int64 // bytes; -1: not kept any more
 	keyed   bool
-	result  int64
+	result  int64 // resultNone and so on
+	kept    int64
 }
 
 func (s *Store) readCall(r row) (callRow, error) {
-	c := callRow{seq: r.num(0), book: s.books.book(r.num(2)), due: r.num(5), payload: -1, keyed: r.num(12) != 0, result: r.num(13)}
+	c := callRow{seq: r.num(0), book: s.books.book(r.num(2)), due: r.num(5), payload: -1, keyed: r.num(12) != 0, result: r.num(13), kept: r.num(14)}
 	state := r.num(3)
 	if c.book == nil {
 		return callRow{}, damagedNumber("called", r.num(2))
@@ -51,15 +45,15 @@ func (s *Store) readCall(r row) (callRow, error) {
 		State: faas.CallStates()[state], Priority: int(r.num(4)), Due: at(c.due), Attempt: int(r.num(6)),
 		Queued: at(r.num(7)), Started: at(r.num(8)), Finished: at(r.num(9)),
 	}
-	switch {
-	case c.result > 0:
+	switch c.result {
+	case resultKept:
 		c.call.Result = faas.ResultKept
-	case c.result == resultFetched:
+	case resultFetched:
 		c.call.Result = faas.ResultFetched
-	case c.result == resultRotated:
+	case resultRotated:
 		c.call.Result = faas.ResultRotated
 	}
-	return c, readRecord(&c.call, r.text(14))
+	return c, readRecord(&c.call, r.text(15))
 }
 
 func (s *Store) bySeq(d *db, seq int64) (callRow, error) {
@@ -73,11 +67,13 @@ func (s *Store) bySeq(d *db, seq int64) (callRow, error) {
 	return s.readCall(r)
 }
 
+const callByID = "SELECT " + callColumns + " FROM call WHERE id = ?"
+
 // byID is NotFound if there is no such call.
 func (s *Store) byID(d *db, id string) (callRow, error) {
-	r, err := d.one("SELECT "+callColumns+" FROM call WHERE id = ?", id)
+	r, err := d.one(callByID, id)
 	if err == nil && r == nil {
-		err = faas.Errorf(faas.NotFound, "no call %s", id)
+		err = store.NoCall(id)
 	}
 	if err != nil {
 		return callRow{}, err
@@ -103,9 +99,9 @@ func (s *Store) Request(ctx context.Context, id string) (req *faas.Request, err 
 		case err != nil:
 			return err
 		case r == nil:
-			return faas.Errorf(faas.NotFound, "no call %s", id)
+			return store.NoCall(id)
 		case r[3] == nil:
-			return faas.Errorf(faas.NotFound, "the payload of call %s: %w", id, faas.ErrGone)
+			return store.NoPayload(id)
 		}
 		if req, err = readRequest(id, r.text(0)); err != nil {
 			return err
@@ -162,21 +158,16 @@ func (s *Store) List(ctx context.Context, f store.CallFilter) (calls []faas.Call
 	return calls, next, nil
 }
 
-// seqBefore returns the first number that does not come after the call id; for
-// one that is no longer kept, IDs tell, as they sort by time.
+// seqBefore returns the number of the call id, and one beyond all for "".
 func seqBefore(d *db, id string) (int64, error) {
 	if id == "" {
 		return 1 << 62, nil
 	}
 	r, err := d.one("SELECT seq FROM call WHERE id = ?", id)
+	if err == nil && r == nil {
+		err = store.NoCall(id)
+	}
 	if err != nil {
-		return 0, err
-	}
-	if r != nil {
-		return r.num(0), nil
-	}
-	r, err = d.one("SELECT seq + 1 FROM call WHERE id < ? ORDER BY id DESC LIMIT 1", id)
-	if err != nil || r == nil {
 		return 0, err
 	}
 	return r.num(0), nil
@@ -196,8 +187,9 @@ func (s *Store) newest(d *db, f store.CallFilter, before int64, limit int) (seqs
 		return (f.App == "" || f.App == b.app) && (f.Function == "" || f.Function == b.name) && (f.FuncID == "" || f.FuncID == b.function)
 	})
 	for _, b := range wanted {
+		counts := s.books.committed(b)
 		for state, name := range faas.CallStates() {
-			if len(f.States) > 0 && !slices.Contains(f.States, name) {
+			if counts.states[state] == 0 || len(f.States) > 0 && !slices.Contains(f.States, name) {
 				continue
 			}
 			if err := d.each("SELECT seq FROM call WHERE called = ? AND state = ? AND seq < ? ORDER BY seq DESC LIMIT ?", take, b.n, state, before, limit); err != nil {

@@ -5,10 +5,13 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"hob/faas"
 	"hob/internal/store"
@@ -148,3 +151,172 @@ func each(b *testing.B, n int, do func() error) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 }
 
+// BenchmarkLife is what a call costs from its acceptance to its stored result:
+// callers accept, one dispatcher takes, workers read the payload and settle.
+func BenchmarkLife(b *testing.B) {
+	for _, producers := range []int{16, 128} {
+		b.Run(fmt.Sprintf("producers=%d", producers), func(b *testing.B) {
+			s := openFor(b, store.DefaultLimits())
+			payload, answer := make([]byte, 1024), []byte("a small result")
+			work := make(chan faas.Call, 256)
+			var accepted atomic.Int64
+			var wg sync.WaitGroup
+			for range 32 {
+				wg.Go(func() {
+					for call := range work {
+						req, err := s.Request(b.Context(), call.ID)
+						if err != nil {
+							b.Error(err)
+							continue
+						}
+						_, _ = io.Copy(io.Discard, req.Body)
+						if err := s.Settle(b.Context(), success(s, call, answer)); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			wake := make(chan struct{}, 1)
+			wg.Go(func() {
+				defer close(work)
+				for taken := 0; taken < b.N; {
+					<-wake
+					for {
+						calls, _, err := s.Take(b.Context(), "me", lane(64, "f"))
+						if err != nil {
+							b.Error(err)
+							return
+						}
+						for _, call := range calls {
+							work <- call
+						}
+						if taken += len(calls); len(calls) == 0 {
+							break
+						}
+					}
+				}
+			})
+			before := cpuTime(b)
+			each(b, producers, func() error {
+				_, _, err := s.Accept(b.Context(), acceptance(s, "f", payload))
+				accepted.Add(1)
+				select {
+				case wake <- struct{}{}:
+				default:
+				}
+				return err
+			})
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+			b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-us/call")
+		})
+	}
+}
+
+// cpuTime is what this process used so far, system calls included.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkBacklog shows what is asked while many calls wait: compare with an
+// empty queue.
+func BenchmarkBacklog(b *testing.B) {
+	for _, backlog := range []int{0, 200_000} {
+		path := filepath.Join(b.TempDir(), "hob.db")
+		s, err := sqlite.Open(b.Context(), path, store.Limits{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		fill(b, s, backlog)
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		run := func(name string, do func(b *testing.B, s *sqlite.Store)) {
+			b.Run(fmt.Sprintf("%s/backlog=%d", name, backlog), func(b *testing.B) {
+				s, err := sqlite.Open(b.Context(), path, store.Limits{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer s.Close()
+				b.ResetTimer()
+				do(b, s)
+			})
+		}
+		run("Open", func(b *testing.B, s *sqlite.Store) {
+			for b.Loop() {
+				if err := s.Close(); err != nil {
+					b.Fatal(err)
+				}
+				if s, err = sqlite.Open(b.Context(), path, store.Limits{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			s.Close()
+		})
+		run("Accept", func(b *testing.B, s *sqlite.Store) {
+			for b.Loop() {
+				accept(b, s, acceptance(s, "f", []byte("small")))
+			}
+		})
+		run("Life", func(b *testing.B, s *sqlite.Store) {
+			for b.Loop() {
+				accept(b, s, acceptance(s, "f", []byte("small")))
+				if err := s.Settle(b.Context(), success(s, take(b, s, 1, "f")[0], []byte("answer"))); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		for name, ask := range map[string]func(s *sqlite.Store, newest string) error{
+			"Tally": func(s *sqlite.Store, _ string) error { _, err := s.Tally(b.Context(), "f"); return err },
+			"List": func(s *sqlite.Store, _ string) error {
+				_, _, err := s.List(b.Context(), store.CallFilter{Function: "fn-f", Limit: 20})
+				return err
+			},
+			"Failed": func(s *sqlite.Store, _ string) error {
+				_, _, err := s.List(b.Context(), store.CallFilter{States: []faas.CallState{faas.CallFailed}})
+				return err
+			},
+			"Line": func(s *sqlite.Store, _ string) error {
+				_, err := s.Line(b.Context(), []string{"f", "g"}, 20)
+				return err
+			},
+			"Place": func(s *sqlite.Store, newest string) error {
+				_, _, err := s.Place(b.Context(), newest, []string{"f", "g"})
+				return err
+			},
+		} {
+			run(name, func(b *testing.B, s *sqlite.Store) {
+				for range 40 {
+					accept(b, s, acceptance(s, "f", []byte("small")))
+				}
+				newest := accept(b, s, acceptance(s, "f", []byte("small")))
+				for b.Loop() {
+					if err := ask(s, newest.ID); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+		runtime.GC()
+	}
+}
+
+// fill accepts n calls of two functions.
+func fill(t testing.TB, s *sqlite.Store, n int) {
+	var wg sync.WaitGroup
+	for worker := range 200 {
+		wg.Go(func() {
+			for range n / 200 {
+				if _, _, err := s.Accept(t.Context(), acceptance(s, []string{"f", "g"}[worker%2], make([]byte, 1024))); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -39,6 +39,14 @@ func (s *Store) stamp() error {
 	return err
 }
 
+// micros is a time as the database knows it, of which at is the inverse.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
 // at is a time as callers know it; 0 is the zero time.
 func at(micros int64) time.Time {
 	if micros == 0 {

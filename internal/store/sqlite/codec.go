@@ -18,7 +18,9 @@ type recordJSON struct {
 	Kind     faas.CallKind `json:"kind,omitzero"`
 	RetryOf  string        `json:"retry_of,omitzero"`
 	Once     bool          `json:"once,omitzero"`
+	Failures int           `json:"failures,omitzero"`
 	Losses   int           `json:"losses,omitzero"`
+	Hops     int           `json:"hops,omitzero"`
 	Waiting  string        `json:"waiting,omitzero"`
 	Queue    time.Duration `json:"queue,omitzero"` // nanoseconds, as all durations
 	Image    time.Duration `json:"image,omitzero"`
@@ -49,7 +51,8 @@ type outcomeJSON struct {
 
 func recordOf(c faas.Call) (string, error) {
 	b, err := json.Marshal(recordJSON{
-		Revision: c.Revision, Kind: c.Kind, RetryOf: c.RetryOf, Once: c.Once, Losses: c.Losses, Waiting: c.Waiting,
+		Revision: c.Revision, Kind: c.Kind, RetryOf: c.RetryOf, Once: c.Once,
+		Failures: c.Failures, Losses: c.Losses, Hops: c.Hops, Waiting: c.Waiting,
 		Queue: c.Queue, Image: c.Image, Sandbox: c.Sandbox, Run: c.Run,
 		Outcome: outcomeJSON(c.Outcome), Error: c.Error, ErrKind: c.ErrKind, Delivery: c.Delivery,
 	})
@@ -62,7 +65,8 @@ func readRecord(c *faas.Call, record string) error {
 	if err := json.Unmarshal([]byte(record), &j); err != nil {
 		return fmt.Errorf("%w: the record of call %s cannot be read: %w", errDamaged, c.ID, err)
 	}
-	c.Revision, c.Kind, c.RetryOf, c.Once, c.Losses, c.Waiting = j.Revision, j.Kind, j.RetryOf, j.Once, j.Losses, j.Waiting
+	c.Revision, c.Kind, c.RetryOf, c.Once = j.Revision, j.Kind, j.RetryOf, j.Once
+	c.Failures, c.Losses, c.Hops, c.Waiting = j.Failures, j.Losses, j.Hops, j.Waiting
 	c.Queue, c.Image, c.Sandbox, c.Run = j.Queue, j.Image, j.Sandbox, j.Run
 	c.Outcome, c.Error, c.ErrKind, c.Delivery = faas.Outcome(j.Outcome), j.Error, j.ErrKind, j.Delivery
 	return nil
@@ -79,12 +83,13 @@ type requestJSON struct {
 	Header     http.Header       `json:"header,omitzero"`
 	Params     map[string]string `json:"params,omitzero"`
 	Convention faas.Convention   `json:"convention,omitzero"`
+	Env        []string          `json:"env,omitzero"`
 }
 
 func requestOf(r *faas.Request) (string, error) {
 	j := requestJSON{
 		Method: r.Method, URL: r.URL, Target: r.Target, Route: r.Route, Caller: r.Caller,
-		Header: r.Header, Params: r.Params, Convention: r.Convention,
+		Header: r.Header, Params: r.Params, Convention: r.Convention, Env: r.Env,
 	}
 	if !j.valid() {
 		j.Latin1 = true
@@ -104,7 +109,7 @@ func readRequest(id, text string) (*faas.Request, error) {
 	}
 	return &faas.Request{
 		Method: j.Method, URL: j.URL, Target: j.Target, Route: j.Route, Caller: j.Caller,
-		Header: j.Header, Params: j.Params, Convention: j.Convention,
+		Header: j.Header, Params: j.Params, Convention: j.Convention, Env: j.Env,
 	}, nil
 }
 
@@ -115,14 +120,15 @@ func (j *requestJSON) valid() bool {
 		}
 	}
 	return utf8.ValidString(j.Method) && utf8.ValidString(j.URL) && utf8.ValidString(j.Target) &&
-		utf8.ValidString(j.Route) && utf8.ValidString(j.Caller) && validHeader(j.Header)
+		utf8.ValidString(j.Route) && utf8.ValidString(j.Caller) && validHeader(j.Header) &&
+		!slices.ContainsFunc(j.Env, notUTF8)
 }
 
 func (j *requestJSON) convert(by func(string) string) {
 	for _, s := range []*string{&j.Method, &j.URL, &j.Target, &j.Route, &j.Caller} {
 		*s = by(*s)
 	}
-	j.Header = convertHeader(j.Header, by)
+	j.Header, j.Env = convertHeader(j.Header, by), convertAll(j.Env, by)
 	if j.Params != nil {
 		params := make(map[string]string, len(j.Params))
 		for name, value := range j.Params {
@@ -158,24 +164,16 @@ func readHeader(id, text string) (http.Header, error) {
 	return j.Header, nil
 }
 
-// headerSize is what a header counts for, in bytes.
-func headerSize(h http.Header) (size int64) {
-	for name, values := range h {
-		for _, value := range values {
-			size += int64(len(name) + len(value))
-		}
-	}
-	return size
-}
-
 func validHeader(h http.Header) bool {
 	for name, values := range h {
-		if !utf8.ValidString(name) || slices.ContainsFunc(values, func(v string) bool { return !utf8.ValidString(v) }) {
+		if !utf8.ValidString(name) || slices.ContainsFunc(values, notUTF8) {
 			return false
 		}
 	}
 	return true
 }
+
+func notUTF8(s string) bool { return !utf8.ValidString(s) }
 
 func convertHeader(h http.Header, by func(string) string) http.Header {
 	if h == nil {
@@ -183,16 +181,17 @@ func convertHeader(h http.Header, by func(string) string) http.Header {
 	}
 	converted := make(http.Header, len(h))
 	for name, values := range h {
-		var all []string
-		if values != nil {
-			all = make([]string, len(values))
-		}
-		for i, value := range values {
-			all[i] = by(value)
-		}
-		converted[by(name)] = all
+		converted[by(name)] = convertAll(values, by)
 	}
 	return converted
+}
+
+func convertAll(all []string, by func(string) string) []string {
+	all = slices.Clone(all)
+	for i, s := range all {
+		all[i] = by(s)
+	}
+	return all
 }
 
 // toLatin1 makes a character of each byte of s, as JSON keeps characters only.
@@ -210,15 +209,4 @@ func fromLatin1(s string) string {
 		b = append(b, byte(r))
 	}
 	return string(b)
-}
-
-// cut returns the beginning of s, at most limit bytes, with no character cut in two.
-func cut(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	for limit > 0 && !utf8.RuneStart(s[limit]) {
-		limit--
-	}
-	return s[:limit]
 }

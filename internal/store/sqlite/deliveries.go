@@ -9,10 +9,9 @@ import (
 )
 
 // insertDeliveries adds the deliveries of a call that ended.
-func (s *Store) insertDeliveries(c callRow, all []store.Delivery) error {
-	now := s.clock.now()
+func (s *Store) insertDeliveries(seq int64, call faas.Call, all []store.Delivery, now int64) error {
 	for _, d := range all {
-		_, err := s.w.exec("INSERT INTO delivery (id, call, target, tries, since, due) VALUES (?, ?, ?, 0, ?, ?)", d.ID, c.seq, d.Target, now, now)
+		_, err := s.w.exec("INSERT INTO delivery (id, call, target, tries, since, due) VALUES (?, ?, ?, 0, ?, ?)", d.ID, seq, d.Target, micros(call.Finished), now)
 		if err != nil {
 			return err
 		}
@@ -24,7 +23,7 @@ func (s *Store) insertDeliveries(c callRow, all []store.Delivery) error {
 func (s *Store) Deliveries(ctx context.Context, limit int) (due []store.Delivery, next time.Duration, err error) {
 	err = s.snapshot(ctx, func(d *db) error {
 		now := s.clock.now()
-		err := d.each("SELECT delivery.id, call.id, target, tries, since FROM delivery JOIN call ON seq = call WHERE delivery.due <= ? ORDER BY delivery.due, delivery.rowid LIMIT ?", func(r row) error {
+		err := d.each("SELECT delivery.id, call.id, target, tries, since FROM delivery JOIN call ON seq = call WHERE delivery.due <= ? ORDER BY since, delivery.rowid LIMIT ?", func(r row) error {
 			due = append(due, store.Delivery{ID: r.text(0), Call: r.text(1), Target: r.text(2), Tries: int(r.num(3)), Since: at(r.num(4))})
 			return nil
 		}, now, limit)
@@ -51,7 +50,7 @@ func (s *Store) Delivered(ctx context.Context, id string, done bool, retry time.
 			return nil, err
 		}
 		if r == nil {
-			return nil, faas.Errorf(faas.NotFound, "no delivery %s", id)
+			return nil, store.NoDelivery(id)
 		}
 		c, err := s.bySeq(s.w, r.num(0))
 		if err != nil {
@@ -65,7 +64,7 @@ func (s *Store) Delivered(ctx context.Context, id string, done bool, retry time.
 		if err != nil {
 			return nil, err
 		}
-		c.call.Delivery = cut(outcome, maxError)
+		c.call.Delivery = store.Text(cut(outcome))
 		record, err := recordOf(c.call)
 		if err != nil {
 			return nil, err

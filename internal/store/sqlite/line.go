@@ -31,6 +31,11 @@ func (p place) compare(o place) int {
 	return cmp.Or(cmp.Compare(o.priority, p.priority), cmp.Compare(p.due, o.due), cmp.Compare(p.seq, o.seq))
 }
 
+// compareLater is the order of those that are not due.
+func (p place) compareLater(o place) int {
+	return cmp.Or(cmp.Compare(p.due, o.due), cmp.Compare(o.priority, p.priority), cmp.Compare(p.seq, o.seq))
+}
+
 func (s *Store) lines(d *db, books []*book, count func(*book) counts) lines {
 	l := lines{d: d}
 	for _, b := range books {
@@ -44,26 +49,14 @@ func (s *Store) lines(d *db, books []*book, count func(*book) counts) lines {
 const linePlaces = "SELECT due, seq FROM call INDEXED BY call_line WHERE state = 0 AND called = ? AND priority = ? AND "
 
 // due returns the first places of calls that are due, at most limit.
-func (l lines) due(now int64, limit int) ([]place, error) {
-	return l.first(linePlaces+"due <= ? ORDER BY due, seq LIMIT ?", now, limit)
-}
-
-// waiting returns the first places of calls that are not due, at most limit.
-func (l lines) waiting(now int64, limit int) ([]place, error) {
-	return l.first(linePlaces+"due > ? ORDER BY due, seq LIMIT ?", now, limit)
-}
-
-func (l lines) first(query string, now int64, limit int) (places []place, err error) {
+func (l lines) due(now int64, limit int) (places []place, err error) {
 	for priority := faas.MaxPriority; priority >= 0 && len(places) < limit; priority-- {
 		from := len(places)
 		for _, b := range l.books {
 			if b.counts.line[priority] <= 0 {
 				continue
 			}
-			if err := l.d.each(query, func(r row) error {
-				places = append(places, place{priority, r.num(0), r.num(1)})
-				return nil
-			}, b.n, priority, now, limit-from); err != nil {
+			if places, err = l.span(places, b.n, priority, "due <= ?", now, limit-from); err != nil {
 				return nil, err
 			}
 		}
@@ -73,23 +66,39 @@ func (l lines) first(query string, now int64, limit int) (places []place, err er
 	return places, nil
 }
 
-// nextDue returns when the next call becomes due that is not; 0 if there is none.
-func (l lines) nextDue(now int64) (first int64, err error) {
+// later returns the first places of calls that are not due, in the order in
+// which they become due, at most limit.
+func (l lines) later(now int64, limit int) (places []place, err error) {
 	for priority := range faas.MaxPriority + 1 {
 		for _, b := range l.books {
-			if b.counts.line[priority] <= 0 {
+			if limit <= 0 || b.counts.line[priority] <= 0 {
 				continue
 			}
-			r, err := l.d.one(linePlaces+"due > ? ORDER BY due, seq LIMIT 1", b.n, priority, now)
-			if err != nil {
-				return 0, err
-			}
-			if r != nil && (first == 0 || r.num(0) < first) {
-				first = r.num(0)
+			if places, err = l.span(places, b.n, priority, "due > ?", now, limit); err != nil {
+				return nil, err
 			}
 		}
 	}
-	return first, nil
+	slices.SortFunc(places, place.compareLater)
+	return places[:min(max(limit, 0), len(places))], nil
+}
+
+// span appends the first places of one function and priority.
+func (l lines) span(places []place, n int64, priority int, bounds string, now int64, limit int) ([]place, error) {
+	err := l.d.each(linePlaces+bounds+" ORDER BY due, seq LIMIT ?", func(r row) error {
+		places = append(places, place{priority, r.num(0), r.num(1)})
+		return nil
+	}, n, priority, now, limit)
+	return places, err
+}
+
+// nextDue returns when the next call becomes due that is not; 0 if there is none.
+func (l lines) nextDue(now int64) (int64, error) {
+	places, err := l.later(now, 1)
+	if err != nil || len(places) == 0 {
+		return 0, err
+	}
+	return places[0].due, nil
 }
 
 // Line implements store.Calls.
@@ -101,7 +110,7 @@ func (s *Store) Line(ctx context.Context, functions []string, limit int) (calls 
 		if err != nil {
 			return err
 		}
-		later, err := l.waiting(now, limit-len(places))
+		later, err := l.later(now, limit-len(places))
 		if err != nil {
 			return err
 		}
@@ -126,7 +135,11 @@ const countedPlaces = 1000
 // Place implements store.Calls.
 func (s *Store) Place(ctx context.Context, id string, functions []string) (number int, about bool, err error) {
 	err = s.snapshot(ctx, func(d *db) error {
-		c, err := s.byID(d, id)
+		r, err := d.one(callByID, id)
+		if err != nil || r == nil {
+			return err
+		}
+		c, err := s.readCall(r)
 		if err != nil || c.call.State != faas.CallQueued {
 			return err
 		}
@@ -160,18 +173,15 @@ func (l lines) ahead(p place, now int64) (n int, err error) {
 	}
 	late := p.due > now // and all that are due are before it
 	for priority := faas.MaxPriority; priority >= 0; priority-- {
-		if late {
-			count(priority, "due <= ?", now)
-		}
 		switch {
-		case priority > p.priority && late:
-			count(priority, "due > ?", now)
+		case late && priority > p.priority:
+			count(priority, "due <= ?", p.due)
+		case late && priority < p.priority:
+			count(priority, "due < ?", p.due)
 		case priority > p.priority:
 			count(priority, "due <= ?", now)
-		case priority == p.priority && late:
-			count(priority, "due > ? AND (due, seq) < (?, ?)", now, p.due, p.seq)
 		case priority == p.priority:
-			count(priority, "due <= ? AND (due, seq) < (?, ?)", now, p.due, p.seq)
+			count(priority, "(due, seq) < (?, ?)", p.due, p.seq)
 		}
 	}
 	return n, err

@@ -2,114 +2,188 @@ package sqlite
 
 import (
 	"context"
+	"net/http"
 
 	"hob/faas"
 	"hob/internal/store"
 )
 
-// resultCost is what a result counts for beside its body and headers: its call.
-const resultCost = 1 << 10
+// What the column result says.
+const (
+	resultNone = iota
+	resultKept
+	resultFetched
+	resultRotated
+)
 
-// insertResult adds the result of a call, whose row its caller changes.
-func (s *Store) insertResult(c *callRow, out *outgoing) error {
-	s.lastResult++ // one that is rolled back leaves a gap: no harm
-	cost := out.body.size + headerSize(out.Result.Header) + resultCost
-	_, err := s.w.exec("INSERT INTO result (n, call, called, keyed, cost, status, header, size, body, file) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		s.lastResult, c.seq, c.book.n, number(c.keyed), cost, out.Result.Status, out.header, out.body.size, out.body.bytes, out.body.name())
-	if err != nil {
-		return err
+// insertKept adds what is kept of the call c, which ends, and returns its
+// number; 0 if that is nothing.
+func (s *Store) insertKept(c callRow, out *outgoing) (n int64, err error) {
+	if out.Result == nil && !out.KeepPayload {
+		return 0, nil
 	}
-	c.result, c.call.Result = s.lastResult, faas.ResultKept
-	s.books.results(c.book, cost)
-	return nil
+	var status, text any
+	var header http.Header
+	if out.Result != nil {
+		status, text, header = out.Result.Status, out.header, out.Result.Header
+	}
+	payload := int64(0)
+	if out.KeepPayload {
+		payload = c.payload
+	}
+	weight := store.ResultWeight(header, out.body.size, payload)
+	s.lastKept++ // a rollback leaves a gap: no harm
+	s.books.keep(c.book, weight)
+	_, err = s.w.exec("INSERT INTO kept (n, call, called, keyed, weight, status, header, body, file) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		s.lastKept, c.seq, c.book.n, number(c.keyed), weight, status, text, out.body.bytes, out.body.name())
+	return s.lastKept, err
 }
 
-// rotate removes old results while there are too many: of the function of c, and
-// of the node, but never that of c. Those that a key stands for go last.
-func (s *Store) rotate(now int64, c callRow) error {
-	perFunction, total := int64(s.limits.ResultsPerFunction), int64(s.limits.ResultsTotal)
-	over := func() bool { return perFunction > 0 && c.book.next.results > perFunction }
-	overAll := func() bool { return total > 0 && s.books.total.results > total }
-	if !over() && !overAll() {
+// rotate removes what is kept of old calls while it is too much: of the function
+// of b, and of the node, but not the newest. What a key stands for goes last.
+func (s *Store) rotate(now int64, b *book) error {
+	of := s.books.of(b.function)
+	over := func() bool {
+		limit, kept := int64(s.limits.ResultsPerFunction), int64(0)
+		for _, o := range of {
+			kept += o.next.kept
+		}
+		return limit > 0 && kept > limit
+	}
+	if !over() && !s.keepsTooMuch() {
 		return nil
 	}
 	if err := s.expireKeys(now); err != nil {
 		return err
 	}
 	for over() {
-		more, err := s.removeOldest("SELECT n, call, called, cost, file FROM result WHERE called = ? AND n <> ? ORDER BY keyed, n LIMIT 1", c.book.n, c.result)
+		n, err := s.oldestKept(of)
 		if err != nil {
 			return err
 		}
-		if !more {
+		if n == 0 {
 			break
 		}
+		if err := s.removeKept(n); err != nil {
+			return err
+		}
 	}
-	for overAll() {
-		if more, err := s.removeOldestOfAll(c.result); err != nil || !more {
+	return s.rotateAll(s.lastKept, 1<<30)
+}
+
+// keepsTooMuch reports whether the node is over its cap.
+func (s *Store) keepsTooMuch() bool {
+	limit := int64(s.limits.ResultsTotal)
+	return limit > 0 && s.books.total.kept > limit
+}
+
+// rotateAll removes what is kept of the oldest calls of the node, at most so
+// many and not that with the number but, while it is too much.
+func (s *Store) rotateAll(but int64, most int) error {
+	for range most {
+		if !s.keepsTooMuch() {
+			return nil
+		}
+		r, err := s.w.one("SELECT n FROM kept INDEXED BY kept_age WHERE n <> ? ORDER BY keyed, n LIMIT 1", but)
+		if err != nil || r == nil {
+			return err
+		}
+		if err := s.removeKept(r.num(0)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) removeOldestOfAll(but int64) (bool, error) {
-	return s.removeOldest("SELECT n, call, called, cost, file FROM result INDEXED BY result_age WHERE n <> ? ORDER BY keyed, n LIMIT 1", but)
+// oldestKept returns the number of what is to be removed first of what is kept
+// of the calls of books, but the newest; 0 if there is nothing.
+func (s *Store) oldestKept(of []*book) (int64, error) {
+	var first row
+	for _, b := range of {
+		r, err := s.w.one("SELECT keyed, n FROM kept INDEXED BY kept_of WHERE called = ? AND n <> ? ORDER BY keyed, n LIMIT 1", b.n, s.lastKept)
+		if err != nil {
+			return 0, err
+		}
+		if r != nil && (first == nil || r.num(0) < first.num(0) || r.num(0) == first.num(0) && r.num(1) < first.num(1)) {
+			first = r
+		}
+	}
+	if first == nil {
+		return 0, nil
+	}
+	return first.num(1), nil
 }
 
-// removeOldest rotates out the result that a query finds, and reports whether it
-// found one.
-func (s *Store) removeOldest(query string, args ...any) (bool, error) {
-	r, err := s.w.one(query, args...)
-	if err != nil || r == nil {
-		return false, err
-	}
-	if err := s.removeResult(r); err != nil {
-		return false, err
-	}
-	_, err = s.w.exec("UPDATE call SET result = ? WHERE seq = ?", resultRotated, r.num(1))
-	return true, err
-}
-
-// removeResult removes a result; r is n, call, called, cost and file of it.
-func (s *Store) removeResult(r row) error {
-	b := s.books.book(r.num(2))
-	if b == nil {
-		return damagedNumber("called", r.num(2))
-	}
-	if _, err := s.w.exec("DELETE FROM result WHERE n = ?", r.num(0)); err != nil {
+// removeKept removes all that is kept of a call that is over.
+func (s *Store) removeKept(n int64) error {
+	r, err := s.w.one("SELECT call, file FROM kept WHERE n = ?", n)
+	if err != nil {
 		return err
 	}
-	s.tx.remove(r.text(4))
-	s.books.results(b, -r.num(3))
+	if r == nil {
+		return damagedNumber("kept", n)
+	}
+	s.tx.remove(r.text(1))
+	c, err := s.bySeq(s.w, r.num(0))
+	if err != nil {
+		return err
+	}
+	if c.payload >= 0 {
+		if err := s.dropPayload(c); err != nil {
+			return err
+		}
+	}
+	if err := s.deleteKept(c); err != nil {
+		return err
+	}
+	_, err = s.w.exec("UPDATE call SET kept = 0, payload = NULL, result = ? WHERE seq = ?", after(c.result, resultRotated), c.seq)
+	return err
+}
+
+// deleteKept removes the row of what is kept of c.
+func (s *Store) deleteKept(c callRow) error {
+	r, err := s.w.one("DELETE FROM kept WHERE n = ? RETURNING weight", c.kept)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return damagedNumber("kept", c.kept)
+	}
+	s.books.keep(c.book, -r.num(0))
 	return nil
+}
+
+// after is what becomes of the column result when what is kept is removed.
+func after(result, removed int64) int64 {
+	if result == resultKept {
+		return removed
+	}
+	return result
 }
 
 // Result implements store.Calls.
 func (s *Store) Result(ctx context.Context, id string) (result faas.Result, body store.Reader, err error) {
 	err = s.readFile(ctx, func(d *db) error {
-		r, err := d.one("SELECT result, status, header, size, body, file, state FROM call LEFT JOIN result ON n = result WHERE id = ?", id)
-		switch {
-		case err != nil:
-			return err
-		case r == nil:
-			return faas.Errorf(faas.NotFound, "no call %s", id)
-		case r.num(0) == resultFetched:
-			return faas.Errorf(faas.NotFound, "the result of call %s was fetched: %w", id, faas.ErrGone)
-		case r.num(0) == resultRotated:
-			return faas.Errorf(faas.NotFound, "the result of call %s made room for newer ones: %w", id, faas.ErrGone)
-		case r.num(0) == resultNone && r.num(6) <= running:
-			return faas.Errorf(faas.NotFound, "call %s is not over and has no result yet", id)
-		case r.num(0) == resultNone:
-			return faas.Errorf(faas.NotFound, "call %s ended without a result", id)
-		case r[1] == nil:
-			return damagedNumber("result", r.num(0))
-		}
-		if result.Header, err = readHeader(id, r.text(2)); err != nil {
+		c, err := s.byID(d, id)
+		if err != nil {
 			return err
 		}
-		result.Status, result.Size = int(r.num(1)), r.num(3)
-		body, err = s.bodies.reader(r.bytes(4), r.text(5))
+		if c.result != resultKept {
+			return store.NoResult(c.call)
+		}
+		r, err := d.one("SELECT status, header, body, file FROM kept WHERE n = ?", c.kept)
+		if err != nil {
+			return err
+		}
+		if r == nil {
+			return damagedNumber("kept", c.kept)
+		}
+		if result.Header, err = readHeader(id, r.text(1)); err != nil {
+			return err
+		}
+		if body, err = s.bodies.reader(r.bytes(2), r.text(3)); err == nil {
+			result.Status, result.Size = int(r.num(0)), body.Size()
+		}
 		return err
 	})
 	if err != nil {
@@ -121,14 +195,39 @@ func (s *Store) Result(ctx context.Context, id string) (result faas.Result, body
 // Fetched implements store.Calls.
 func (s *Store) Fetched(ctx context.Context, id string) error {
 	return s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
-		r, err := s.w.one("SELECT n, call, result.called, cost, file FROM call JOIN result ON n = result WHERE id = ?", id)
+		r, err := s.w.one(callByID, id)
 		if err != nil || r == nil {
 			return nil, err
 		}
-		if err := s.removeResult(r); err != nil {
+		c, err := s.readCall(r)
+		if err != nil || c.result != resultKept {
 			return nil, err
 		}
-		_, err = s.w.exec("UPDATE call SET result = ? WHERE seq = ?", resultFetched, r.num(1))
-		return nil, err
+		return nil, s.fetched(c)
 	})
+}
+
+// fetched removes the result of c, and leaves its payload if that is kept.
+func (s *Store) fetched(c callRow) error {
+	r, err := s.w.one("SELECT file, weight FROM kept WHERE n = ?", c.kept)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return damagedNumber("kept", c.kept)
+	}
+	s.tx.remove(r.text(0))
+	n := c.kept
+	if c.payload >= 0 {
+		weight := store.ResultWeight(nil, 0, c.payload)
+		s.books.keep(c.book, weight-r.num(1))
+		_, err = s.w.exec("UPDATE kept SET weight = ?, status = NULL, header = NULL, body = NULL, file = NULL WHERE n = ?", weight, n)
+	} else {
+		n, err = 0, s.deleteKept(c)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = s.w.exec("UPDATE call SET kept = ?, result = ? WHERE seq = ?", n, resultFetched, c.seq)
+	return err
 }

@@ -56,11 +56,13 @@ func migrations() []string {
 			attempt  INTEGER NOT NULL,
 			queued   INTEGER NOT NULL, -- 0 is no time
 			started  INTEGER NOT NULL,
-			finished INTEGER NOT NULL,
+			finished INTEGER NOT NULL, -- as whoever settled it says
+			ended    INTEGER NOT NULL, -- by the clock of the engine
 			owner    TEXT NOT NULL, -- of a call that runs
 			payload  INTEGER, -- bytes; NULL: not kept any more
 			keyed    INTEGER NOT NULL, -- 1: a key stands for it
-			result   INTEGER NOT NULL, -- result.n; 0 none, -1 fetched, -2 rotated
+			result   INTEGER NOT NULL, -- 0 none, 1 kept, 2 fetched, 3 rotated
+			kept     INTEGER NOT NULL, -- kept.n; 0: nothing
 			record   TEXT NOT NULL
 		) STRICT;
 		CREATE INDEX call_line ON call (called, priority, due, seq, payload) WHERE state = 0;
@@ -72,21 +74,20 @@ func migrations() []string {
 			file    TEXT
 		) STRICT;
 		CREATE INDEX payload_file ON payload (file) WHERE file IS NOT NULL;
-		CREATE TABLE result (
+		CREATE TABLE kept (
 			n      INTEGER PRIMARY KEY, -- in the order in which the calls ended
 			call   INTEGER NOT NULL, -- call.seq
 			called INTEGER NOT NULL, -- call.called
 			keyed  INTEGER NOT NULL, -- call.keyed
-			cost   INTEGER NOT NULL, -- what it counts for, in bytes
-			status INTEGER NOT NULL,
-			header TEXT NOT NULL,
-			size   INTEGER NOT NULL,
-			body   BLOB,
+			weight INTEGER NOT NULL, -- store.ResultWeight
+			status INTEGER, -- of the result; NULL: only the payload is kept
+			header TEXT,
+			body   BLOB, -- NULL: it is empty, or a file
 			file   TEXT
 		) STRICT;
-		CREATE INDEX result_age ON result (keyed, n);
-		CREATE INDEX result_of ON result (called, keyed, n, cost);
-		CREATE INDEX result_file ON result (file) WHERE file IS NOT NULL;
+		CREATE INDEX kept_age ON kept (keyed, n);
+		CREATE INDEX kept_of ON kept (called, keyed, n, weight);
+		CREATE INDEX kept_file ON kept (file) WHERE file IS NOT NULL;
 		CREATE TABLE key (
 			function TEXT NOT NULL,
 			caller   TEXT NOT NULL,
@@ -179,6 +180,7 @@ type functionJSON struct {
 	OnSuccess      string            `json:"on_success"`
 	OnFailure      string            `json:"on_failure"`
 	OnNodeLoss     string            `json:"on_node_loss"`
+	MaxResult      faas.Bytes        `json:"max_result"`
 	LogPayload     bool              `json:"log_payload"`
 	Address        string            `json:"address"`
 	Annotations    map[string]string `json:"annotations"`
@@ -194,7 +196,7 @@ func functionToJSON(fn faas.Function) functionJSON {
 		MaxConcurrency: fn.MaxConcurrency, Line: fn.Line,
 		Port: fn.Port, Concurrency: fn.Concurrency, Min: fn.Min, MaxCalls: fn.MaxCalls, Freeze: fn.Freeze,
 		AsyncTimeout: fn.AsyncTimeout, Delay: fn.Delay, Retries: fn.Retries, RetryDelay: fn.RetryDelay, RetryMax: fn.RetryMax,
-		OnSuccess: fn.OnSuccess, OnFailure: fn.OnFailure, OnNodeLoss: fn.OnNodeLoss, LogPayload: fn.LogPayload,
+		OnSuccess: fn.OnSuccess, OnFailure: fn.OnFailure, OnNodeLoss: fn.OnNodeLoss, MaxResult: fn.MaxResult, LogPayload: fn.LogPayload,
 		Address: fn.Address, Annotations: fn.Annotations,
 	}
 }
@@ -209,7 +211,7 @@ func (j functionJSON) function() faas.Function {
 		MaxConcurrency: j.MaxConcurrency, Line: j.Line,
 		Port: j.Port, Concurrency: j.Concurrency, Min: j.Min, MaxCalls: j.MaxCalls, Freeze: j.Freeze,
 		AsyncTimeout: j.AsyncTimeout, Delay: j.Delay, Retries: j.Retries, RetryDelay: j.RetryDelay, RetryMax: j.RetryMax,
-		OnSuccess: j.OnSuccess, OnFailure: j.OnFailure, OnNodeLoss: j.OnNodeLoss, LogPayload: j.LogPayload,
+		OnSuccess: j.OnSuccess, OnFailure: j.OnFailure, OnNodeLoss: j.OnNodeLoss, MaxResult: j.MaxResult, LogPayload: j.LogPayload,
 		Address: j.Address, Annotations: j.Annotations,
 	}
 }

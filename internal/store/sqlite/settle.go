@@ -2,29 +2,31 @@ package sqlite
 
 import (
 	"context"
+	"unicode/utf8"
 
 	"hob/faas"
 	"hob/internal/store"
 )
 
-// maxError is how much is kept of the reason why a call failed.
-const maxError = 16 << 10
+// maxText is how much is kept of a text that others wrote, as the reason why a
+// call failed.
+const maxText = 16 << 10
 
 // Settle implements store.Calls.
 func (s *Store) Settle(ctx context.Context, settled store.Settlement) error {
-	out, err := s.outgoing(settled)
-	if err != nil {
-		if settled.Result != nil {
-			settled.Result.Body.Discard()
+	out := &outgoing{Settlement: settled}
+	out.Call.Error, out.Call.Delivery = cut(settled.Call.Error), cut(settled.Call.Delivery)
+	if result := settled.Result; result != nil {
+		var err error
+		if out.header, err = headerText(result.Header); err != nil {
+			result.Body.Discard()
+			return err
 		}
-		return err
-	}
-	if settled.Result != nil {
-		if out.body, err = s.bodies.keep(settled.Result.Body); err != nil {
+		if out.body, err = s.bodies.keep(result.Body); err != nil {
 			return s.explain(err)
 		}
 	}
-	err = s.write(ctx, out.body.size, func(context.Context) ([]store.Change, error) { return nil, s.settle(out) })
+	err := s.write(ctx, out.body.size, func(context.Context) ([]store.Change, error) { return nil, s.settle(out) })
 	if err != nil {
 		s.bodies.abandon(out.body, err)
 	}
@@ -36,118 +38,84 @@ func (s *Store) Settle(ctx context.Context, settled store.Settlement) error {
 type outgoing struct {
 	store.Settlement
 	header string // of the result
-	body   kept
-}
-
-func (s *Store) outgoing(settled store.Settlement) (out *outgoing, err error) {
-	out = &outgoing{Settlement: settled}
-	state := settled.Call.State
-	switch {
-	case state != faas.CallQueued && !state.Final():
-		return nil, faas.Errorf(faas.Invalid, "an attempt of call %s cannot end as %q", settled.Call.ID, state)
-	case state == faas.CallQueued && settled.Result != nil:
-		return nil, faas.Errorf(faas.Invalid, "call %s goes back in line and has no result yet", settled.Call.ID)
-	}
-	out.Call.Error = cut(out.Call.Error, maxError)
-	if settled.Result != nil {
-		out.header, err = headerText(settled.Result.Header)
-	}
-	return out, err
+	body   placed
 }
 
 // settle is Settle inside a transaction.
 func (s *Store) settle(out *outgoing) error {
-	c, err := s.byID(s.w, out.Call.ID)
+	r, err := s.w.one(callByID, out.Call.ID)
 	if err != nil {
 		return err
 	}
-	if c.call.State != faas.CallRunning {
-		return faas.Errorf(faas.Conflict, "call %s is %s: this attempt of it does not count", c.call.ID, c.call.State)
-	}
-	if c.call.Attempt != out.Call.Attempt {
-		return faas.Errorf(faas.Conflict, "call %s is at attempt %d: attempt %d does not count", c.call.ID, c.call.Attempt, out.Call.Attempt)
-	}
-	c.call = ended(c.call, out.Call)
-	if out.Call.State == faas.CallQueued {
-		return s.requeue(c, out)
-	}
-	return s.finish(c, out)
-}
-
-// ended is the call old with what its attempt changed.
-func ended(old, now faas.Call) faas.Call {
-	old.Losses, old.Waiting = now.Losses, now.Waiting
-	old.Queue, old.Image, old.Sandbox, old.Run = now.Queue, now.Image, now.Sandbox, now.Run
-	old.Outcome, old.Error, old.ErrKind, old.Delivery = now.Outcome, now.Error, now.ErrKind, now.Delivery
-	return old
-}
-
-// requeue puts a running call back in line.
-func (s *Store) requeue(c callRow, out *outgoing) error {
-	due := c.due
-	if !out.Stay {
-		due = s.clock.now() + max(0, out.Delay.Microseconds())
-	}
-	record, err := recordOf(c.call)
-	if err != nil {
-		return err
-	}
-	if _, err := s.w.exec("UPDATE call SET state = 0, due = ?, started = 0, owner = '', record = ? WHERE seq = ?", due, record, c.seq); err != nil {
-		return err
-	}
-	if out.ForgetKey && c.keyed {
-		if err := s.forgetKey(c.seq); err != nil {
+	var c callRow
+	var old *faas.Call
+	if r != nil {
+		if c, err = s.readCall(r); err != nil {
 			return err
 		}
+		old = &c.call
 	}
-	s.books.move(c.book, c.call.Priority, running, queued)
-	return s.insertDeliveries(c, out.Deliveries)
-}
-
-// finish ends a call that is running or queued, with what out says.
-func (s *Store) finish(c callRow, out *outgoing) error {
 	now := s.clock.now()
-	from, to := stateNumber(c.call.State), stateNumber(out.Call.State)
-	c.call.State, c.call.Finished = out.Call.State, at(now)
+	call, err := store.SettledCall(old, out.Settlement, at(now))
+	if err != nil {
+		return err
+	}
 	if out.ForgetKey && c.keyed {
 		if err := s.forgetKey(c.seq); err != nil {
 			return err
 		}
 		c.keyed = false
 	}
-	s.books.payload(c.book, -max(0, c.payload))
-	if !out.KeepPayload {
-		if err := s.dropPayload(&c); err != nil {
-			return err
-		}
+	if call.State == faas.CallQueued {
+		return s.requeue(c, call)
 	}
-	if out.Result != nil {
-		if err := s.insertResult(&c, out); err != nil {
-			return err
-		}
+	if err := s.finish(c, call, out, now); err != nil {
+		return err
 	}
-	record, err := recordOf(c.call)
+	return s.rotate(now, c.book)
+}
+
+// requeue puts a running call back in line.
+func (s *Store) requeue(c callRow, call faas.Call) error {
+	record, err := recordOf(call)
 	if err != nil {
 		return err
 	}
-	var payload any
-	if c.payload >= 0 {
-		payload = c.payload
-	}
-	if _, err := s.w.exec("UPDATE call SET state = ?, finished = ?, owner = '', payload = ?, result = ?, record = ? WHERE seq = ?",
-		to, now, payload, c.result, record, c.seq); err != nil {
+	_, err = s.w.exec("UPDATE call SET state = 0, due = ?, started = 0, owner = '', record = ? WHERE seq = ?", micros(call.Due), record, c.seq)
+	s.books.move(c.book, call.Priority, running, queued)
+	return err
+}
+
+// finish ends the call c, which becomes call.
+func (s *Store) finish(c callRow, call faas.Call, out *outgoing, now int64) error {
+	record, err := recordOf(call)
+	if err != nil {
 		return err
 	}
-	s.books.move(c.book, c.call.Priority, from, to)
-	s.tx.over = append(s.tx.over, c.call)
-	if err := s.insertDeliveries(c, out.Deliveries); err != nil || out.Result == nil {
+	s.books.payload(c.book, -c.payload)
+	var payload any = c.payload
+	if !out.KeepPayload {
+		payload = nil
+		if err := s.dropPayload(c); err != nil {
+			return err
+		}
+	}
+	n, err := s.insertKept(c, out)
+	if err != nil {
 		return err
 	}
-	return s.rotate(now, c)
+	to := stateNumber(call.State)
+	if _, err := s.w.exec("UPDATE call SET state = ?, started = ?, finished = ?, ended = ?, owner = '', payload = ?, result = ?, kept = ?, record = ? WHERE seq = ?",
+		to, micros(call.Started), micros(call.Finished), now, payload, number(out.Result != nil), n, record, c.seq); err != nil {
+		return err
+	}
+	s.books.move(c.book, call.Priority, stateNumber(c.call.State), to)
+	s.tx.over = append(s.tx.over, call)
+	return s.insertDeliveries(c.seq, call, out.Deliveries, now)
 }
 
 // dropPayload removes the payload of a call, whose row its caller changes.
-func (s *Store) dropPayload(c *callRow) error {
+func (s *Store) dropPayload(c callRow) error {
 	if c.payload > store.InMemory { // it may be a file
 		r, err := s.w.one("SELECT file FROM payload WHERE call = ?", c.seq)
 		if err != nil {
@@ -157,7 +125,6 @@ func (s *Store) dropPayload(c *callRow) error {
 			s.tx.remove(r.text(0))
 		}
 	}
-	c.payload = -1
 	_, err := s.w.exec("DELETE FROM payload WHERE call = ?", c.seq)
 	return err
 }
@@ -169,9 +136,6 @@ func (s *Store) Cancel(ctx context.Context, id, reason string) (call faas.Call, 
 		if err != nil {
 			return nil, err
 		}
-		if call = c.call; call.State != faas.CallQueued {
-			return nil, faas.Errorf(faas.Conflict, "call %s is %s and not in line any more", id, call.State)
-		}
 		call, err = s.cancel(c, reason)
 		return nil, err
 	})
@@ -181,16 +145,20 @@ func (s *Store) Cancel(ctx context.Context, id, reason string) (call faas.Call, 
 	return call, err
 }
 
-// cancel ends a queued call. The key that stood for it stands for nothing any
-// more: a call that was canceled is no answer.
+// cancel ends a queued call. No key stands for it any more: that it was canceled
+// is no answer.
 func (s *Store) cancel(c callRow, reason string) (faas.Call, error) {
-	out := &outgoing{Settlement: store.Settlement{ForgetKey: true}}
-	out.Call.State = faas.CallCanceled
-	c.call.Error, c.call.ErrKind = cut(reason, maxError), faas.Canceled
-	if err := s.finish(c, out); err != nil {
-		return faas.Call{}, err
+	now := s.clock.now()
+	call, err := store.CanceledCall(c.call, cut(reason), at(now))
+	if err != nil {
+		return call, err
 	}
-	return s.tx.over[len(s.tx.over)-1], nil
+	if c.keyed {
+		if err := s.forgetKey(c.seq); err != nil {
+			return faas.Call{}, err
+		}
+	}
+	return call, s.finish(c, call, &outgoing{}, now)
 }
 
 // portion is how many calls one transaction of those that touch many changes.
@@ -224,4 +192,19 @@ func (s *Store) CancelQueued(ctx context.Context, function, reason string) (n in
 			return n, nil
 		}
 	}
+}
+
+// cut returns the beginning of s, at most maxText, with no character cut in two.
+func cut(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	end := maxText
+	for back := range utf8.UTFMax {
+		if utf8.RuneStart(s[maxText-back]) {
+			end = maxText - back
+			break
+		}
+	}
+	return s[:end]
 }

@@ -55,11 +55,11 @@ type Store struct {
 
 	turn chan struct{} // capacity 1; who put something in has the turn to write
 
-	w          *db   // conn without database/sql; of whoever has the turn, as all below
-	tx         tx    // what follows the open transaction
-	lastCall   int64 // the greatest call.seq, as the others
-	lastResult int64
-	lastBook   int64
+	w        *db   // conn without database/sql; of whoever has the turn, as all below
+	tx       tx    // what follows the open transaction
+	lastCall int64 // the greatest call.seq, as the others
+	lastKept int64
+	lastBook int64
 
 	mu      sync.Mutex
 	waiting []*write // guarded by mu, as all below; for the next turn, oldest first

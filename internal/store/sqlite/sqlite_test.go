@@ -34,7 +34,12 @@ func TestMain(m *testing.M) {
 
 func open(t *testing.T, path string) *sqlite.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), path, store.Limits{})
+	return openWith(t, path, store.Limits{})
+}
+
+func openWith(t *testing.T, path string, limits store.Limits) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), path, limits)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +54,12 @@ func open(t *testing.T, path string) *sqlite.Store {
 func openNew(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "hob.db")) }
 
 func TestContract(t *testing.T) { storetest.Run(t, openNew) }
+
+func TestContractOfCalls(t *testing.T) {
+	storetest.RunCalls(t, func(t *testing.T, limits store.Limits) storetest.Engine {
+		return openWith(t, filepath.Join(t.TempDir(), "hob.db"), limits)
+	})
+}
 
 func TestAnswersLikeMemory(t *testing.T) {
 	storetest.Equal(t, openNew, func(*testing.T) store.Store { return memory.New() })

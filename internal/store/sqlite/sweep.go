@@ -17,51 +17,6 @@ func (s *Store) Sweep(ctx context.Context) error {
 	return s.sweepResults(ctx)
 }
 
-func (s *Store) sweepKeys(ctx context.Context) error {
-	if s.limits.KeyAge <= 0 {
-		return nil
-	}
-	for more := true; more; {
-		if err := s.write(ctx, 0, func(context.Context) (_ []store.Change, err error) {
-			more, err = s.expireSome(s.clock.now())
-			return nil, err
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// expireKeys removes all keys that are too old.
-func (s *Store) expireKeys(now int64) error {
-	for {
-		if more, err := s.expireSome(now); err != nil || !more {
-			return err
-		}
-	}
-}
-
-// expireSome removes a portion of the keys that are too old, and reports whether
-// there may be more.
-func (s *Store) expireSome(now int64) (more bool, err error) {
-	if s.limits.KeyAge <= 0 {
-		return false, nil
-	}
-	var calls []int64
-	if err := s.w.each("SELECT call FROM key WHERE made <= ? ORDER BY made LIMIT ?", func(r row) error {
-		calls = append(calls, r.num(0))
-		return nil
-	}, now-s.limits.KeyAge.Microseconds(), portion); err != nil {
-		return false, err
-	}
-	for _, seq := range calls {
-		if err := s.forgetKey(seq); err != nil {
-			return false, err
-		}
-	}
-	return len(calls) == portion, nil
-}
-
 // sweepCalls removes calls that were over for longer than they are kept. It
 // walks from the oldest up to the first that was accepted later than that.
 func (s *Store) sweepCalls(ctx context.Context) error {
@@ -73,12 +28,12 @@ func (s *Store) sweepCalls(ctx context.Context) error {
 		var old []int64
 		seen := 0
 		if err := s.read(ctx, func(d *db) error {
-			return d.each("SELECT seq, state, queued, finished FROM call WHERE seq > ? ORDER BY seq LIMIT ?", func(r row) error {
+			return d.each("SELECT seq, state, queued, ended FROM call WHERE seq > ? ORDER BY seq LIMIT ?", func(r row) error {
 				if r.num(2) > limit {
 					return nil
 				}
 				last, seen = r.num(0), seen+1
-				if r.num(1) > running && r.num(3) <= limit {
+				if r.num(1) > running && r.num(3) < limit {
 					old = append(old, last)
 				}
 				return nil
@@ -116,13 +71,8 @@ func (s *Store) removeCalls(seqs []int64) error {
 				return err
 			}
 		}
-		if c.payload >= 0 {
-			if err := s.dropPayload(&c); err != nil {
-				return err
-			}
-		}
-		if c.result > 0 {
-			if _, err := s.removeOldest("SELECT n, call, called, cost, file FROM result WHERE n = ?", c.result); err != nil {
+		if c.kept > 0 {
+			if err := s.removeKept(c.kept); err != nil {
 				return err
 			}
 		}
@@ -157,21 +107,15 @@ func (s *Store) sweepBooks(ctx context.Context) error {
 	})
 }
 
-// sweepResults removes the oldest results while those of the node are over
-// their cap, which may have been lowered.
+// sweepResults removes what is kept of the oldest calls while it is over the cap
+// of the node, which may have been lowered.
 func (s *Store) sweepResults(ctx context.Context) error {
-	total := int64(s.limits.ResultsTotal)
-	for more := total > 0; more; {
-		if err := s.write(ctx, 0, func(context.Context) (_ []store.Change, err error) {
-			for range portion {
-				if more = s.books.total.results > total; !more {
-					return nil, nil
-				}
-				if more, err = s.removeOldestOfAll(0); err != nil || !more {
-					return nil, err
-				}
-			}
-			return nil, nil
+	for more := true; more; {
+		if err := s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+			before := s.books.total.kept
+			err := s.rotateAll(0, portion)
+			more = s.keepsTooMuch() && s.books.total.kept < before
+			return nil, err
 		}); err != nil {
 			return err
 		}
