@@ -28,7 +28,7 @@ func exitCodes() []exitCode {
 		{8, faas.FuncFailed, "the function ran and failed, or its answer was broken off"},
 		{9, faas.TooLarge, "a payload or a result is over its limit"},
 		{10, faas.Unsupported, "this server or machine cannot do that"},
-		{130, faas.Canceled, "interrupted"},
+		{130, faas.Canceled, "interrupted, or the call was canceled"},
 	}
 }
 

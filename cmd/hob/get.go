@@ -76,7 +76,7 @@ func pending(ctx context.Context, cl *client.Client, id string) error {
 	if err != nil {
 		return err
 	}
-	return faas.Errorf(faas.Busy, "call %s %s: %q waits for its result", id, standing(call), "hob get --wait "+id)
+	return faas.Errorf(faas.Busy, "call %s %s; %q waits for its result", id, standing(call), "hob get --wait "+id)
 }
 
 // standing says in words where a call stands: "waits: place 12 in the line of
@@ -99,7 +99,7 @@ func standing(call client.Call) string {
 	case call.Place > 0:
 		s += ": place " + count(call.Place)
 	}
-	if call.Estimate > 0 {
+	if call.Estimate > 0 && !call.Due.After(time.Now()) { // else it has been said
 		s += "; about " + roughly(time.Duration(call.Estimate))
 	}
 	return s

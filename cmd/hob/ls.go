@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -105,9 +104,6 @@ func runRm(ctx context.Context, c *cli, app string, force bool, args []string) e
 			return "", err
 		}
 		err = cl.DeleteFunction(ctx, name.app, name.function, force)
-		if faas.KindOf(err) == faas.Conflict && !force {
-			err = fmt.Errorf("%w; --force removes it all the same", err)
-		}
 		if c.json {
 			return name.String(), err
 		}
