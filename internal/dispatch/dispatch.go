@@ -114,6 +114,9 @@ const (
 func (d *Dispatcher) Run(ctx context.Context) error {
 	defer d.work.Wait()
 	if err := d.begin(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	var g errgroup.Group
