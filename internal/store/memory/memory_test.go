@@ -16,10 +16,13 @@ func TestContract(t *testing.T) {
 	})
 }
 
-func TestContractOfCalls(t *testing.T) {
-	storetest.RunCalls(t, func(t *testing.T, limits store.Limits) storetest.Engine {
-		s := memory.New(limits)
-		t.Cleanup(func() { s.Close() })
-		return s
-	})
+func TestContractOfCalls(t *testing.T) { storetest.RunCalls(t, open) }
+
+// Whatever the time between two calls: the comparison itself is sound.
+func TestCallsAnswerLikeThemselves(t *testing.T) { storetest.EqualCalls(t, open, open) }
+
+func open(t *testing.T, limits store.Limits) storetest.Engine {
+	s := memory.New(limits)
+	t.Cleanup(func() { s.Close() })
+	return s
 }
