@@ -212,20 +212,6 @@ func unquoted(s string) string {
 	return b.String()
 }
 
-// payload decides the Kind of an error of reading a body.
-type payload struct{ io.ReadCloser }
-
-func (p payload) Read(b []byte) (int, error) {
-	n, err := p.ReadCloser.Read(b)
-	if err == nil || err == io.EOF {
-		return n, err
-	}
-	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return n, faas.Errorf(faas.TooLarge, "the payload is over the limit of %v", faas.Bytes(tooLarge.Limit))
-	}
-	return n, faas.Errorf(faas.Canceled, "the caller went away in the middle of its payload: %w", err)
-}
-
 // enqueue makes an asynchronous call. It answers with the call, or, if its
 // caller waits long enough, with its result.
 func (s *Server) enqueue(w http.ResponseWriter, r *http.Request, fn faas.Function, call *faas.Call, req *faas.Request, a ask) error {
@@ -235,7 +221,6 @@ func (s *Server) enqueue(w http.ResponseWriter, r *http.Request, fn faas.Functio
 	call.Priority = a.priority
 	accepted, err := s.Queue.Enqueue(r.Context(), fn, call, req, a.delay)
 	if err != nil {
-		w.Header().Del(headerCall) // there is none
 		return err
 	}
 	h := w.Header()

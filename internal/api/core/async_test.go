@@ -319,8 +319,11 @@ type replays struct {
 }
 
 func (r *replays) Call(_ context.Context, _ faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
-	if req.Key == "again" {
+	switch req.Key {
+	case "again":
 		call.ID = r.earlier
+	case "another's":
+		return faas.Errorf(faas.Conflict, "the key was used: %w", faas.ErrKeyReused)
 	}
 	if r.fails == nil {
 		io.WriteString(w, "x")
@@ -334,6 +337,9 @@ func TestAnswerOfAnEarlierCallIsMarked(t *testing.T) {
 	create(t, h, "f")
 	for _, fails := range []error{nil, faas.Errorf(faas.FuncFailed, "exit code 3")} {
 		s.Caller = &replays{earlier: "01K9ZZ8N2R6W0V5T3YQ4XH7JGM", fails: fails}
+		if id := ask(h, "POST", functionsPath+"f/call", "", "Idempotency-Key", "another's").Header().Get("Hob-Call"); id != "" {
+			t.Errorf("a call that was refused has the id %s", id)
+		}
 		for key, want := range map[string]string{"again": "true", "new": ""} {
 			w := ask(h, "POST", functionsPath+"f/call", "", "Idempotency-Key", key)
 			if got := w.Header().Get("Idempotency-Replayed"); got != want || (w.Header().Get("Hob-Call") == "01K9ZZ8N2R6W0V5T3YQ4XH7JGM") != (want != "") {

@@ -2,6 +2,7 @@ package core
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -87,7 +88,9 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 		kind = faas.CallAsync
 	}
 	call := invoke.NewCall(app, fn, kind)
-	w.Header().Set(headerCall, call.ID)
+	if !a.async { // which may never be one
+		w.Header().Set(headerCall, call.ID)
+	}
 	body := r.Body
 	if s.MaxPayload > 0 {
 		if r.ContentLength > int64(s.MaxPayload) {
@@ -101,7 +104,6 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	r.Header.Del("Expect") // it was between the client and this server
 	req := &faas.Request{Method: r.Method, URL: requestURL(r), Target: t.path, Caller: callerOf(r), Header: r.Header, Body: body, Size: r.ContentLength, Key: a.key}
 	if a.async {
-		req.Body = payload{body}
 		return s.enqueue(w, r, fn, call, req, a)
 	}
 	out := &begun{ResponseWriter: w, call: call, id: call.ID}
@@ -110,6 +112,8 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	case err == nil:
 	case out.is:
 		panic(http.ErrAbortHandler) // half an answer must not pass for a whole one
+	case errors.Is(err, faas.ErrKeyReused):
+		w.Header().Del(headerCall) // there is none
 	default:
 		out.name()
 	}

@@ -30,7 +30,8 @@ var openapi []byte
 // Caller runs calls. It is what this API needs of package invoke.
 type Caller interface {
 	// Call runs one call to its end and writes the answer to w, as package
-	// invoke says.
+	// invoke says. If it answers what an earlier call with the same key has
+	// answered, it gives call the ID of that one before it writes.
 	Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error
 	// Live returns the calls that are queued or running.
 	Live() []faas.Call

@@ -3,6 +3,7 @@ package core_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,6 +28,9 @@ func (q *queue) Enqueue(ctx context.Context, fn faas.Function, call *faas.Call, 
 	body := q.calls.NewBody()
 	if _, err := io.Copy(body, req.Body); err != nil {
 		body.Discard()
+		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			err = faas.Errorf(faas.TooLarge, "the payload is over the limit of %v", faas.Bytes(tooLarge.Limit))
+		}
 		return faas.Call{}, err
 	}
 	payload, _ := body.Bytes()
