@@ -88,7 +88,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 		if r.Header.Get("Expect") == "" { // else the client waits to be asked for it
 			hearOut(w, r)
 		}
-		return faas.Errorf(faas.TooLarge, "the payload of %v is over the limit of %v", faas.Bytes(r.ContentLength), limit)
+		return faas.Errorf(faas.TooLarge, "the payload of %d bytes is over the limit of %v", r.ContentLength, limit)
 	}
 	r.Header.Del("Expect") // it was between the client and this server
 	req := &faas.Request{
@@ -239,7 +239,7 @@ func (s *Server) fetched(w http.ResponseWriter, r *http.Request, call faas.Call)
 
 // failure is the status and the text for a call that did not succeed.
 func failure(fn faas.Function, call faas.Call, limit faas.Bytes) (status int, reason string) {
-	reason = strings.TrimPrefix(call.Error, "call "+fn.Name+": ")
+	reason = reasonOf(fn, call)
 	switch call.ErrKind {
 	case faas.TimedOut:
 		return http.StatusGatewayTimeout, "execution timeout: " + reason
@@ -253,6 +253,11 @@ func failure(fn faas.Function, call faas.Call, limit faas.Bytes) (status int, re
 		return http.StatusInternalServerError, "server error"
 	}
 	return http.StatusInternalServerError, reason
+}
+
+// reasonOf is why a call of fn did not succeed; empty if it did.
+func reasonOf(fn faas.Function, call faas.Call) string {
+	return strings.TrimPrefix(call.Error, "call "+fn.Name+": ")
 }
 
 // maxList is how many calls a status lists at most, the newest.
@@ -297,8 +302,8 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 		out.List = []wireCallStatus{}
 		for _, c := range calls {
 			wire := wireCallStatus{CallId: c.ID, Created: c.Queued.UTC().Truncate(time.Millisecond), Status: eventOf(c.State)}
-			if c.Error != "" {
-				wire.Message = &c.Error
+			if why := reasonOf(fn, c); why != "" {
+				wire.Message = &why
 			}
 			out.List = append(out.List, wire)
 		}

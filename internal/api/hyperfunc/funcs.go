@@ -164,32 +164,17 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusCreated, wireOf(fn))
 }
 
-// app returns the app Hyper, made if it is missing, with the quota as its limit.
+// app returns the app Hyper. It is made with the first function, with the quota as
+// its limit, which is then the app's own.
 func (s *Server) app(ctx context.Context) (faas.App, error) {
-	app, err := s.Catalog.App(AppName)
-	switch {
-	case err == nil && app.MaxConcurrency == s.Settings.Quota:
+	if app, err := s.Catalog.App(AppName); err == nil {
 		return app, nil
-	case err == nil:
-		app = app.Clone()
-	default:
-		app = faas.App{ID: faas.NewID(), Name: AppName}
 	}
-	app.MaxConcurrency = s.Settings.Quota
-	put, err := s.Catalog.PutApp(ctx, app, app.Revision) // IfNew, for one that is
+	app, err := s.Catalog.PutApp(ctx, faas.App{Name: AppName, MaxConcurrency: s.Settings.Quota}, store.IfNew)
 	if faas.KindOf(err) == faas.Conflict {
 		return s.Catalog.App(AppName) // somebody else was first
 	}
-	return put, err
-}
-
-// SetQuota makes the quota of Settings the limit of the app Hyper, if it exists.
-func (s *Server) SetQuota(ctx context.Context) error {
-	if _, err := s.Catalog.App(AppName); err != nil {
-		return nil
-	}
-	_, err := s.app(ctx)
-	return err
+	return app, err
 }
 
 // definition is the function that a request to create one asks for, but for its

@@ -30,8 +30,7 @@ import (
 	"hob/internal/store"
 )
 
-// AppName is the app of the functions that this API makes. Its limit of calls at
-// once is the quota.
+// AppName is the app of the functions that this API makes.
 const AppName = "hyper"
 
 // Queue runs calls. It is what this API needs of package invoke.
@@ -47,7 +46,7 @@ type Queue interface {
 type Settings struct {
 	Keys      map[string]string // secret keys by access key; empty: signatures are not checked
 	Region    string            // that requests are signed for; "": us-west-1
-	Quota     int               // calls at once of all Hyper functions together; 0: no limit
+	Quota     int               // calls at once of all Hyper functions together, when the first is made; 0: no limit
 	Host      string            // of the addresses of functions; "": that of the request
 	Isolation string            // driver that Hyper functions must have; "": any
 	Driver    string            // that the node has

@@ -157,7 +157,7 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) error {
 			stop() // nobody waits for it any more
 		}
 	}
-	_, old := s.Images.Get(name)
+	before, _ := s.Images.Get(name) // none: it has no digest
 	write(wireStep{Status: "Pulling from " + ref.Name(), ID: strings.TrimPrefix(tag, "sha256:")})
 	told := make(map[string]image.LayerProgress)
 	m, err := s.Images.Pull(ctx, name, image.PullOptions{Policy: image.PullAlways, Credentials: auth, Progress: func(p image.Progress) {
@@ -183,7 +183,7 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	status := "Status: Downloaded newer image for "
-	if old == nil && len(told) == 0 {
+	if m.Digest == before.Digest {
 		status = "Status: Image is up to date for "
 	}
 	write(wireStep{Status: "Digest: " + m.Digest})
