@@ -18,8 +18,21 @@ import (
 // same content and the same changes seen. Each of open returns a new store that
 // closes itself with t.Cleanup.
 func Equal(t *testing.T, openA, openB func(t *testing.T) store.Store) {
+	check(t, func(t *testing.T, r *rapid.T) { equal(t, r, openA(t), openB(t)) })
+}
+
+// check runs rapid.Check with a test of its own for each run, so that what a run
+// opens is closed after it.
+func check(t *testing.T, run func(*testing.T, *rapid.T)) {
 	rapid.Check(t, func(r *rapid.T) {
-		done := t.Run("", func(t *testing.T) { equal(t, r, openA(t), openB(t)) })
+		var panicked any // rapid speaks in panics, and listens in this goroutine
+		done := t.Run("", func(t *testing.T) {
+			defer func() { panicked = recover() }()
+			run(t, r)
+		})
+		if panicked != nil {
+			panic(panicked)
+		}
 		if !done {
 			r.FailNow()
 		}

@@ -25,11 +25,7 @@ func EqualCalls(t *testing.T, openA, openB func(t *testing.T, limits store.Limit
 		ResultsPerFunction: 100 * faas.KB, ResultsTotal: 150 * faas.KB,
 		QueuePerFunction: 100 * faas.KB, QueueTotal: 150 * faas.KB,
 	}
-	rapid.Check(t, func(r *rapid.T) {
-		if !t.Run("", func(t *testing.T) { equalCalls(t, r, openA(t, limits), openB(t, limits)) }) {
-			r.FailNow()
-		}
-	})
+	check(t, func(t *testing.T, r *rapid.T) { equalCalls(t, r, openA(t, limits), openB(t, limits)) })
 }
 
 // A step is one operation, with what it answers.
@@ -195,7 +191,7 @@ func (k *accepted) accept(r *rapid.T) (string, step) {
 	if !slices.Contains(k.calls, a.Call.ID) {
 		k.calls = append(k.calls, a.Call.ID)
 	}
-	return fmt.Sprintf("Accept(%+v, delay %v, key %+v, %d bytes)", a.Call, a.Delay, a.Key, size), func(c *callTest) (any, error) {
+	return fmt.Sprintf("Accept(%s of %s, %s, priority %d, delay %v, key %+v, %d bytes)", a.Call.ID, a.Call.FuncID, a.Call.State, a.Call.Priority, a.Delay, a.Key, size), func(c *callTest) (any, error) {
 		a := a
 		a.Body = c.body(noise(1, size))
 		call, known, err := c.Accept(c.Context(), a)
