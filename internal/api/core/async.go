@@ -267,7 +267,7 @@ func answerAccepted(w http.ResponseWriter, c faas.Call) error {
 
 // answerCall answers an asynchronous call as it is, its place in headers too.
 func answerCall(w http.ResponseWriter, status int, c faas.Call) error {
-	h := w.Header()
+	h, wire := w.Header(), wireOfCall(c)
 	h.Set(headerCall, c.ID)
 	h.Set(headerState, string(c.State))
 	if c.State == faas.CallQueued {
@@ -277,11 +277,11 @@ func answerCall(w http.ResponseWriter, status int, c faas.Call) error {
 		if c.Waiting != "" {
 			h.Set(headerReason, c.Waiting)
 		}
-		if c.Estimate > 0 {
-			h.Set(headerEstimate, c.Estimate.String())
+		if wire.Estimate != "" {
+			h.Set(headerEstimate, wire.Estimate)
 		}
 	}
-	return answer(w, status, wireOfCall(c))
+	return answer(w, status, wire)
 }
 
 // result answers what a call answered, waiting for it if it is asked to.
@@ -374,7 +374,7 @@ func (s *Server) cancelCall(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	call, err := s.Queue.Cancel(r.Context(), id, "it was canceled on request")
-	if past, is := s.past(id, err); is {
+	if past, is := s.past(r.Context(), id, err); is {
 		return faas.Errorf(faas.Conflict, "call %s is over: it is %s", id, past.State)
 	}
 	if err != nil {
@@ -394,7 +394,7 @@ func (s *Server) retryCall(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	call, err := s.Queue.Retry(r.Context(), id)
-	switch past, is := s.past(id, err); {
+	switch past, is := s.past(r.Context(), id, err); {
 	case is && past.Kind == faas.CallSync:
 		return faas.Errorf(faas.Conflict, "call %s was synchronous: its payload was not kept, so it cannot be run again", id)
 	case is:
@@ -417,10 +417,14 @@ func (s *Server) changes(r *http.Request) (string, error) {
 	return r.PathValue("call"), nil
 }
 
-// past is the record of a call that the queue, as err says, does not know.
-func (s *Server) past(id string, err error) (call faas.Call, is bool) {
+// past is the record of a call that is nowhere but in the journal, which is why
+// the queue does not know it.
+func (s *Server) past(ctx context.Context, id string, err error) (call faas.Call, is bool) {
 	if faas.KindOf(err) != faas.NotFound || errors.Is(err, faas.ErrGone) {
 		return faas.Call{}, false
+	}
+	if _, err := s.Calls.Call(ctx, id); err == nil {
+		return faas.Call{}, false // it is something else that is not there
 	}
 	call, err = s.Logs.Call(id)
 	return call, err == nil

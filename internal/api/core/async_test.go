@@ -184,6 +184,25 @@ func TestFailedCallIsRunAgain(t *testing.T) {
 	}
 }
 
+// orphaned is a queue of calls whose function is gone.
+type orphaned struct{ core.Queue }
+
+func (orphaned) Retry(context.Context, string) (faas.Call, error) {
+	return faas.Call{}, faas.Errorf(faas.NotFound, "its function is no more")
+}
+
+func TestCallOfARemovedFunctionIsNotRunAgain(t *testing.T) {
+	s, h, call := running(t)
+	if err := s.Queue.(*queue).end(t.Context(), call, nil, faas.Errorf(faas.FuncFailed, "exit code 3")); err != nil {
+		t.Fatal(err)
+	}
+	s.Queue = orphaned{s.Queue}
+	s.Logs.Record(call)
+	if w := ask(h, "POST", "/api/calls/"+call.ID+"/retry", ""); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "its function is no more") {
+		t.Errorf("%d %s, want 404 with the reason", w.Code, w.Body)
+	}
+}
+
 // busy is a caller of which calls run.
 type busy struct {
 	functions

@@ -371,8 +371,8 @@ func wireOfCall(c faas.Call) wireCall {
 		PeakMemory: int64(c.Outcome.PeakMemory), CPUTime: c.Outcome.CPUTime.String(),
 		Result: c.Result, Delivery: c.Delivery,
 	}
-	if c.Estimate != 0 {
-		w.Estimate = c.Estimate.String()
+	if c.Estimate > 0 {
+		w.Estimate = c.Estimate.Round(time.Millisecond).String()
 	}
 	if exit := c.Outcome.Exit; exit != nil {
 		w.Signal, w.OOM = exit.Signal, exit.OOM
