@@ -90,7 +90,19 @@ func full() faas.Function {
 		Port: 3000, Concurrency: 80, Min: 2, MaxCalls: 1000, Freeze: faas.FreezeNever, Revision: 4,
 		AsyncTimeout: time.Hour, Delay: time.Minute, Retries: 3, RetryDelay: 5 * time.Second, RetryMax: 20 * time.Second,
 		OnSuccess: "https://example.org/in", OnFailure: "default/alarm", OnNodeLoss: faas.NodeLossFail, LogPayload: true,
-		Address: "7d1b6e2c-0d3e-4b57-8a53-0f9f4c1f2a11", Annotations: map[string]string{"hyper": "{}"},
+		Address: "7d1b6e2c-0d3e-4b57-8a53-0f9f4c1f2a11", Annotations: map[string]string{"hyper": "{}"}, MaxResult: faas.MB,
+		Created: time.Unix(1, 0), Updated: time.Unix(2, 0),
+	}
+}
+
+// TestFullFunctionIsFull holds that the tests with it see every field that a
+// change could lose.
+func TestFullFunctionIsFull(t *testing.T) {
+	fn := reflect.ValueOf(full())
+	for f, v := range fn.Fields() {
+		if v.IsZero() {
+			t.Errorf("%s is zero", f.Name)
+		}
 	}
 }
 
