@@ -55,14 +55,16 @@ type Calls interface {
 	// Settle ends an attempt; everything it says becomes true as one change.
 	// Conflict, and nothing changes, if the call is not running or is at another
 	// attempt: then the result of this one does not count. s.Result.Body is the
-	// engine's from here on, unless the error is Busy: then it may be tried again. A result that with those before
-	// it is over a cap of Limits removes the oldest of its function, or of the
-	// node, never itself; the calls stay, with ResultRotated.
+	// engine's from here on, unless the error is Busy: then it may be tried again.
+	// A result that with those before it is over a cap of Limits removes the oldest
+	// of its function, or of the node, never itself, and the payloads kept with
+	// them; the calls stay, with ResultRotated.
 	Settle(ctx context.Context, s Settlement) error
 
 	// Cancel ends a call that is queued, with the state CallCanceled, the reason as
-	// its Error and the kind Canceled, and returns it. A call that is running, or
-	// over, is a Conflict and returned as it is.
+	// its Error and the kind Canceled, and returns it. Its payload is not kept, and
+	// its key is free. A call that is running, or over, is a Conflict and returned
+	// as it is.
 	Cancel(ctx context.Context, id, reason string) (faas.Call, error)
 	// CancelQueued does the same with all queued calls of a function and returns how
 	// many they were. It may take several changes.
@@ -75,10 +77,10 @@ type Calls interface {
 	// Call returns a call; NotFound if there is none, or none any more.
 	Call(ctx context.Context, id string) (faas.Call, error)
 	// List returns calls, the newest first, and the ID to continue after, empty if
-	// there is no more.
+	// there is no more. NotFound if f.After is no call.
 	List(ctx context.Context, f CallFilter) (calls []faas.Call, next string, err error)
 	// Line returns queued calls of these functions in the order in which they are
-	// to be taken, calls that are not yet due behind all others.
+	// to be taken, calls that are not yet due behind all others, by their due time.
 	Line(ctx context.Context, functions []string, limit int) ([]faas.Call, error)
 	// Place counts the queued calls of these functions that are to be taken before
 	// the given one, and it: 1 is next. It counts up to about a thousand; beyond
@@ -106,7 +108,7 @@ type Calls interface {
 	// is Delivered: whoever asks knows which it has under way.
 	Deliveries(ctx context.Context, limit int) (due []Delivery, next time.Duration, err error)
 	// Delivered ends a try: with done the delivery is over, else it is due again
-	// after d.Retry, and counts one try more. outcome, in words, is the call's
+	// after retry, and counts one try more. outcome, in words, is the call's
 	// Delivery from now on. NotFound if there is no such delivery.
 	Delivered(ctx context.Context, id string, done bool, retry time.Duration, outcome string) error
 
@@ -120,10 +122,10 @@ type Calls interface {
 
 // Acceptance is a call on its way into the queue.
 type Acceptance struct {
-	Call    faas.Call     // ID, names, FuncID, Revision, Kind, State, Priority, RetryOf and Once count
+	Call    faas.Call     // ID, names, FuncID, Revision, Kind, State, Priority, RetryOf, Once and Hops count
 	Delay   time.Duration // before it may start
 	Owner   string        // of a call that runs at once
-	Request *faas.Request // kept but for Body, Call, Key and Deadline; never nil
+	Request *faas.Request // kept but for Body, Call, Attempt, Key and Deadline; never nil
 	Body    *Body         // payload; nil: empty
 	Key     *Key          // nil: none
 }
@@ -144,7 +146,7 @@ type Lane struct {
 
 // A Settlement is how an attempt ended.
 type Settlement struct {
-	Call   faas.Call  // as it is now. CallQueued puts it back in line; else its state is final
+	Call   faas.Call  // as it is now; what counted in its Acceptance stays. CallQueued puts it back in line; else its state is final
 	Result *NewResult // nil: none. Never with CallQueued
 
 	Delay time.Duration // of a call that is put back: it becomes due so much later than now
@@ -152,7 +154,7 @@ type Settlement struct {
 
 	KeepPayload bool       // the call may be repeated
 	ForgetKey   bool       // the outcome is not the answer to a repetition
-	Deliveries  []Delivery // Tries and Due are the engine's
+	Deliveries  []Delivery // only ID and Target count. Never with CallQueued
 }
 
 // NewResult is a result on its way into the store.
@@ -187,12 +189,12 @@ type Tally struct{ Queued, Running, Succeeded, Failed int }
 
 // Limits are what an engine keeps at most. Zero is no limit.
 type Limits struct {
-	ResultsPerFunction faas.Bytes // results with what is kept of their calls
+	ResultsPerFunction faas.Bytes // results with what is kept of their calls (ResultWeight)
 	ResultsTotal       faas.Bytes
-	QueuePerFunction   faas.Bytes // payloads; above it Accept is Busy
+	QueuePerFunction   faas.Bytes // payloads of calls that are not over; above it Accept is Busy
 	QueueTotal         faas.Bytes
 	Age                time.Duration // of calls that are over, their payloads and results
-	KeyAge             time.Duration // of keys; a result that a key stands for is the last to be removed before
+	KeyAge             time.Duration // of keys, from the acceptance of their calls; a result that a key stands for is the last to be removed before
 }
 
 // DefaultLimits are those of a daemon that was told nothing.

@@ -658,10 +658,10 @@ func settleKeeps(c *callTest) {
 	}
 	wantEqual(c.T, "text that is not UTF-8", got.Error+got.Outcome.Stderr, "cut in the middle: Gr\uFFFD\uFFFD")
 	s = settlement(c.run("f"), faas.CallFailed)
-	s.Call.Error = strings.Repeat("ü", 1<<20)
+	s.Call.Error = "x" + strings.Repeat("ü", 1<<20)
 	c.settle(s)
-	if got := c.get(s.Call.ID).Error; got != s.Call.Error[:16<<10] {
-		c.Errorf("of a long error %d bytes are kept, want the first %d", len(got), 16<<10)
+	if got := c.get(s.Call.ID).Error; got != s.Call.Error[:16<<10-1] {
+		c.Errorf("of a long error %d bytes are kept, want the first %d: whole characters up to 16 KB", len(got), 16<<10-1)
 	}
 	s = settlement(c.run("f"), faas.CallFailed)
 	s.Call.Started = time.Unix(5, 123456789).In(time.FixedZone("east", 3600))
@@ -1855,6 +1855,8 @@ func endedContextOfCalls(c *callTest) {
 		"List":         func() error { _, _, err := c.List(ctx, store.CallFilter{}); return err },
 		"Line":         func() error { _, err := c.Line(ctx, []string{"f"}, 9); return err },
 		"Place":        func() error { _, _, err := c.Place(ctx, queued.ID, []string{"f"}); return err },
+		"Tally":        func() error { _, err := c.Tally(ctx, "f"); return err },
+		"Tallies":      func() error { _, err := c.Tallies(ctx); return err },
 		"Wait":         func() error { _, err := c.Wait(ctx, queued.ID); return err },
 		"Result":       func() error { _, _, err := c.Result(ctx, kept.ID); return err },
 		"Fetched":      func() error { return c.Fetched(ctx, kept.ID) },
