@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -18,7 +19,7 @@ func (s *Store) Accept(ctx context.Context, a store.Acceptance) (call faas.Call,
 	if in.body, err = s.bodies.keep(a.Body); err != nil {
 		return faas.Call{}, false, s.explain(err)
 	}
-	err = s.write(ctx, in.body.size, func(context.Context) (_ []store.Change, err error) {
+	err = s.write(ctx, len(in.body.bytes), func(context.Context) (_ []store.Change, err error) {
 		call, known, err = s.accept(in)
 		return nil, err
 	})
@@ -65,27 +66,31 @@ func (s *Store) accept(in *incoming) (call faas.Call, known bool, err error) {
 	if call, err = store.NewCall(in.Acceptance, at(now)); err != nil {
 		return faas.Call{}, false, err
 	}
-	b, err := s.bookOf(call)
-	if err != nil {
-		return faas.Call{}, false, err
-	}
 	ofFunction := int64(0)
-	for _, o := range s.books.of(b.function) {
-		ofFunction += o.next.payload
+	for _, b := range s.books.of(call.FuncID) {
+		ofFunction += b.next.payload
 	}
-	if err := s.limits.CheckQueue(call, in.body.size, ofFunction, s.books.total.payload); err != nil {
-		return faas.Call{}, false, err
+	if full := s.limits.CheckQueue(call, in.body.size, ofFunction, s.books.total.payload); full != nil {
+		r, err := s.w.one("SELECT 1 FROM call WHERE id = ?", call.ID)
+		if err == nil && r != nil {
+			err = store.AcceptedBefore(call.ID) // which waiting does not change
+		}
+		return faas.Call{}, false, cmp.Or(err, full)
 	}
-	return call, false, s.insertCall(call, b, in, now)
+	return call, false, s.insertCall(call, in, now)
 }
 
 // insertCall adds a call with its payload and its key.
-func (s *Store) insertCall(call faas.Call, b *book, in *incoming, now int64) error {
+func (s *Store) insertCall(call faas.Call, in *incoming, now int64) error {
+	b, err := s.bookOf(call)
+	if err != nil {
+		return err
+	}
 	seq, state, owner := s.lastCall+1, stateNumber(call.State), in.Owner
 	if state != running {
 		owner = ""
 	}
-	_, err := s.w.exec(`INSERT INTO call (seq, id, called, state, priority, due, attempt, queued, started, finished, ended, owner, payload, keyed, result, kept, record)
+	_, err = s.w.exec(`INSERT INTO call (seq, id, called, state, priority, due, attempt, queued, started, finished, ended, owner, payload, keyed, result, kept, record)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, 0, 0, ?)`,
 		seq, call.ID, b.n, state, call.Priority, micros(call.Due), call.Attempt, now, micros(call.Started), owner, in.body.size, number(in.Key != nil), in.record)
 	if isDuplicate(err) {

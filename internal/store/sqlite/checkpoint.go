@@ -61,7 +61,7 @@ func (c *checkpoints) stop() error {
 // Precondition: the caller has the turn.
 func (c *checkpoints) note(batch []*write) {
 	for _, w := range batch {
-		c.logged += logPerWrite + w.size
+		c.logged += int64(logPerWrite + w.size)
 	}
 	if c.logged < checkpointEvery {
 		return

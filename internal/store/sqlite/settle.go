@@ -26,7 +26,7 @@ func (s *Store) Settle(ctx context.Context, settled store.Settlement) error {
 			return s.explain(err)
 		}
 	}
-	err := s.write(ctx, out.body.size, func(context.Context) ([]store.Change, error) { return nil, s.settle(out) })
+	err := s.write(ctx, len(out.body.bytes), func(context.Context) ([]store.Change, error) { return nil, s.settle(out) })
 	if err != nil {
 		s.bodies.abandon(out.body, err)
 	}

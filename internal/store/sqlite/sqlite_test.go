@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 		putForever(path)
 		return
 	}
+	if path := os.Getenv("HOB_TEST_CALL_FOREVER"); path != "" {
+		callForever(path)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -55,14 +59,18 @@ func openNew(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(
 
 func TestContract(t *testing.T) { storetest.Run(t, openNew) }
 
-func TestContractOfCalls(t *testing.T) {
-	storetest.RunCalls(t, func(t *testing.T, limits store.Limits) storetest.Engine {
-		return openWith(t, filepath.Join(t.TempDir(), "hob.db"), limits)
-	})
+func openEngine(t *testing.T, limits store.Limits) storetest.Engine {
+	return openWith(t, filepath.Join(t.TempDir(), "hob.db"), limits)
 }
+
+func TestContractOfCalls(t *testing.T) { storetest.RunCalls(t, openEngine) }
 
 func TestAnswersLikeMemory(t *testing.T) {
 	storetest.Equal(t, openNew, func(*testing.T) store.Store { return memory.New() })
+}
+
+func TestAnswersLikeMemoryOfCalls(t *testing.T) {
+	storetest.EqualCalls(t, openEngine, func(_ *testing.T, limits store.Limits) storetest.Engine { return memory.New(limits) })
 }
 
 func TestReopenedStoreHoldsWhatItHeld(t *testing.T) {

@@ -15,7 +15,7 @@ type write struct {
 	// connection. An error with a Kind means that it has changed nothing; any
 	// other ends the whole transaction.
 	do      func(ctx context.Context) ([]store.Change, error)
-	size    int64 // of the body that it writes, about
+	size    int // of the body that it writes, about
 	changes []store.Change
 	done    chan error // capacity 1: its outcome
 }
@@ -27,7 +27,7 @@ type write struct {
 //
 // The end of ctx takes back a change that is still waiting; one that has been
 // taken into a transaction is waited for, as it cannot be taken back.
-func (s *Store) write(ctx context.Context, size int64, do func(ctx context.Context) ([]store.Change, error)) error {
+func (s *Store) write(ctx context.Context, size int, do func(ctx context.Context) ([]store.Change, error)) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
