@@ -8,16 +8,17 @@ import (
 
 // A Request is what a function is given, whatever the edge it came through.
 type Request struct {
-	Call   string // ID; set by whoever runs the call
-	Method string
-	URL    string // as the caller wrote it, absolute; with its query
-	Target string // path and query that a function which speaks HTTP is asked for; "": "/"
-	Route  string // path inside the app that was matched, if any
-	Caller string // IP address of the caller; "": not known
-	Header http.Header
-	Params map[string]string // path parameters
-	Body   io.Reader         // never nil; read once
-	Size   int64             // of Body; -1: unknown
+	Call    string // ID; set by whoever runs the call
+	Attempt int    // of an asynchronous call, 1 for the first; set by the same
+	Method  string
+	URL     string // as the caller wrote it, absolute; with its query
+	Target  string // path and query that a function which speaks HTTP is asked for; "": "/"
+	Route   string // path inside the app that was matched, if any
+	Caller  string // IP address of the caller; "": not known
+	Header  http.Header
+	Params  map[string]string // path parameters
+	Body    io.Reader         // never nil; read once
+	Size    int64             // of Body; -1: unknown
 
 	Key string // by which its caller knows a call again that it sends twice; "": it does not
 

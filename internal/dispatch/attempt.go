@@ -223,7 +223,7 @@ func (d *Dispatcher) rescue(ctx context.Context) error {
 			s := settlement(fn, call, v)
 			e := d.eventOf(fn, s, v, nil)
 			if v.state == faas.CallQueued {
-				e.Message = "again: the node died while it ran"
+				e.Message = fmt.Sprintf("again in %v: the node died while it ran", v.delay)
 			}
 			if err := d.Calls.Settle(ctx, s); err != nil {
 				return fmt.Errorf("rescue call %s: %w", call.ID, err)

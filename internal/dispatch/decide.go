@@ -8,7 +8,8 @@ import (
 
 // Limits of attempts.
 const (
-	mostLosses = 5 // nodes that may die while a call runs before it counts as the reason
+	mostLosses = 5           // nodes that may die while a call runs before it counts as the reason
+	lossDelay  = time.Second // after the second of them; four times as long after each further one
 	busyDelay  = time.Second
 	busyMax    = time.Minute
 )
@@ -69,7 +70,9 @@ func backOff(fn faas.Function, failures int) time.Duration {
 	return min(delay, fn.RetryMax)
 }
 
-// decideLost says what follows for a call whose daemon died while it had it.
+// decideLost says what follows for a call whose daemon died while it had it. The
+// first time it keeps its place. Then it is given time: it may be what kills the
+// daemon, and if it is not, the next daemon may live longer.
 func decideLost(call faas.Call) verdict {
 	switch {
 	case call.Kind == faas.CallSync:
@@ -79,5 +82,8 @@ func decideLost(call faas.Call) verdict {
 	case call.Losses+1 >= mostLosses:
 		return verdict{state: faas.CallFailed, err: faas.Errorf(faas.FuncFailed, "the node died %d times while it ran", mostLosses)}
 	}
-	return verdict{state: faas.CallQueued, stay: true}
+	if call.Losses == 0 {
+		return verdict{state: faas.CallQueued, stay: true}
+	}
+	return verdict{state: faas.CallQueued, delay: lossDelay << (2 * (call.Losses - 1))}
 }

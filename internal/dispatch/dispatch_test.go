@@ -482,6 +482,7 @@ func TestCallThatKillsItsNodeAgainAndAgainFails(t *testing.T) {
 			if err := d.rescue(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(lossDelay << (2 * i)) // as long as it may be put off
 		}
 		if call := wait(t, d, id); call.State != faas.CallFailed || call.Error != "the node died 5 times while it ran" {
 			t.Errorf("call = %+v", call)

@@ -13,7 +13,7 @@ import (
 
 // names are what one Convention calls things. An empty name leaves a thing out.
 type names struct {
-	call, app, function, method, url, route, deadline, memory, format string
+	call, attempt, app, function, method, url, route, deadline, memory, format string
 
 	header    string // before the name of a header
 	separator string // between the values of one header
@@ -24,7 +24,7 @@ type names struct {
 // data, so that every API uses the same few lines below.
 var conventions = map[faas.Convention]names{
 	faas.ConventionHob: {
-		call: "HOB_CALL_ID", app: "HOB_APP", function: "HOB_FUNCTION", method: "HOB_METHOD", url: "HOB_REQUEST_URL",
+		call: "HOB_CALL_ID", attempt: "HOB_ATTEMPT", app: "HOB_APP", function: "HOB_FUNCTION", method: "HOB_METHOD", url: "HOB_REQUEST_URL",
 		route: "HOB_ROUTE", deadline: "HOB_DEADLINE", memory: "HOB_MEMORY", header: "HTTP_", separator: ", ", param: "HOB_PARAM_",
 	},
 	faas.ConventionIron: {
@@ -64,6 +64,9 @@ func environment(app faas.App, fn faas.Function, req *faas.Request, deadline tim
 		}
 	}
 	add(n.call, req.Call)
+	if req.Attempt > 0 {
+		add(n.attempt, strconv.Itoa(req.Attempt))
+	}
 	add(n.app, app.Name)
 	add(n.function, fn.Name)
 	add(n.method, req.Method)

@@ -142,6 +142,9 @@ func (i *Invoker) run(wait, ctx context.Context, fn faas.Function, call *faas.Ca
 		return none, err
 	}
 	req.Call = call.ID
+	if call.Kind == faas.CallAsync {
+		req.Attempt = call.Attempt
+	}
 	if variables(fn, req) {
 		if _, err := environment(app, fn, req, deadline(fn, call, pulled)); err != nil {
 			return none, err // it will not be smaller after a wait

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"time"
 
@@ -121,10 +122,11 @@ func payloadError(err error) error {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return faas.Errorf(faas.TooLarge, "the payload is over the limit of %v", faas.Bytes(tooLarge.Limit))
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return faas.Errorf(faas.Canceled, "the caller left in the middle of the payload: %w", err)
+	_, decided := errors.AsType[*faas.Error](err)
+	if _, disk := errors.AsType[*fs.PathError](err); decided || disk {
+		return err
 	}
-	return fmt.Errorf("read the payload: %w", err)
+	return faas.Errorf(faas.Canceled, "the caller left in the middle of the payload: %w", err)
 }
 
 // beginning is what an event shows of a body.
@@ -148,6 +150,7 @@ func (i *Invoker) idempotent(ctx context.Context, fn faas.Function, call *faas.C
 	case err != nil:
 		return fmt.Errorf("call %s: %w", fn.Name, err)
 	case known:
+		*call = kept // what the caller is told of
 		w.Header().Set(HeaderReplayed, "true")
 		return i.replay(ctx, kept.ID, w)
 	}

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
+
+	"hob/faas"
 )
 
 // InMemory is how much of a Body is held in memory, and in a row of the
@@ -31,11 +34,11 @@ func (b *Body) Write(p []byte) (int, error) {
 	if b.file == nil && b.dir != "" && b.size+int64(len(p)) > InMemory {
 		f, err := os.CreateTemp(b.dir, "new-*")
 		if err != nil {
-			return 0, fmt.Errorf("keep a body: %w", err)
+			return 0, notKept(err)
 		}
 		b.file = f
 		if _, err := f.Write(b.mem); err != nil {
-			return 0, fmt.Errorf("keep a body: %w", err)
+			return 0, notKept(err)
 		}
 		b.mem = nil
 	}
@@ -47,9 +50,17 @@ func (b *Body) Write(p []byte) (int, error) {
 	n, err := b.file.Write(p)
 	b.size += int64(n)
 	if err != nil {
-		err = fmt.Errorf("keep a body: %w", err)
+		err = notKept(err)
 	}
 	return n, err
+}
+
+// notKept is why a Body takes no more: Busy, if there is no room on the disk.
+func notKept(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return faas.Errorf(faas.Busy, "keep a body: the disk is full: %w", err)
+	}
+	return fmt.Errorf("keep a body: %w", err)
 }
 
 // Size returns how many bytes were written; 0 for a nil Body.
@@ -83,10 +94,10 @@ func (b *Body) Reader() io.Reader {
 func (b *Body) Keep(name string) error {
 	defer b.close()
 	if err := b.file.Sync(); err != nil {
-		return fmt.Errorf("keep a body: %w", err)
+		return notKept(err)
 	}
 	if err := os.Rename(b.file.Name(), name); err != nil {
-		return fmt.Errorf("keep a body: %w", err)
+		return notKept(err)
 	}
 	return nil
 }
