@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,25 +131,31 @@ func BenchmarkAccept(b *testing.B) {
 	}
 }
 
-// each runs do b.N times from n goroutines.
+// each runs do b.N times from n goroutines, and reports how long callers waited.
 func each(b *testing.B, n int, do func() error) {
 	b.ReportAllocs()
+	took := make([]time.Duration, b.N)
 	b.ResetTimer()
 	var wg sync.WaitGroup
-	var left atomic.Int64
-	left.Store(int64(b.N))
+	var next atomic.Int64
 	for range n {
 		wg.Go(func() {
-			for left.Add(-1) >= 0 {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				start := time.Now()
 				if err := do(); err != nil {
 					b.Error(err)
 					return
 				}
+				took[i-1] = time.Since(start)
 			}
 		})
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-us")
 }
 
 // BenchmarkLife is what a call costs from its acceptance to its stored result:
