@@ -201,7 +201,6 @@ func (m *Store) Settle(ctx context.Context, s store.Settlement) error {
 	if s.ForgetKey {
 		m.forgetKey(r)
 	}
-	r.owner = ""
 	m.become(r, call, now)
 	if !call.State.Final() {
 		return nil

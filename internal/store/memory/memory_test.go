@@ -58,6 +58,30 @@ func TestClockIsThatOfTheBubble(t *testing.T) {
 	})
 }
 
+func TestCallsOfOneMomentGoByAcceptance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.New()
+		defer s.Close()
+		var want []string
+		for range 20 { // in a bubble no time passes
+			call := faas.Call{ID: faas.NewID(), FuncID: "f", State: faas.CallQueued}
+			if _, _, err := s.Accept(t.Context(), store.Acceptance{Call: call, Request: &faas.Request{}}); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, call.ID)
+		}
+		taken, _, err := s.Take(t.Context(), "me", []store.Lane{{Functions: []string{"f"}, Limit: 20}})
+		if err != nil || len(taken) != len(want) {
+			t.Fatalf("took %d calls, %v; want %d", len(taken), err, len(want))
+		}
+		for i, call := range taken {
+			if call.ID != want[i] {
+				t.Errorf("call %d is %s, want %s", i, call.ID, want[i])
+			}
+		}
+	})
+}
+
 func open(t *testing.T, limits store.Limits) storetest.Engine {
 	s := memory.New(limits)
 	t.Cleanup(func() { s.Close() })

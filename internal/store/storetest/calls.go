@@ -444,7 +444,9 @@ func takeOrder(c *callTest) {
 	pass()
 	last := c.accept("f")
 	c.wantIDs("first two", c.take(2, "f"), high, middle)
-	c.wantIDs("the others", c.take(9, "f"), low, first, second, slow, last)
+	byDue := []faas.Call{first, second, slow, last} // as they came, on a machine that is not slow
+	slices.SortStableFunc(byDue, func(a, b faas.Call) int { return a.Due.Compare(b.Due) })
+	c.wantIDs("the others", c.take(9, "f"), append([]faas.Call{low}, byDue...)...)
 }
 
 func laneOrder(c *callTest) {
@@ -994,6 +996,26 @@ func rotatePayload(c *callTest) {
 	c.wantResult(call, faas.ResultRotated)
 	_, err := c.Request(c.Context(), call.ID)
 	wantGone(c.T, "Request of a call that was rotated", err)
+
+	failed := c.run("g", body(c.body(make([]byte, 60<<10)))) // there is no result beside its payload
+	s = settlement(failed, faas.CallFailed)
+	s.KeepPayload = true
+	c.settle(s)
+	c.finish(c.run("g"), 30<<10)
+	wantEqual(c.T, "payload that fits", len(c.payload(failed.ID)), 60<<10)
+	c.finish(c.run("g"), 30<<10)
+	_, err = c.Request(c.Context(), failed.ID)
+	wantGone(c.T, "Request of a call that was rotated", err)
+	wantEqual(c.T, "its result", c.get(failed.ID).Result, faas.ResultNone)
+	_, _, err = c.Result(c.Context(), failed.ID)
+	wantAbsent(c.T, "Result of a call that had none", err)
+
+	first := c.finish(c.run("h"), 60<<10) // what only keeps a payload makes others go, too
+	s = settlement(c.run("h", body(c.body(make([]byte, 60<<10)))), faas.CallFailed)
+	s.KeepPayload = true
+	c.settle(s)
+	c.wantResult(first, faas.ResultRotated)
+	wantEqual(c.T, "payload of the latest", len(c.payload(s.Call.ID)), 60<<10)
 }
 
 // wantBusy wants a Busy that names a limit.
