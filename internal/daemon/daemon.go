@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,6 +27,7 @@ import (
 	"hob/internal/capacity"
 	"hob/internal/catalog"
 	"hob/internal/config"
+	"hob/internal/deliver"
 	"hob/internal/dispatch"
 	"hob/internal/doctor"
 	"hob/internal/image"
@@ -73,11 +73,14 @@ type Daemon struct {
 	pool     *pool.Set
 	invoker  *invoke.Invoker
 	queue    *dispatch.Dispatcher
+	outbox   *deliver.Deliverer
 	health   *health
 
 	tcp, socket net.Listener
-	server      *http.Server // on tcp
-	local       *http.Server // on socket
+	tls         net.Listener  // nil: none
+	server      *http.Server  // on tcp and tls
+	local       *http.Server  // on socket
+	ending      chan struct{} // closed when streams that no http.Server knows must end
 }
 
 // Option changes a Daemon before it is built.
@@ -94,7 +97,7 @@ func WithDriver(driver sandbox.Driver) Option { return func(d *Daemon) { d.drive
 // lacks, Conflict who has the data directory or the port, Denied what needs
 // insecure. After an error nothing is left.
 func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Option) (_ *Daemon, err error) {
-	d := &Daemon{cfg: cfg, log: log, version: "unknown", run: strings.ToLower(faas.NewID()), started: time.Now()}
+	d := &Daemon{cfg: cfg, log: log, version: "unknown", run: strings.ToLower(faas.NewID()), started: time.Now(), ending: make(chan struct{})}
 	for _, o := range options {
 		o(d)
 	}
@@ -185,6 +188,8 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 		Calls: db, Queue: d.queue, Events: d.logs, Room: d.health.room, MaxResult: cfg.MaxResult,
 	}
 	d.queue.Calls, d.queue.Runner, d.queue.Room, d.queue.Definitions = db, d.invoker, d.pool, d.catalog
+	d.outbox = deliver.New(db, destinations{d.catalog, d.invoker}, nil, log)
+	d.queue.Delivering = d.outbox.Wake
 	d.queue.Events, d.queue.Journal, d.queue.Owner, d.queue.MaxResult, d.queue.Log = d.logs, d.logs, d.run, cfg.MaxResult, log
 
 	for _, file := range cfg.Load {
@@ -240,6 +245,9 @@ func (d *Daemon) openDriver(ctx context.Context) (err error) {
 	if d.caps, err = d.driver.Probe(ctx); err != nil {
 		return err
 	}
+	if want := d.cfg.HyperIsolation; want != "" && want != d.caps.Driver {
+		return faas.Errorf(faas.Unsupported, "hyper-isolation (from %s) is %q, and the driver of this daemon is %q: functions of the Hyper API would run with another isolation than was asked for", d.cfg.Origin("hyper-isolation"), want, d.caps.Driver)
+	}
 	for _, note := range d.caps.Notes {
 		d.log.Warn("this node is weaker than it could be", "why", note)
 	}
@@ -248,13 +256,16 @@ func (d *Daemon) openDriver(ctx context.Context) (err error) {
 
 // listen opens the TCP address and the socket.
 func (d *Daemon) listen() (err error) {
-	if d.tcp, err = net.Listen("tcp", d.cfg.Listen); err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return faas.Errorf(faas.Conflict, "the address %s is taken by another program: stop that one, or give this one another --listen", d.cfg.Listen)
-		}
-		return fmt.Errorf("listen on %s: %w", d.cfg.Listen, err)
+	if d.tcp, err = listenTCP("listen", d.cfg.Listen); err != nil {
+		return err
 	}
 	d.onClose(closeListener(d.tcp))
+	if d.tls, err = d.listenTLS(); err != nil {
+		return err
+	}
+	if d.tls != nil {
+		d.onClose(closeListener(d.tls))
+	}
 	socket := d.Socket()
 	os.Remove(socket) // of a daemon that was killed: the lock says that there is no other
 	if d.socket, err = net.Listen("unix", socket); err != nil {
@@ -312,8 +323,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.collect(gctx) })
 	g.Go(func() error { return d.renew(gctx) })
 	g.Go(func() error { return d.queue.Run(gctx) })
+	g.Go(func() error { return d.outbox.Run(gctx) })
 	g.Go(func() error { return served(d.server.Serve(d.tcp)) })
 	g.Go(func() error { return served(d.local.Serve(d.socket)) })
+	if d.tls != nil {
+		g.Go(func() error { return served(d.server.Serve(d.tls)) })
+	}
 	d.log.Info("ready", "node", d.Addr(), "driver", d.caps.Driver, "took", time.Since(d.started).Round(time.Millisecond))
 
 	select {
@@ -350,6 +365,7 @@ func (d *Daemon) drain(grace time.Duration) {
 	// The answers are written; who still follows a log does not hold us up.
 	last, done := context.WithTimeout(context.Background(), time.Second)
 	defer done()
+	close(d.ending)
 	d.server.Shutdown(last)
 	d.local.Shutdown(last)
 }

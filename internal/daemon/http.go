@@ -10,6 +10,7 @@ import (
 
 	"hob/internal/api"
 	"hob/internal/api/core"
+	"hob/internal/api/hyperfunc"
 )
 
 // Limits of HTTP. There is none on the whole of a request: an upload of an image
@@ -27,8 +28,26 @@ func (d *Daemon) serveHTTP() {
 		Sandboxes: d.sandboxes, Node: d.node,
 		MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
 	}
-	d.server = d.newServer(d.handler(own, true))
-	d.local = d.newServer(d.handler(own, false))
+	hyper := d.hyper()
+	d.server = d.newServer(d.handler(own, hyper, true))
+	d.local = d.newServer(d.handler(own, hyper, false))
+}
+
+// hyper is the API of Hyper Func.
+func (d *Daemon) hyper() *hyperfunc.Server {
+	keys := make(map[string]string)
+	for _, key := range d.cfg.HyperKeys {
+		access, secret, _ := strings.Cut(key, ":")
+		keys[access] = secret
+	}
+	return &hyperfunc.Server{
+		Catalog: d.catalog, Images: d.images, Logs: d.logs, Calls: d.calls, Queue: d.invoker,
+		Settings: hyperfunc.Settings{
+			Keys: keys, Region: d.cfg.HyperRegion, Quota: d.cfg.HyperQuota, Host: d.cfg.HyperHost,
+			Isolation: d.cfg.HyperIsolation, Driver: d.caps.Driver,
+		},
+		Capacity: d.capacity.Total(), Insecure: d.cfg.Insecure, Ending: d.ending, Log: d.log,
+	}
 }
 
 func (d *Daemon) newServer(h http.Handler) *http.Server {
@@ -40,14 +59,15 @@ func (d *Daemon) newServer(h http.Handler) *http.Server {
 
 // handler is everything that one listener answers. A guarded one keeps web pages
 // away from management; calls of functions are for everybody.
-func (d *Daemon) handler(own *core.Server, guarded bool) http.Handler {
+func (d *Daemon) handler(own *core.Server, hyper *hyperfunc.Server, guarded bool) http.Handler {
 	ours := own.Handler()
-	manage := func(h http.Handler) http.Handler {
+	guard := func(h http.Handler, body api.FaultBody) http.Handler {
 		if !guarded {
 			return h
 		}
-		return api.Guard{Hosts: d.cfg.Hosts}.Wrap(h, core.WriteFault)
+		return api.Guard{Hosts: d.cfg.Hosts}.Wrap(h, body)
 	}
+	manage := func(h http.Handler) http.Handler { return guard(h, core.WriteFault) }
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", d.health.alive)
 	mux.HandleFunc("GET /readyz", d.health.ready)
@@ -55,10 +75,23 @@ func (d *Daemon) handler(own *core.Server, guarded bool) http.Handler {
 	mux.Handle("/", manage(ours))
 
 	pushes := manage(d.registry.Handler())
+	funcs := hyper.Handler()
+	manageFuncs := guard(funcs, hyperfunc.WriteFault)
+	if len(d.cfg.HyperKeys) > 0 {
+		manageFuncs = funcs // it looks at signatures
+	}
 	return api.Identify(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Names of images may hold what a ServeMux takes for a path to be cleaned.
 		if strings.HasPrefix(r.URL.Path, "/v2/") && d.registry.Match(r) {
 			pushes.ServeHTTP(w, r)
+			return
+		}
+		if hyper.Match(r) {
+			if hyper.Data(r) { // the secret is in its path
+				funcs.ServeHTTP(w, r)
+			} else {
+				manageFuncs.ServeHTTP(w, r)
+			}
 			return
 		}
 		if core.IsCall(r) { // the rest of its path is for the function, as it is

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"strconv"
 	"time"
 
 	"hob/faas"
@@ -111,6 +112,7 @@ func (i *Invoker) acceptance(fn faas.Function, call *faas.Call, req *faas.Reques
 		return none, payloadError(err)
 	}
 	a := store.Acceptance{Call: *call, Request: req, Body: body}
+	a.Call.Hops, _ = strconv.Atoi(req.Header.Get(HeaderHops)) // 0 without one that we have made
 	if req.Key != "" {
 		a.Key = &store.Key{Function: fn.ID, Caller: req.Caller, Key: req.Key, Hash: hex.EncodeToString(hash.Sum(nil))}
 	}
@@ -178,6 +180,10 @@ func (i *Invoker) idempotent(ctx context.Context, fn faas.Function, call *faas.C
 	}
 	return i.replay(ctx, call.ID, w)
 }
+
+// HeaderHops is how many deliveries of results, one upon the other, have led to a
+// request; package deliver sends it, and ends those that lead to one another.
+const HeaderHops = "Hob-Hops"
 
 // HeaderReplayed is of an answer that an earlier call with the same key has had.
 const HeaderReplayed = "Idempotency-Replayed"

@@ -231,6 +231,7 @@ func (s *Server) definition(in wireFunc) (faas.Function, error) {
 		fn.Entrypoint = []string{} // as Docker has it: none, whatever the image says
 	}
 	fn.Workdir, fn.Writable, fn.LogPayload, fn.Address = c.WorkingDir, true, true, faas.NewUUID()
+	fn.MaxResult = s.maxBody()
 	if ref, err := s.Images.Normalize(fn.Image); err == nil && ref.Local() {
 		fn.Image = ref.String() // the server's address may be another one tomorrow
 	}
