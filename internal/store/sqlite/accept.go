@@ -110,6 +110,9 @@ func (s *Store) insertCall(call faas.Call, in *incoming, now int64) error {
 	}
 	s.books.move(b, call.Priority, -1, state)
 	s.books.payload(b, in.body.size)
+	if in.body.file == "" {
+		s.tx.accepted = append(s.tx.accepted, freshRequest{call.ID, in.request, in.body.bytes})
+	}
 	return nil
 }
 

@@ -93,6 +93,12 @@ func (s *Store) Call(ctx context.Context, id string) (call faas.Call, err error)
 
 // Request implements store.Calls.
 func (s *Store) Request(ctx context.Context, id string) (req *faas.Request, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	if req, err := s.fresh.request(id); req != nil || err != nil {
+		return req, err
+	}
 	read := func(d *db) error {
 		r, err := d.one("SELECT request, body, file, payload.call FROM call LEFT JOIN payload ON payload.call = seq WHERE id = ?", id)
 		switch {

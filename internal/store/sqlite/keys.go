@@ -27,6 +27,7 @@ func (s *Store) known(now int64, k store.Key) (call faas.Call, known bool, err e
 
 // forgetKey removes the key of a call. It does not keep its result any more.
 func (s *Store) forgetKey(seq int64) error {
+	clear(s.running) // where it says keyed
 	for _, query := range []string{
 		"DELETE FROM key WHERE call = ?",
 		"UPDATE kept SET keyed = 0 WHERE n = (SELECT kept FROM call WHERE seq = ?)",

@@ -43,16 +43,20 @@ type outgoing struct {
 
 // settle is Settle inside a transaction.
 func (s *Store) settle(out *outgoing) error {
-	r, err := s.w.one(callByID, out.Call.ID)
-	if err != nil {
-		return err
-	}
-	var c callRow
-	var old *faas.Call
-	if r != nil {
-		if c, err = s.readCall(r); err != nil {
+	c, ok := s.running[out.Call.ID]
+	if !ok {
+		r, err := s.w.one(callByID, out.Call.ID)
+		if err != nil {
 			return err
 		}
+		if ok = r != nil; ok {
+			if c, err = s.readCall(r); err != nil {
+				return err
+			}
+		}
+	}
+	var old *faas.Call
+	if ok {
 		old = &c.call
 	}
 	now := s.clock.now()
@@ -60,6 +64,7 @@ func (s *Store) settle(out *outgoing) error {
 	if err != nil {
 		return err
 	}
+	delete(s.running, call.ID)
 	if out.ForgetKey && c.keyed {
 		if err := s.forgetKey(c.seq); err != nil {
 			return err

@@ -50,14 +50,16 @@ type Store struct {
 	books       books
 	clock       clock
 	waiters     waiters
+	fresh       fresh
 	checkpoints checkpoints
 	ended       chan struct{} // closed by Close
 
 	turn chan struct{} // capacity 1; who put something in has the turn to write
 
-	w        *db   // conn without database/sql; of whoever has the turn, as all below
-	tx       tx    // what follows the open transaction
-	lastCall int64 // the greatest call.seq, as the others
+	w        *db                // conn without database/sql; of whoever has the turn, as all below
+	tx       tx                 // what follows the open transaction
+	running  map[string]callRow // rows of calls that were taken, to save reading them again; by ID
+	lastCall int64              // the greatest call.seq, as the others
 	lastKept int64
 	lastBook int64
 
@@ -92,7 +94,7 @@ func Open(ctx context.Context, path string, limits store.Limits) (*Store, error)
 	}
 	s := &Store{
 		path: path, limits: limits, turn: make(chan struct{}, 1), pool: make(chan *db, readers), ended: make(chan struct{}),
-		bodies: bodies{dir: path + ".bodies"},
+		bodies: bodies{dir: path + ".bodies"}, running: make(map[string]callRow),
 	}
 	if err := s.open(ctx); err != nil {
 		s.Close()

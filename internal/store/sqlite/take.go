@@ -79,6 +79,7 @@ func (s *Store) start(seq int64, owner string, now int64) (faas.Call, error) {
 		return faas.Call{}, err
 	}
 	s.books.move(c.book, c.call.Priority, queued, running)
+	s.running[c.call.ID] = c
 	return c.call, nil
 }
 

@@ -78,6 +78,10 @@ func (s *Store) commitWaiting(ctx context.Context) {
 	refused, err := s.commit(ctx, batch)
 	if err == nil {
 		s.books.commit()
+		s.fresh.add(s.tx.accepted)
+		for _, call := range s.tx.over {
+			s.fresh.remove(call.ID)
+		}
 		s.waiters.wake(s.tx.over)
 		for i, w := range batch {
 			if refused[i] == nil {
@@ -86,6 +90,7 @@ func (s *Store) commitWaiting(ctx context.Context) {
 		}
 	} else {
 		s.books.rollback()
+		clear(s.running)
 	}
 	for i, w := range batch {
 		if refused[i] != nil {
@@ -102,11 +107,15 @@ func (s *Store) commitWaiting(ctx context.Context) {
 
 // A tx is what is to be done when the open transaction is committed.
 type tx struct {
-	over  []faas.Call // calls that end with it
-	files []string    // that no row names any more
+	accepted []freshRequest
+	over     []faas.Call // calls that end with it
+	files    []string    // that no row names any more
 }
 
-func (t *tx) begin() { t.over, t.files = t.over[:0], t.files[:0] }
+func (t *tx) begin() {
+	clear(t.accepted) // the bodies
+	t.accepted, t.over, t.files = t.accepted[:0], t.over[:0], t.files[:0]
+}
 
 func (t *tx) remove(file string) {
 	if file != "" {
