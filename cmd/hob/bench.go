@@ -57,11 +57,12 @@ func newBench(c *cli) *cobra.Command {
 container tools and the proxy that are installed, in turns within one run: times
 drift with the hour, ratios in one run do not. The program in the container is
 the same for all. What is not installed is left out with one line. Needs root.
-Takes about eight minutes, and leaves nothing behind.
+Takes about ten minutes, and leaves nothing behind.
 
 The parts are cold (fresh containers), hot (one container, many calls), density
 (a thousand idle functions), evict (more functions than memory), start (of the
-daemon), and, only if it is named, soak (half of what is possible, for long).`,
+daemon), queue (asynchronous calls, and 200,000 of them in line), logs, and, only
+if it is named, soak (half of what is possible, for long).`,
 		Example: "  hob bench\n  hob bench --short\n  hob bench --only cold,hot --json",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -93,7 +94,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"cold", b.cold}, {"hot", b.hot}, {"density", b.density}, {"evict", b.evict}, {"start", b.startWithMany}, {"soak", b.soak}} {
+	}{{"cold", b.cold}, {"hot", b.hot}, {"density", b.density}, {"evict", b.evict}, {"start", b.startWithMany}, {"queue", b.queue}, {"logs", b.logs}, {"soak", b.soak}} {
 		if !slices.Contains(b.only, part.name) && (len(b.only) > 0 || part.name == "soak") {
 			continue
 		}

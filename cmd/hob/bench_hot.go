@@ -70,7 +70,7 @@ func (b *bench) hot(ctx context.Context) (err error) {
 			for k := range ways {
 				w := ways[(k+round)%len(ways)]
 				begin := time.Now()
-				took, err := load(w.addr, w.path, n, each)
+				took, err := load(w.addr, getRequest(w.path), n, each)
 				if err != nil {
 					return fmt.Errorf("%s: %w", w.name, err)
 				}
@@ -175,7 +175,7 @@ http {
 		function.Wait()
 	}
 	for range 200 {
-		if _, err = load(port, "/", 1, time.Millisecond); err == nil {
+		if _, err = load(port, getRequest("/"), 1, time.Millisecond); err == nil {
 			return port, undo, nil
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,7 +22,7 @@ import (
 // directly.
 func newBenchFunction(*cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "bench-function [tcp ADDRESS | unix PATH]", Short: "the function of hob bench", Hidden: true,
+		Use: "bench-function [tcp ADDRESS | unix PATH | noisy _ | lines BYTES]", Short: "the function of hob bench", Hidden: true,
 		Args: cobra.MaximumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if listener, ok := strings.CutPrefix(os.Getenv("FN_LISTENER"), "unix:"); ok {
@@ -33,6 +34,11 @@ func newBenchFunction(*cli) *cobra.Command {
 				return nil
 			case args[0] == "unix":
 				return plainserver.Socket(args[1])
+			case args[0] == "noisy":
+				plainserver.Noisy()
+				return nil
+			case args[0] == "lines":
+				return writeLines(args[1])
 			}
 			l, err := net.Listen(args[0], args[1])
 			if err != nil {
@@ -44,10 +50,33 @@ func newBenchFunction(*cli) *cobra.Command {
 	}
 }
 
-// load makes calls over connections that are kept, one after the other on each,
+// writeLines writes so many bytes on standard error, in lines, as quickly as they
+// are all kept.
+func writeLines(size string) error {
+	n, err := strconv.Atoi(size)
+	line := strings.Repeat("x", 99) + "\n"
+	for ; n > 0 && err == nil; n -= len(line) {
+		_, err = os.Stderr.WriteString(line)
+		if n%(1<<20) < len(line) {
+			time.Sleep(250 * time.Millisecond) // under the limit of a log
+		}
+	}
+	return err
+}
+
+// getRequest is a request without a body.
+func getRequest(path string) []byte {
+	return []byte("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: hob-bench\r\nAccept: */*\r\n\r\n")
+}
+
+// postRequest is a request with a body, and headers that end each with CRLF.
+func postRequest(path, headers, body string) []byte {
+	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: hob-bench\r\nAccept: */*\r\n%sContent-Length: %d\r\n\r\n%s", path, headers, len(body), body)
+}
+
+// load makes a request over connections that are kept, one after the other on each,
 // for a while. It returns what each took.
-func load(addr, path string, connections int, run time.Duration) ([]time.Duration, error) {
-	request := []byte("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: hob-bench\r\nAccept: */*\r\n\r\n")
+func load(addr string, request []byte, connections int, run time.Duration) ([]time.Duration, error) {
 	var mu sync.Mutex
 	var all []time.Duration
 	var failed error
@@ -83,7 +112,7 @@ func loadOne(addr string, request []byte, run time.Duration) ([]time.Duration, e
 			}
 			n += k
 			if size := plainserver.MessageSize(buf[:n]); size > 0 && n >= size {
-				if !bytes.HasPrefix(buf, []byte("HTTP/1.1 200")) {
+				if !bytes.HasPrefix(buf, []byte("HTTP/1.1 20")) {
 					return nil, errors.New(string(buf[:n]))
 				}
 				break

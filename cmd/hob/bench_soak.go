@@ -40,7 +40,7 @@ func (b *bench) soak(ctx context.Context) (err error) {
 	}
 	addr := strings.TrimPrefix(d.server, "http://")
 	const callers = 16
-	took, err := load(addr, d.path("http"), callers, 3*time.Second)
+	took, err := load(addr, getRequest(d.path("http")), callers, 3*time.Second)
 	if err != nil {
 		return err
 	}

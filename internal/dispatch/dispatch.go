@@ -152,8 +152,11 @@ func (d *Dispatcher) Accept(ctx context.Context, a store.Acceptance) (faas.Call,
 		a.Owner = d.Owner
 	}
 	call, known, err := d.Calls.Accept(ctx, a)
-	if err == nil && !known && call.State == faas.CallQueued {
-		d.add(call.FuncID)
+	if err == nil && call.State == faas.CallQueued {
+		if !known {
+			d.add(call.FuncID)
+		}
+		d.explainRoughly(ctx, &call)
 	}
 	return call, known, err
 }

@@ -123,6 +123,14 @@ func begin(t *testing.T, calls store.Calls, n *node) (d *Dispatcher, end func())
 	}
 }
 
+// idle is a Dispatcher that is not run.
+func idle(calls store.Calls, owner string) *Dispatcher {
+	n := &node{fns: map[string]faas.Function{"f": function("f")}, apps: make(map[string]faas.App)}
+	d := New()
+	d.Calls, d.Definitions, d.Journal, d.Owner, d.Log = calls, n, n, owner, slog.New(slog.DiscardHandler)
+	return d
+}
+
 func function(id string) faas.Function {
 	return faas.Function{ID: id, App: "app", Name: id, Image: "busybox"}.WithDefaults()
 }
@@ -389,9 +397,7 @@ func TestCallsOfARemovedFunctionAreCanceled(t *testing.T) {
 func TestCallsOfAFunctionThatWasRemovedWhileNobodyRanAreCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := memory.New()
-		d := New()
-		d.Calls = calls
-		id := accept(t, d, "gone", "", nil).ID
+		id := accept(t, idle(calls, "dead"), "gone", "", nil).ID
 		d, end := begin(t, calls, &node{})
 		defer end()
 		if call := wait(t, d, id); call.State != faas.CallCanceled || call.Error != removedText {
@@ -430,8 +436,7 @@ func TestDrainPutsCallsBackWhereTheyWere(t *testing.T) {
 func TestCallsOfADeadDaemonAreRescued(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := memory.New()
-		dead := New()
-		dead.Calls, dead.Owner = calls, "dead"
+		dead := idle(calls, "dead")
 		first := accept(t, dead, "f", "", nil)
 		second := accept(t, dead, "f", "", nil)
 		once := accept(t, dead, "f", "", func(a *store.Acceptance) { a.Call.Once = true })
@@ -470,12 +475,10 @@ func TestCallsOfADeadDaemonAreRescued(t *testing.T) {
 func TestCallThatKillsItsNodeAgainAndAgainFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := memory.New()
-		d := New()
-		d.Calls = calls
-		id := accept(t, d, "f", "", nil).ID
-		n := &node{fns: map[string]faas.Function{"f": function("f")}}
+		id := accept(t, idle(calls, "first"), "f", "", nil).ID
+		var d *Dispatcher
 		for i := range mostLosses {
-			d.Calls, d.Definitions, d.Journal, d.Owner, d.Log = calls, n, n, fmt.Sprint(i), slog.New(slog.DiscardHandler)
+			d = idle(calls, fmt.Sprint(i))
 			if _, _, err := calls.Take(t.Context(), "dead", []store.Lane{{Functions: []string{"f"}, Limit: 1}}); err != nil {
 				t.Fatal(err)
 			}

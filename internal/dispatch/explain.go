@@ -24,6 +24,23 @@ func (d *Dispatcher) Explain(ctx context.Context, call *faas.Call) {
 	d.explain(call, fn, app, place, about)
 }
 
+// explainRoughly is Explain for a call that was accepted just now, without a look
+// into the database: all that wait are before it, and may have begun since.
+func (d *Dispatcher) explainRoughly(ctx context.Context, call *faas.Call) {
+	fn, app, functions := d.lane(call.FuncID)
+	place := 0
+	for _, id := range functions {
+		t, err := d.Calls.Tally(ctx, id)
+		if err != nil {
+			return
+		}
+		place += t.Queued
+	}
+	if fn.ID != "" && place > 0 {
+		d.explain(call, fn, app, place, false)
+	}
+}
+
 // lane is a function, its app, and the functions whose calls are in one line with
 // its own.
 func (d *Dispatcher) lane(function string) (fn faas.Function, app faas.App, functions []string) {

@@ -20,7 +20,8 @@ import (
 // Queue is what invoke needs of package dispatch.
 type Queue interface {
 	// Accept is store.Calls.Accept; who starts queued calls learns of this one. A
-	// call that runs at once belongs to this node.
+	// call that waits is explained, its place being how many wait with it. A call
+	// that runs at once belongs to this node.
 	Accept(ctx context.Context, a store.Acceptance) (call faas.Call, known bool, err error)
 	// Settle is store.Calls.Settle, and does not give up while the disk is full.
 	Settle(ctx context.Context, s store.Settlement) error
@@ -69,9 +70,6 @@ func (i *Invoker) Enqueue(ctx context.Context, fn faas.Function, call *faas.Call
 	}
 	if err != nil {
 		return faas.Call{}, fmt.Errorf("call %s: %w", fn.Name, err)
-	}
-	if kept.State == faas.CallQueued {
-		i.Queue.Explain(ctx, &kept)
 	}
 	return kept, nil
 }

@@ -33,7 +33,14 @@ func alone() {
 func Stdio() {
 	alone()
 	runtime.LockOSThread()
-	answer(0, 1)
+	answer(0, 1, nil)
+}
+
+// Noisy is Stdio that writes a line of 60 bytes on standard error for each request.
+func Noisy() {
+	alone()
+	runtime.LockOSThread()
+	answer(0, 1, append(bytes.Repeat([]byte("x"), 59), '\n'))
 }
 
 // Socket serves on a Unix socket that appears only when it can be used.
@@ -66,14 +73,14 @@ func Serve(l net.Listener) error {
 			defer f.Close()
 			runtime.LockOSThread() // the thread ends with the connection
 			fd := int(f.Fd())      // it waits from now on
-			answer(fd, fd)
+			answer(fd, fd, nil)
 		}()
 	}
 }
 
 // answer answers each request of a stream, which has no body or one with a
-// Content-Length.
-func answer(in, out int) {
+// Content-Length. line is written on standard error for each.
+func answer(in, out int, line []byte) {
 	buf, text := make([]byte, 64<<10), []byte(Answer)
 	for n := 0; ; {
 		k := call(syscall.SYS_READ, in, buf[n:])
@@ -85,6 +92,9 @@ func answer(in, out int) {
 			size := MessageSize(buf[:n])
 			if size == 0 || size > n {
 				break
+			}
+			if len(line) > 0 {
+				call(syscall.SYS_WRITE, 2, line)
 			}
 			if call(syscall.SYS_WRITE, out, text) < len(text) {
 				return

@@ -31,7 +31,7 @@ func TestEachRequestIsAnswered(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		answer(int(a.Fd()), int(d.Fd()))
+		answer(int(a.Fd()), int(d.Fd()), nil)
 	}()
 	for range 3 {
 		io.WriteString(b, "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhiGET / HTTP/1.1\r\n\r\n")

@@ -93,10 +93,12 @@ func (b *Body) Reader() io.Reader {
 // It is for engines; the Body is used up.
 func (b *Body) Keep(name string) error {
 	defer b.close()
-	if err := b.file.Sync(); err != nil {
-		return notKept(err)
+	err := b.file.Sync()
+	if err == nil {
+		err = os.Rename(b.file.Name(), name)
 	}
-	if err := os.Rename(b.file.Name(), name); err != nil {
+	if err != nil {
+		_ = os.Remove(b.file.Name()) // what is left is swept at the next start
 		return notKept(err)
 	}
 	return nil
