@@ -36,8 +36,9 @@ type book struct {
 	n                   int64 // in the database
 	function, app, name string
 
-	next   counts // with what the open transaction changed; of whoever has the turn
-	counts counts // as committed; guarded by books.mu
+	next    counts // with what the open transaction changed; of whoever has the turn
+	touched bool   // it changed something; of whoever has the turn
+	counts  counts // as committed; guarded by books.mu
 }
 
 // books are all counts, in memory. Whoever has the turn changes next and says
@@ -62,7 +63,7 @@ func (bs *books) add(b *book) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	bs.byNumber[b.n] = b
-	bs.byFunction[b.function] = append(bs.byFunction[b.function], b)
+	bs.byFunction[b.function] = append(slices.Clip(bs.byFunction[b.function]), b)
 }
 
 func (bs *books) drop(b *book) {
@@ -85,9 +86,14 @@ func (bs *books) book(n int64) *book {
 func (bs *books) of(functions ...string) []*book {
 	bs.mu.RLock()
 	defer bs.mu.RUnlock()
+	if len(functions) == 1 {
+		return bs.byFunction[functions[0]] // add and drop make a new one
+	}
 	var all []*book
-	for i, f := range functions {
-		if !slices.Contains(functions[:i], f) {
+	seen := make(map[string]bool, len(functions))
+	for _, f := range functions {
+		if !seen[f] {
+			seen[f] = true
 			all = append(all, bs.byFunction[f]...)
 		}
 	}
@@ -109,7 +115,8 @@ func (bs *books) all(wanted func(*book) bool) []*book {
 
 // change returns what the open transaction may change.
 func (bs *books) change(b *book) *counts {
-	if !slices.Contains(bs.touched, b) {
+	if !b.touched {
+		b.touched = true
 		bs.touched = append(bs.touched, b)
 	}
 	return &b.next
@@ -149,7 +156,11 @@ func (bs *books) commit() {
 	bs.begin()
 }
 
+// begin forgets which books were changed.
 func (bs *books) begin() {
+	for _, b := range bs.touched {
+		b.touched = false
+	}
 	bs.touched, bs.made, bs.dropped = bs.touched[:0], bs.made[:0], bs.dropped[:0]
 }
 

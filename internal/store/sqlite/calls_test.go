@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -239,6 +240,9 @@ func BenchmarkBacklog(b *testing.B) {
 			b.Fatal(err)
 		}
 		fill(b, s, backlog)
+		if log, err := os.Stat(path + "-wal"); err == nil {
+			b.Logf("the log has %d MB", log.Size()>>20)
+		}
 		if err := s.Close(); err != nil {
 			b.Fatal(err)
 		}
@@ -251,6 +255,10 @@ func BenchmarkBacklog(b *testing.B) {
 				defer s.Close()
 				b.ResetTimer()
 				do(b, s)
+				var mem runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&mem)
+				b.ReportMetric(float64(mem.HeapAlloc)/(1<<20), "heap-MB")
 			})
 		}
 		run("Open", func(b *testing.B, s *sqlite.Store) {

@@ -26,10 +26,8 @@ const (
 )
 
 // start begins the work.
-func (c *checkpoints) start(s *Store) (err error) {
-	if c.d, err = dial(s.source("wal_autocheckpoint(0)")); err != nil {
-		return err
-	}
+func (c *checkpoints) start(s *Store) {
+	c.d = dial(s.source("wal_autocheckpoint(0)"))
 	c.wanted, c.quit = make(chan struct{}, 1), make(chan struct{})
 	c.wg.Go(func() {
 		for {
@@ -41,7 +39,6 @@ func (c *checkpoints) start(s *Store) (err error) {
 			}
 		}
 	})
-	return nil
 }
 
 // stop ends the work and waits for it.
@@ -51,10 +48,7 @@ func (c *checkpoints) stop() error {
 	}
 	close(c.quit)
 	c.wg.Wait()
-	if err := c.d.close(); err != nil {
-		return err
-	}
-	return c.d.conn.Close()
+	return c.d.close()
 }
 
 // note counts what a batch wrote.

@@ -15,7 +15,8 @@ import (
 // most statements on calls do. It has one user at a time. A statement is
 // prepared when it is first used and kept.
 type db struct {
-	conn       driver.Conn
+	source     string      // to open conn with when it is first used
+	conn       driver.Conn // nil: not yet
 	statements map[string]statement
 	args       []driver.NamedValue // of the statement that is being bound
 }
@@ -26,30 +27,34 @@ type statement interface {
 	driver.StmtQueryContext
 }
 
-// dial opens a connection of its own.
-func dial(source string) (*db, error) {
-	conn, err := (&sqlite3.Driver{}).Open(source)
-	if err != nil {
-		return nil, err
-	}
-	return newDB(conn), nil
-}
+// dial returns a connection of its own.
+func dial(source string) *db { return &db{source: source, statements: make(map[string]statement)} }
 
-func newDB(conn driver.Conn) *db { return &db{conn: conn, statements: make(map[string]statement)} }
+// lend returns a db of a connection that is closed by others, after it.
+func lend(conn driver.Conn) *db { return &db{conn: conn, statements: make(map[string]statement)} }
 
-// close closes the statements, but not the connection.
 func (d *db) close() error {
 	var errs []error
 	for _, stmt := range d.statements {
 		errs = append(errs, stmt.Close())
 	}
 	clear(d.statements)
+	if d.source != "" && d.conn != nil {
+		errs = append(errs, d.conn.Close())
+	}
 	return errors.Join(errs...)
 }
 
 // bind returns the statement of a query, and its arguments as the driver wants
 // them: int, int64, string, []byte or nil.
 func (d *db) bind(query string, args []any) (statement, []driver.NamedValue, error) {
+	if d.conn == nil {
+		conn, err := (&sqlite3.Driver{}).Open(d.source)
+		if err != nil {
+			return nil, nil, err
+		}
+		d.conn = conn
+	}
 	stmt, ok := d.statements[query]
 	if !ok {
 		prepared, err := d.conn.Prepare(query)

@@ -45,7 +45,6 @@ type Store struct {
 	feed    store.Feed
 
 	pool        chan *db // connections that read calls; capacity readers
-	dialed      int      // how many they are
 	bodies      bodies
 	books       books
 	clock       clock
@@ -95,6 +94,9 @@ func Open(ctx context.Context, path string, limits store.Limits) (*Store, error)
 	s := &Store{
 		path: path, limits: limits, turn: make(chan struct{}, 1), pool: make(chan *db, readers), ended: make(chan struct{}),
 		bodies: bodies{dir: path + ".bodies"}, running: make(map[string]callRow),
+	}
+	for range readers {
+		s.pool <- dial(s.source("query_only(ON)"))
 	}
 	if err := s.open(ctx); err != nil {
 		s.Close()
@@ -150,7 +152,7 @@ func (s *Store) source(pragmas ...string) string {
 
 // open opens the connections of s and reads what it keeps in memory.
 func (s *Store) open(ctx context.Context) (err error) {
-	if s.writers, err = sql.Open("sqlite", s.source("journal_mode(WAL)", "wal_autocheckpoint(0)", "cache_size(-16000)")); err != nil {
+	if s.writers, err = sql.Open("sqlite", s.source("journal_mode(WAL)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)", "cache_size(-16000)")); err != nil {
 		return err
 	}
 	s.writers.SetMaxOpenConns(1)
@@ -161,7 +163,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 		return err
 	}
 	// The connection is nobody else's until Close, so it may be kept.
-	if err := s.conn.Raw(func(conn any) error { s.w = newDB(conn.(driver.Conn)); return nil }); err != nil {
+	if err := s.conn.Raw(func(conn any) error { s.w = lend(conn.(driver.Conn)); return nil }); err != nil {
 		return err
 	}
 	if s.readers, err = sql.Open("sqlite", s.source("query_only(ON)")); err != nil {
@@ -180,14 +182,6 @@ func (s *Store) open(ctx context.Context) (err error) {
 
 // openCalls opens what only calls need.
 func (s *Store) openCalls() error {
-	for range readers {
-		d, err := dial(s.source("query_only(ON)"))
-		if err != nil {
-			return err
-		}
-		s.pool <- d
-		s.dialed++
-	}
 	if err := s.bodies.open(); err != nil {
 		return err
 	}
@@ -197,7 +191,8 @@ func (s *Store) openCalls() error {
 	if err := s.sweepBodies(); err != nil {
 		return err
 	}
-	return s.checkpoints.start(s)
+	s.checkpoints.start(s)
+	return nil
 }
 
 // read lends do a connection to read from.
@@ -314,9 +309,9 @@ func (s *Store) Close() error {
 // closeCalls closes what openCalls opened.
 func (s *Store) closeCalls() error {
 	var errs []error
-	for range s.dialed {
+	for range readers {
 		d := <-s.pool // whoever reads puts it back
-		errs = append(errs, d.close(), d.conn.Close())
+		errs = append(errs, d.close())
 	}
 	if s.w != nil {
 		errs = append(errs, s.w.close())

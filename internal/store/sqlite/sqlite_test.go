@@ -57,19 +57,27 @@ func openWith(t *testing.T, path string, limits store.Limits) *sqlite.Store {
 
 func openNew(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "hob.db")) }
 
-func TestContract(t *testing.T) { storetest.Run(t, openNew) }
+func TestContract(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, openNew)
+}
 
 func openEngine(t *testing.T, limits store.Limits) storetest.Engine {
 	return openWith(t, filepath.Join(t.TempDir(), "hob.db"), limits)
 }
 
-func TestContractOfCalls(t *testing.T) { storetest.RunCalls(t, openEngine) }
+func TestContractOfCalls(t *testing.T) {
+	t.Parallel()
+	storetest.RunCalls(t, openEngine)
+}
 
 func TestAnswersLikeMemory(t *testing.T) {
+	t.Parallel()
 	storetest.Equal(t, openNew, func(*testing.T) store.Store { return memory.New() })
 }
 
 func TestAnswersLikeMemoryOfCalls(t *testing.T) {
+	t.Parallel()
 	storetest.EqualCalls(t, openEngine, func(_ *testing.T, limits store.Limits) storetest.Engine { return memory.New(limits) })
 }
 
