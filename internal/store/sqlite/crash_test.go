@@ -402,3 +402,31 @@ func TestClockSetBackDelaysNothing(t *testing.T) {
 		t.Errorf("accepted at %v, after a call of %v", young.Queued, old.Queued.Add(time.Hour))
 	}
 }
+
+func TestDamagedCallHarmsNoOther(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	s := open(t, path)
+	damaged := accept(t, s, acceptance(s, "damaged", nil))
+	execSQL(t, path, `UPDATE call SET record = '{'`)
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			if i%4 == 0 {
+				if _, err := s.Cancel(t.Context(), damaged.ID, ""); err == nil || !strings.Contains(err.Error(), damaged.ID) || !strings.Contains(err.Error(), path) {
+					t.Errorf("Cancel of a damaged call = %v, want an error that names it and the file", err)
+				}
+				return
+			}
+			if _, _, err := s.Accept(t.Context(), acceptance(s, "f", nil)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got, err := s.Tally(t.Context(), "f"); err != nil || got.Queued != 30 {
+		t.Errorf("Tally = %+v, %v; want 30 queued", got, err)
+	}
+	if got := take(t, s, 40, "f"); len(got) != 30 {
+		t.Errorf("took %d, want 30", len(got))
+	}
+}

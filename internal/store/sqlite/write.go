@@ -13,7 +13,8 @@ import (
 type write struct {
 	// do makes the change inside the transaction that is open on the writer's
 	// connection. An error with a Kind means that it has changed nothing; any
-	// other ends the whole transaction.
+	// other ends the transaction, and the others of its batch are made again
+	// without it.
 	do      func(ctx context.Context) ([]store.Change, error)
 	size    int // of the body that it writes, about
 	changes []store.Change
@@ -71,38 +72,45 @@ func (s *Store) commitWaiting(ctx context.Context) {
 	batch := s.waiting
 	s.waiting = nil
 	s.mu.Unlock()
-	if len(batch) == 0 {
-		return
-	}
-	s.tx.begin()
-	refused, err := s.commit(ctx, batch)
-	if err == nil {
-		s.books.commit()
-		s.fresh.add(s.tx.accepted)
-		for _, call := range s.tx.over {
-			s.fresh.remove(call.ID)
+	for len(batch) > 0 {
+		s.tx.begin()
+		refused, culprit, err := s.commit(ctx, batch)
+		if err == nil {
+			s.committed(batch, refused)
+			return
 		}
-		s.waiters.wake(s.tx.over)
-		for i, w := range batch {
-			if refused[i] == nil {
-				s.feed.Publish(w.changes...)
-			}
-		}
-	} else {
 		s.books.rollback()
 		clear(s.running)
-	}
-	for i, w := range batch {
-		if refused[i] != nil {
-			w.done <- refused[i]
-		} else {
+		if culprit != nil { // the others do without it
+			culprit.done <- s.explain(err)
+			batch = slices.DeleteFunc(batch, func(w *write) bool { return w == culprit })
+			continue
+		}
+		for _, w := range batch {
 			w.done <- s.explain(err)
 		}
+		return
 	}
-	if err == nil {
-		s.bodies.remove(s.tx.files...)
-		s.checkpoints.note(batch)
+}
+
+// committed makes known what was committed.
+func (s *Store) committed(batch []*write, refused []error) {
+	s.books.commit()
+	s.fresh.add(s.tx.accepted)
+	for _, call := range s.tx.over {
+		s.fresh.remove(call.ID)
 	}
+	s.waiters.wake(s.tx.over)
+	for i, w := range batch {
+		if refused[i] == nil {
+			s.feed.Publish(w.changes...)
+		}
+	}
+	for i, w := range batch {
+		w.done <- refused[i]
+	}
+	s.bodies.remove(s.tx.files...)
+	s.checkpoints.note(batch)
 }
 
 // A tx is what is to be done when the open transaction is committed.
@@ -124,11 +132,12 @@ func (t *tx) remove(file string) {
 }
 
 // commit runs a batch as one transaction. It returns, for each write, why it
-// was refused, and the error that kept all others out of the database.
-func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, err error) {
+// was refused, or the error that kept all of them out of the database and the
+// write that made it; nil if it was none of them.
+func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, culprit *write, err error) {
 	refused = make([]error, len(batch))
 	if _, err := s.w.exec("BEGIN IMMEDIATE"); err != nil {
-		return refused, err
+		return nil, nil, err
 	}
 	for i, w := range batch {
 		w.changes, err = w.do(ctx)
@@ -136,6 +145,7 @@ func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, er
 			refused[i], err = err, nil
 		}
 		if err != nil {
+			culprit = w
 			break
 		}
 	}
@@ -148,7 +158,7 @@ func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, er
 	if err != nil {
 		_, _ = s.w.exec("ROLLBACK") // the engine may have done it already
 	}
-	return refused, err
+	return refused, culprit, err
 }
 
 // PutApp implements store.Definitions.
