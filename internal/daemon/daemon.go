@@ -185,12 +185,12 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	d.queue = dispatch.New()
 	d.invoker = &invoke.Invoker{
 		Pool: d.pool, Images: d.launcher, Apps: d.catalog, Journal: d.logs, Log: log,
-		Calls: db, Queue: d.queue, Events: d.logs, Room: d.health.room, MaxResult: cfg.MaxResult,
+		Calls: db, Queue: d.queue, Events: d.queue, Room: d.health.room, MaxResult: cfg.MaxResult,
 	}
 	d.queue.Calls, d.queue.Runner, d.queue.Room, d.queue.Definitions = db, d.invoker, d.pool, d.catalog
 	d.outbox = deliver.New(db, destinations{d.catalog, d.invoker}, nil, log)
 	d.queue.Delivering = d.outbox.Wake
-	d.queue.Events, d.queue.Journal, d.queue.Owner, d.queue.MaxResult, d.queue.Log = d.logs, d.logs, d.run, cfg.MaxResult, log
+	d.queue.Events, d.queue.Journal, d.queue.Owner, d.queue.Marks, d.queue.MaxResult, d.queue.Log = d.logs, d.logs, d.run, d.path("running"), cfg.MaxResult, log
 
 	for _, file := range cfg.Load {
 		images, err := d.images.LoadPath(ctx, file, "")

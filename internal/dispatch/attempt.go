@@ -31,6 +31,9 @@ func (d *Dispatcher) start(ctx context.Context, call faas.Call) {
 			took = d.attempt(ctx, fn, call)
 		}
 		end(nil)
+		if d.marks != nil {
+			_ = d.marks.end(call.ID) // one too many does no harm
+		}
 		d.ended(call, fn.App, took)
 	})
 }
@@ -166,8 +169,8 @@ func (d *Dispatcher) eventOf(fn faas.Function, s store.Settlement, v verdict, re
 
 // tell tells of what was settled.
 func (d *Dispatcher) tell(s store.Settlement, e faas.Event) {
-	if d.Events != nil && s.Call.Error != removedText {
-		d.Events.Event(s.Call.FuncID, e)
+	if s.Call.Error != removedText {
+		d.Event(s.Call.FuncID, e)
 	}
 	if s.Call.State.Final() && s.Call.Kind == faas.CallAsync {
 		if s.Result != nil {
@@ -204,6 +207,17 @@ func (d *Dispatcher) Settle(ctx context.Context, s store.Settlement) error {
 	}
 }
 
+// rescueText tells the log why a call is in the queue again.
+func rescueText(delay time.Duration, begun bool) string {
+	switch {
+	case !begun:
+		return "again: the node died before it ran"
+	case delay > 0:
+		return fmt.Sprintf("again in %v: the node died while it ran", delay)
+	}
+	return "again: the node died while it ran"
+}
+
 // rescuers is how many calls are put back at once, so that they share transactions.
 const rescuers = 64
 
@@ -213,17 +227,27 @@ func (d *Dispatcher) rescue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var begun map[string]bool
+	known := false
+	if d.Marks != "" {
+		if d.marks, begun, known, err = openMarks(d.Marks); err != nil {
+			return err
+		}
+	}
 	var g errgroup.Group
 	g.SetLimit(rescuers)
 	for _, call := range lost {
 		g.Go(func() error {
 			fn, _ := d.Definitions.FunctionByID(call.FuncID) // without one: its calls are canceled below
-			v := decideLost(call)
-			call.Losses++
+			begun := call.Kind == faas.CallSync || !known || begun[call.ID]
+			v := decideLost(call, begun)
+			if begun {
+				call.Losses++
+			}
 			s := settlement(fn, call, v)
 			e := d.eventOf(fn, s, v, nil)
 			if v.state == faas.CallQueued {
-				e.Message = fmt.Sprintf("again in %v: the node died while it ran", v.delay)
+				e.Message = rescueText(v.delay, begun)
 			}
 			if err := d.Calls.Settle(ctx, s); err != nil {
 				return fmt.Errorf("rescue call %s: %w", call.ID, err)

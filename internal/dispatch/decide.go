@@ -70,19 +70,21 @@ func backOff(fn faas.Function, failures int) time.Duration {
 	return min(delay, fn.RetryMax)
 }
 
-// decideLost says what follows for a call whose daemon died while it had it. The
-// first time it keeps its place. Then it is given time: it may be what kills the
-// daemon, and if it is not, the next daemon may live longer.
-func decideLost(call faas.Call) verdict {
+// decideLost says what follows for a call whose daemon died while it had it; begun
+// is false if it is known that the call had not begun. It keeps its place, unless
+// it has lost daemons before: it may be what kills them, and if it is not, the next
+// one may live longer.
+func decideLost(call faas.Call, begun bool) verdict {
 	switch {
+	case !begun:
+		return verdict{state: faas.CallQueued, stay: true}
 	case call.Kind == faas.CallSync:
 		return verdict{state: faas.CallFailed, err: faas.Errorf(faas.FuncFailed, "the node died while it ran: whether it has done its work is not known")}
 	case call.Once:
 		return verdict{state: faas.CallFailed, err: faas.Errorf(faas.FuncFailed, "the node died while it ran, and this function must not run twice")}
 	case call.Losses+1 >= mostLosses:
 		return verdict{state: faas.CallFailed, err: faas.Errorf(faas.FuncFailed, "the node died %d times while it ran", mostLosses)}
-	}
-	if call.Losses == 0 {
+	case call.Losses == 0:
 		return verdict{state: faas.CallQueued, stay: true}
 	}
 	return verdict{state: faas.CallQueued, delay: lossDelay << (2 * (call.Losses - 1))}

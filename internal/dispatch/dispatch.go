@@ -64,12 +64,14 @@ type Dispatcher struct {
 	Journal     Journal
 	Owner       string     // names this run of the daemon, and no other
 	MaxResult   faas.Bytes // of one answer; 0: no limit
+	Marks       string     // file of the calls that have begun; "": all that were taken are thought to have
 	Delivering  func()     // told when a result is to be delivered; nil: nobody is
 	Log         *slog.Logger
 
 	wake    chan struct{} // capacity 1: there may be something to take
 	removed chan struct{} // capacity 1: forgotten is not empty
 	work    sync.WaitGroup
+	marks   *marks // nil without Marks, and before Run
 
 	mu        sync.Mutex
 	lines     map[string]*line // by function ID; guarded by mu, as all below
@@ -112,7 +114,7 @@ const (
 // Run brings queued calls to their functions until ctx ends, and returns when all
 // that it has taken are settled: who ends ctx sees to it that calls end.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	defer d.work.Wait()
+	defer d.close()
 	if err := d.begin(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -124,6 +126,26 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	g.Go(func() error { d.cancelRemoved(ctx); return nil })
 	g.Go(func() error { d.sweep(ctx); return nil })
 	return g.Wait()
+}
+
+// close waits for the calls that were taken.
+func (d *Dispatcher) close() {
+	d.work.Wait()
+	if d.marks != nil {
+		_ = d.marks.close() // nothing in it is of use any more
+	}
+}
+
+// Event implements invoke.Events: it notes which calls begin, on the way to the log.
+func (d *Dispatcher) Event(funcID string, e faas.Event) {
+	if e.Name == faas.EventRunning && d.marks != nil {
+		if err := d.marks.begin(e.Call); err != nil {
+			d.Log.Warn("that a call has begun cannot be noted", "call", e.Call, "err", err)
+		}
+	}
+	if d.Events != nil {
+		d.Events.Event(funcID, e)
+	}
 }
 
 // begin finds out what an earlier run of the daemon has left.

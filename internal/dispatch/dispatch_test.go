@@ -90,7 +90,7 @@ func (n *node) Run(ctx context.Context, _ faas.Function, call *faas.Call, req *f
 }
 
 // begin starts a Dispatcher over calls with one function, f. end stops it.
-func begin(t *testing.T, calls store.Calls, n *node) (d *Dispatcher, end func()) {
+func begin(t *testing.T, calls store.Calls, n *node, change ...func(*Dispatcher)) (d *Dispatcher, end func()) {
 	t.Helper()
 	if n.freed == nil {
 		n.freed = make(chan struct{}, 1)
@@ -110,6 +110,9 @@ func begin(t *testing.T, calls store.Calls, n *node) (d *Dispatcher, end func())
 	d = New()
 	d.Calls, d.Runner, d.Room, d.Definitions, d.Events, d.Journal = calls, n, n, n, n, n
 	d.Owner, d.Log = faas.NewID(), slog.New(slog.DiscardHandler)
+	for _, c := range change {
+		c(d)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
