@@ -136,8 +136,9 @@ func newCallsRetry(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "retry ID...",
 		Short: "repeat calls that did not succeed",
-		Long: `Repeat asynchronous calls that failed, ran out of time or were canceled: each is
-made anew with the payload that it had, and the id of the new call is printed.
+		Long: `Repeat asynchronous calls that failed, ran out of time or were canceled while
+they ran: each is made anew with the payload that it had, and the id of the new
+call is printed. The payload of one that was canceled in line is not kept.
 "hob calls inspect" of the new one names the old one.`,
 		Example:           "  hob calls retry 01K9ZZ8N2R6W0V5T3YQ4XH7JGM",
 		Args:              between(1, -1),
@@ -186,6 +187,8 @@ func ended(call client.Call) string {
 	switch {
 	case call.Waiting != "" && call.State == faas.CallQueued:
 		return call.Waiting
+	case call.Kind == faas.CallAsync && call.State == faas.CallQueued:
+		return "in line: hob calls --queued"
 	case call.OOM:
 		return "out of memory"
 	case call.Signal != "":

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -75,7 +76,8 @@ func (d *Dispatcher) explain(call *faas.Call, fn faas.Function, app faas.App, pl
 		at = "about " + at
 	}
 	call.Place = place
-	parallel := max(1, here)
+	before := place - 1 // that have to end, or at least begin, until it starts
+	limit := cmp.Or(app.MaxConcurrency, fn.MaxConcurrency)
 	left := time.Until(call.Due)
 	switch {
 	case left > 0:
@@ -86,13 +88,16 @@ func (d *Dispatcher) explain(call *faas.Call, fn faas.Function, app faas.App, pl
 		call.Place, call.Estimate = 0, left
 		return
 	case app.MaxConcurrency > 0:
-		call.Waiting = fmt.Sprintf("%s in the line of the app %s: it may run %s at once", at, app.Name, calls(app.MaxConcurrency))
+		call.Waiting = fmt.Sprintf("%s in the line of the app %s: it may run %s at once", at, app.Name, calls(limit))
 	case fn.MaxConcurrency > 0:
-		call.Waiting = fmt.Sprintf("%s in the line of the function: it may run %s at once", at, calls(fn.MaxConcurrency))
+		call.Waiting = fmt.Sprintf("%s in the line of the function: it may run %s at once", at, calls(limit))
 	default:
 		call.Waiting = at + " in the line of the function: it runs as many as there is memory for"
 	}
-	call.Estimate = (time.Duration(place) * mean / time.Duration(parallel)).Round(time.Millisecond)
+	if limit > 0 {
+		before = place - max(0, limit-here)
+	}
+	call.Estimate = (time.Duration(max(0, before)) * mean / time.Duration(max(1, limit, here))).Round(time.Millisecond)
 }
 
 func calls(n int) string {

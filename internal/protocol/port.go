@@ -269,6 +269,9 @@ func (x *proxied) rewrite(addr, query string) func(*httputil.ProxyRequest) {
 		h.Set("X-Forwarded-Host", p.In.Host)
 		h.Set("X-Forwarded-Proto", cmp.Or(x.scheme, "http"))
 		h.Set("Hob-Call-Id", x.req.Call)
+		if x.req.Attempt > 0 {
+			h.Set(headerAttempt, strconv.Itoa(x.req.Attempt))
+		}
 		if d := deadline(x.req); d != "" {
 			h.Set("Hob-Deadline", d)
 		}

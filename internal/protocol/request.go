@@ -24,6 +24,7 @@ func appendPlain(b []byte, req *faas.Request) ([]byte, error) {
 	b = appendField(b, "Fn-Call-Id", req.Call)
 	b = appendField(b, "Fn_call_id", req.Call)
 	b = appendField(b, "Hob-Call-Id", req.Call)
+	b = appendAttempt(b, req)
 	b = appendField(b, "Fn-Method", req.Method)
 	b = appendField(b, "Fn_method", req.Method)
 	b = appendField(b, "Fn-Request-Url", req.URL)
@@ -52,7 +53,18 @@ func appendCall(b []byte, req *faas.Request) ([]byte, error) {
 	b, _ = appendLine(b, http.MethodPost, "/call")
 	b = appendHeader(b, req.Header)
 	b = appendField(b, "Fn-Call-Id", req.Call)
+	b = appendAttempt(b, req)
 	return appendDeadline(b, "Fn-Deadline", req.Deadline), nil
+}
+
+// headerAttempt tells a function how often its asynchronous call was begun.
+const headerAttempt = "Hob-Attempt"
+
+func appendAttempt(b []byte, req *faas.Request) []byte {
+	if req.Attempt == 0 {
+		return b
+	}
+	return appendField(b, headerAttempt, strconv.Itoa(req.Attempt))
 }
 
 func appendLine(b []byte, method, target string) ([]byte, error) {
