@@ -233,16 +233,17 @@ func (f Function) Check() error {
 	case f.RetryDelay < 0 || f.RetryDelay > f.RetryMax || f.RetryMax > MaxDelay:
 		return Errorf(Invalid, "the delays of retries, %v to %v, do not rise, or are over the limit of %v", f.RetryDelay, f.RetryMax, MaxDelay)
 	case f.OnNodeLoss != "" && f.OnNodeLoss != NodeLossFail:
-		return Errorf(Invalid, "on node loss %q is not %q, or nothing for another attempt", f.OnNodeLoss, NodeLossFail)
+		return Errorf(Invalid, "on-node-loss %q is not %q, or nothing for another attempt", f.OnNodeLoss, NodeLossFail)
 	case f.Network != "" && f.Network != "host":
 		return Errorf(Invalid, "network %q is not one of: host, or nothing for a network of its own", f.Network)
 	case f.Workdir != "" && !strings.HasPrefix(f.Workdir, "/"):
 		return Errorf(Invalid, "workdir %q is not an absolute path", f.Workdir)
 	}
-	for _, target := range []string{f.OnSuccess, f.OnFailure} {
-		if err := CheckDestination(target); err != nil {
-			return err
-		}
+	if err := CheckDestination("on-success", f.OnSuccess); err != nil {
+		return err
+	}
+	if err := CheckDestination("on-failure", f.OnFailure); err != nil {
+		return err
 	}
 	for _, arg := range slices.Concat(f.Entrypoint, f.Command) {
 		if strings.ContainsRune(arg, 0) {
@@ -278,22 +279,22 @@ func CheckName(what, name string) error {
 	return nil
 }
 
-// CheckDestination reports whether a result can be sent to target: nothing, the
-// URL of a server (http, https), or "APP/FUNCTION" of this system.
-func CheckDestination(target string) error {
+// CheckDestination reports whether a result can be sent to the target of a setting:
+// nothing, the URL of a server (http, https), or "APP/FUNCTION" of this system.
+func CheckDestination(setting, target string) error {
 	if target == "" {
 		return nil
 	}
 	if strings.Contains(target, "://") {
 		u, err := url.Parse(target)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
-			return Errorf(Invalid, "bad destination %q: it is a URL such as https://host/path, without user and fragment, or app/function", target)
+			return Errorf(Invalid, "%s %q is no destination: write a URL such as https://host/path, without user and fragment, or app/function", setting, target)
 		}
 		return nil
 	}
 	app, name, ok := strings.Cut(target, "/")
 	if !ok {
-		return Errorf(Invalid, "bad destination %q: it is a URL such as https://host/path, or app/function", target)
+		return Errorf(Invalid, "%s %q is no destination: write a URL such as https://host/path, or app/function", setting, target)
 	}
 	if err := CheckName("app", app); err != nil {
 		return err

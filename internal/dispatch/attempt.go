@@ -61,11 +61,26 @@ func (d *Dispatcher) attempt(ctx context.Context, fn faas.Function, call faas.Ca
 	call.State, call.Started = faas.CallQueued, time.Time{}
 	err := d.run(ctx, fn, &call, rec)
 	if !call.Started.IsZero() {
-		call.Queue = call.Started.Sub(call.Queued) - call.Image
 		took = call.Finished.Sub(call.Started)
+		d.setTimes(&call, fn)
 	}
 	d.conclude(ctx, fn, call, rec, err)
 	return took
+}
+
+// told is the least wait that a record tells of.
+const told = time.Millisecond
+
+// setTimes puts the times of an attempt, which are those of the machine's clock, in
+// terms of the store's, and tells what the call waited for.
+func (d *Dispatcher) setTimes(call *faas.Call, fn faas.Function) {
+	shift := time.Until(d.Calls.Now())
+	call.Started, call.Finished = call.Started.Add(shift), call.Finished.Add(shift)
+	call.Queue = max(0, call.Started.Sub(call.Queued)-call.Image)
+	waited := call.Started.Sub(call.Due)
+	if app, err := d.Definitions.AppByID(fn.App); err == nil && call.Waiting == "" && waited >= told && call.Attempt == 1 {
+		call.Waiting = lineOf(fn, app)
+	}
 }
 
 // run runs a call as any other, and finds out whether it succeeded.
@@ -94,7 +109,7 @@ func (d *Dispatcher) conclude(ctx context.Context, fn faas.Function, call faas.C
 		d.Log.Error("an asynchronous call failed", "call", call.ID, "function", call.Function, "err", v.err)
 		v.err = faas.Errorf(faas.Internal, "internal error")
 	}
-	s := settlement(fn, call, v)
+	s := settlement(fn, call, v, d.Calls.Now())
 	e := d.eventOf(fn, s, v, rec)
 	if v.state == faas.CallSucceeded {
 		s.Result = rec.Result()
@@ -111,8 +126,9 @@ func (d *Dispatcher) conclude(ctx context.Context, fn faas.Function, call faas.C
 	}
 }
 
-// settlement is a verdict on a call in the words of the store.
-func settlement(fn faas.Function, call faas.Call, v verdict) store.Settlement {
+// settlement is a verdict on a call, made now by the store's clock, in the words of
+// the store.
+func settlement(fn faas.Function, call faas.Call, v verdict, now time.Time) store.Settlement {
 	call.State = v.state
 	if v.fails {
 		call.Failures++
@@ -127,7 +143,7 @@ func settlement(fn faas.Function, call faas.Call, v verdict) store.Settlement {
 		return s
 	}
 	if s.Call.Finished.IsZero() {
-		s.Call.Finished = time.Now()
+		s.Call.Finished = now
 	}
 	s.KeepPayload = v.state != faas.CallSucceeded && fn.ID != ""
 	s.ForgetKey = call.ErrKind == faas.Busy || call.ErrKind == faas.Canceled
@@ -244,7 +260,7 @@ func (d *Dispatcher) rescue(ctx context.Context) error {
 			if begun {
 				call.Losses++
 			}
-			s := settlement(fn, call, v)
+			s := settlement(fn, call, v, d.Calls.Now())
 			e := d.eventOf(fn, s, v, nil)
 			if v.state == faas.CallQueued {
 				e.Message = rescueText(v.delay, begun)

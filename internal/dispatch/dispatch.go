@@ -178,7 +178,7 @@ func (d *Dispatcher) Accept(ctx context.Context, a store.Acceptance) (faas.Call,
 		if !known {
 			d.add(call.FuncID)
 		}
-		d.explainRoughly(ctx, &call)
+		d.explainNew(ctx, &call)
 	}
 	return call, known, err
 }

@@ -25,19 +25,28 @@ func (d *Dispatcher) Explain(ctx context.Context, call *faas.Call) {
 	d.explain(call, fn, app, place, about)
 }
 
-// explainRoughly is Explain for a call that was accepted just now, without a look
-// into the database: all that wait are before it, and may have begun since.
-func (d *Dispatcher) explainRoughly(ctx context.Context, call *faas.Call) {
+// explainNew is Explain for a call that was accepted just now. Where it is the last
+// of its line, which is nearly always, that costs no look into the database.
+func (d *Dispatcher) explainNew(ctx context.Context, call *faas.Call) {
 	fn, app, functions := d.lane(call.FuncID)
-	place := 0
+	if fn.ID == "" {
+		return
+	}
+	place, last := 0, call.Priority == 0 && !call.Due.After(call.Queued)
 	for _, id := range functions {
 		t, err := d.Calls.Tally(ctx, id)
 		if err != nil {
 			return
 		}
 		place += t.Queued
+		d.mu.Lock()
+		last = last && !d.line(id).later
+		d.mu.Unlock()
 	}
-	if fn.ID != "" && place > 0 {
+	switch {
+	case !last:
+		d.Explain(ctx, call)
+	case place > 0: // else it has begun
 		d.explain(call, fn, app, place, false)
 	}
 }
@@ -78,26 +87,31 @@ func (d *Dispatcher) explain(call *faas.Call, fn faas.Function, app faas.App, pl
 	call.Place = place
 	before := place - 1 // that have to end, or at least begin, until it starts
 	limit := cmp.Or(app.MaxConcurrency, fn.MaxConcurrency)
-	left := time.Until(call.Due)
-	switch {
-	case left > 0:
+	left := call.Due.Sub(d.Calls.Now())
+	if left > 0 {
 		call.Waiting = fmt.Sprintf("it is due in %v", left.Round(time.Second))
 		if call.Error != "" {
 			call.Waiting += fmt.Sprintf(", after attempt %d: %s", call.Attempt, call.Error)
 		}
 		call.Place, call.Estimate = 0, left
 		return
-	case app.MaxConcurrency > 0:
-		call.Waiting = fmt.Sprintf("%s in the line of the app %s: it may run %s at once", at, app.Name, calls(limit))
-	case fn.MaxConcurrency > 0:
-		call.Waiting = fmt.Sprintf("%s in the line of the function: it may run %s at once", at, calls(limit))
-	default:
-		call.Waiting = at + " in the line of the function: it runs as many as there is memory for"
 	}
+	call.Waiting = at + " in " + lineOf(fn, app)
 	if limit > 0 {
 		before = place - max(0, limit-here)
 	}
 	call.Estimate = (time.Duration(max(0, before)) * mean / time.Duration(max(1, limit, here))).Round(time.Millisecond)
+}
+
+// lineOf is what the calls of a function wait in, in words.
+func lineOf(fn faas.Function, app faas.App) string {
+	switch {
+	case app.MaxConcurrency > 0:
+		return fmt.Sprintf("the line of the app %s: it may run %s at once", app.Name, calls(app.MaxConcurrency))
+	case fn.MaxConcurrency > 0:
+		return fmt.Sprintf("the line of the function: it may run %s at once", calls(fn.MaxConcurrency))
+	}
+	return "the line of the function: it runs as many as there is memory for"
 }
 
 func calls(n int) string {

@@ -22,6 +22,7 @@ type Body struct {
 	dir  string // for the file; "": it stays in memory, whatever its size
 	mem  []byte
 	file *os.File
+	kept string // name of the file, after Keep
 	size int64
 }
 
@@ -77,7 +78,7 @@ func (b *Body) Bytes() ([]byte, bool) {
 	if b == nil {
 		return nil, true
 	}
-	return b.mem, b.file == nil
+	return b.mem, b.file == nil && b.kept == ""
 }
 
 // Reader reads what was written so far, from the beginning. It is good until
@@ -89,34 +90,50 @@ func (b *Body) Reader() io.Reader {
 	return io.NewSectionReader(b.file, 0, b.size)
 }
 
-// Keep gives the file of a Body, once all of it is on the disk, a name for good.
-// It is for engines; the Body is used up.
+// Keep gives the file of a Body, once all of it is on the disk, a name for good,
+// which Kept tells from then on. It is for engines. After an error the Body is as
+// it was.
 func (b *Body) Keep(name string) error {
-	defer b.close()
-	err := b.file.Sync()
-	if err == nil {
-		err = os.Rename(b.file.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(b.file.Name()) // what is left is swept at the next start
+	if err := b.file.Sync(); err != nil {
 		return notKept(err)
 	}
+	if err := os.Rename(b.file.Name(), name); err != nil {
+		return notKept(err)
+	}
+	_ = b.file.Close() // it is synced
+	b.file, b.kept = nil, name
 	return nil
+}
+
+// Kept returns the name that Keep has given.
+func (b *Body) Kept() (name string, ok bool) {
+	if b == nil {
+		return "", false
+	}
+	return b.kept, b.kept != ""
+}
+
+// Release leaves the file of a Body that was kept to whoever has its name: the Body
+// is empty from then on. It is for engines.
+func (b *Body) Release() {
+	if b != nil && b.file == nil {
+		b.kept, b.mem, b.size = "", nil, 0
+	}
 }
 
 // Discard removes what a Body holds. Called again, or for a nil Body, it does
 // nothing.
 func (b *Body) Discard() {
-	if b == nil || b.file == nil {
+	switch {
+	case b == nil:
 		return
+	case b.file != nil:
+		_ = os.Remove(b.file.Name()) // what is left is swept at the next start
+		_ = b.file.Close()
+	case b.kept != "":
+		_ = os.Remove(b.kept)
 	}
-	_ = os.Remove(b.file.Name()) // what is left is swept at the next start
-	b.close()
-}
-
-func (b *Body) close() {
-	_ = b.file.Close() // it was synced, or is not wanted
-	b.file, b.mem, b.size = nil, nil, 0
+	b.file, b.kept, b.mem, b.size = nil, "", nil, 0
 }
 
 // Reader reads a body that a store keeps.

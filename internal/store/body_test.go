@@ -124,7 +124,11 @@ func TestKeptBodyHasAName(t *testing.T) {
 	if err := b.Keep(name); err != nil {
 		t.Fatal(err)
 	}
-	b.Discard() // used up: nothing is left to discard
+	if kept, ok := b.Kept(); kept != name || !ok || b.Size() != int64(len(content)) {
+		t.Errorf("Kept = %q, %v, of %d bytes", kept, ok, b.Size())
+	}
+	b.Release()
+	b.Discard() // nothing is left to discard
 	wantFiles(t, dir, 1)
 	info, err := os.Stat(name)
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -138,6 +142,16 @@ func TestKeptBodyHasAName(t *testing.T) {
 	if got, err := io.ReadAll(r); !bytes.Equal(got, content) || r.Size() != int64(len(content)) || err != nil {
 		t.Errorf("read %d other bytes of %d, %v", len(got), r.Size(), err)
 	}
+}
+
+func TestKeptBodyThatNobodyTakesIsDiscarded(t *testing.T) {
+	dir := t.TempDir()
+	b := written(t, dir, bytesOf(store.InMemory+1))
+	if err := b.Keep(filepath.Join(dir, "kept")); err != nil {
+		t.Fatal(err)
+	}
+	b.Discard()
+	wantFiles(t, dir, 0)
 }
 
 func TestMissingDirectoryIsAnError(t *testing.T) {

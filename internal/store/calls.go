@@ -99,8 +99,9 @@ type Calls interface {
 	// NotFound if there is no such call, or it has no result (yet); NotFound that
 	// wraps ErrGone if there was one: rotated, or fetched.
 	Result(ctx context.Context, id string) (faas.Result, Reader, error)
-	// Fetched removes a result that was read for good; the call gets ResultFetched.
-	// Nothing happens if there is none.
+	// Fetched says that the outcome of a call was read for good: its result is
+	// removed, and the call gets ResultFetched, also if it had none. Nothing happens
+	// if the call is not over, or its result was rotated, or there is no such call.
 	Fetched(ctx context.Context, id string) error
 
 	// Deliveries returns deliveries that are due, the oldest first, and the time until
@@ -112,11 +113,15 @@ type Calls interface {
 	// Delivery from now on. NotFound if there is no such delivery.
 	Delivered(ctx context.Context, id string, done bool, retry time.Duration, outcome string) error
 
+	// Now is the time by the engine's clock, in UTC: what Queued and Due are to be
+	// compared with.
+	Now() time.Time
+
 	// NewBody returns an empty Body for Accept or Settle.
 	NewBody() *Body
 
-	// Sweep removes what is older than Limits say, in portions, and results over the
-	// cap of the node. It is called now and then.
+	// Sweep removes what is older than Limits say, in portions, calls over the cap of
+	// their function, and results over the cap of the node. It is called now and then.
 	Sweep(ctx context.Context) error
 }
 
@@ -193,6 +198,7 @@ type Limits struct {
 	ResultsTotal       faas.Bytes
 	QueuePerFunction   faas.Bytes // payloads of calls that are not over; above it Accept is Busy
 	QueueTotal         faas.Bytes
+	CallsPerFunction   int           // calls that are over; Sweep removes those that were accepted first
 	Age                time.Duration // of calls that are over, their payloads and results
 	KeyAge             time.Duration // of keys, from the acceptance of their calls; a result that a key stands for is the last to be removed before
 }
@@ -202,6 +208,6 @@ func DefaultLimits() Limits {
 	return Limits{
 		ResultsPerFunction: 50 * faas.MB, ResultsTotal: 2 * faas.GB,
 		QueuePerFunction: 1 * faas.GB, QueueTotal: 8 * faas.GB,
-		Age: 7 * 24 * time.Hour, KeyAge: 24 * time.Hour,
+		CallsPerFunction: 100_000, Age: 7 * 24 * time.Hour, KeyAge: 24 * time.Hour,
 	}
 }

@@ -72,6 +72,13 @@ func (c *calls) now() time.Time {
 	return c.opened.Add(time.Since(c.opened)).UTC().Truncate(time.Microsecond)
 }
 
+// Now implements store.Calls.
+func (m *Store) Now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.calls.now()
+}
+
 // Accept implements store.Calls.
 func (m *Store) Accept(ctx context.Context, a store.Acceptance) (faas.Call, bool, error) {
 	payload, err := used(a.Body)
@@ -474,7 +481,7 @@ func (m *Store) Fetched(ctx context.Context, id string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if r := m.calls.byID[id]; r != nil && r.result != nil {
+	if r := m.calls.byID[id]; r != nil && r.call.State.Final() && r.call.Result != faas.ResultRotated {
 		r.result, r.call.Result = nil, faas.ResultFetched
 	}
 	return nil
@@ -532,8 +539,16 @@ func (m *Store) Sweep(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.calls.now()
+	newer := make(map[string]int) // calls that are over, by function
+	over := make(map[*row]bool)
+	for _, r := range slices.Backward(m.calls.rows) {
+		if limit := m.calls.limits.CallsPerFunction; limit > 0 && r.call.State.Final() {
+			newer[r.call.FuncID]++
+			over[r] = newer[r.call.FuncID] > limit
+		}
+	}
 	gone := func(r *row) bool {
-		return m.calls.limits.Age > 0 && r.call.State.Final() && now.Sub(r.ended) > m.calls.limits.Age
+		return over[r] || m.calls.limits.Age > 0 && r.call.State.Final() && now.Sub(r.ended) > m.calls.limits.Age
 	}
 	m.calls.deliveries = slices.DeleteFunc(m.calls.deliveries, func(d *delivery) bool { return gone(m.calls.byID[d.Call]) })
 	maps.DeleteFunc(m.calls.keys, func(_ store.Key, r *row) bool { return gone(r) || !m.hasKey(r, now) })

@@ -17,6 +17,7 @@ func (s *Store) Accept(ctx context.Context, a store.Acceptance) (call faas.Call,
 		return faas.Call{}, false, err
 	}
 	if in.body, err = s.bodies.keep(a.Body); err != nil {
+		a.Body.Discard()
 		return faas.Call{}, false, s.explain(err)
 	}
 	err = s.write(ctx, len(in.body.bytes), func(context.Context) (_ []store.Change, err error) {
@@ -24,12 +25,13 @@ func (s *Store) Accept(ctx context.Context, a store.Acceptance) (call faas.Call,
 		return nil, err
 	})
 	if err != nil {
-		s.bodies.abandon(in.body, err)
+		s.bodies.abandon(a.Body, err)
 		return faas.Call{}, false, err
 	}
 	if known {
-		s.bodies.remove(in.body.file)
+		a.Body.Discard()
 	}
+	a.Body.Release()
 	return call, known, nil
 }
 

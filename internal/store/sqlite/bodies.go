@@ -61,33 +61,33 @@ func (p placed) name() any {
 	return p.file
 }
 
-// keep makes what is in body durable as far as it is no row, and uses it up.
+// keep makes what is in body durable as far as it is no row. A body that was kept
+// before stays where it is: its row is tried once more.
 func (b *bodies) keep(body *store.Body) (placed, error) {
-	size := body.Size()
+	p := placed{size: body.Size()}
 	if bytes, ok := body.Bytes(); ok {
-		return placed{size: size, bytes: bytes}, nil
+		p.bytes = bytes
+		return p, nil
 	}
-	if err := b.try(opKeep); err != nil {
-		body.Discard()
-		return placed{}, err
+	name, kept := body.Kept()
+	if !kept {
+		if err := b.try(opKeep); err != nil {
+			return p, err
+		}
+		name = filepath.Join(b.dir, faas.NewID())
+		if err := body.Keep(name); err != nil {
+			return p, err
+		}
 	}
-	p := placed{size: size, file: faas.NewID()}
-	path := filepath.Join(b.dir, p.file)
-	err := body.Keep(path)
-	if err == nil {
-		err = b.try(opKept)
-	}
+	p.file = filepath.Base(name)
+	err := b.try(opKept)
 	if err == nil {
 		err = b.try(opSyncDir)
 	}
 	if err == nil {
 		err = syncDir(b.dir)
 	}
-	if err != nil {
-		b.remove(p.file)
-		return placed{}, err
-	}
-	return p, nil
+	return p, err
 }
 
 // remove removes files; the next Open sweeps one that stays.
@@ -99,13 +99,14 @@ func (b *bodies) remove(files ...string) {
 	}
 }
 
-// abandon removes the file of a body whose row was refused with err. Where it
-// is not certain that the row will not come back after a crash, the file stays
-// for the next Open to decide.
-func (b *bodies) abandon(p placed, err error) {
+// abandon discards a body whose row was refused with err. Where it is not certain
+// that the row will not come back after a crash, its file stays for the next Open
+// to decide.
+func (b *bodies) abandon(body *store.Body, err error) {
 	if faas.KindOf(err) != faas.Internal {
-		b.remove(p.file)
+		body.Discard()
 	}
+	body.Release()
 }
 
 // reader reads a body from the columns of its row.

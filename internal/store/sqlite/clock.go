@@ -22,6 +22,9 @@ func (c *clock) now() int64 {
 	return c.base.UnixMicro() + time.Since(c.base).Microseconds() + c.ahead
 }
 
+// Now implements store.Calls.
+func (s *Store) Now() time.Time { return at(s.clock.now()) }
+
 // stampEvery is how far the time in the database may be behind, in microseconds.
 const stampEvery = 1e6
 

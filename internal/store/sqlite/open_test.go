@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -194,5 +195,49 @@ func TestLongReasonIsCut(t *testing.T) {
 	got, err := s.Call(t.Context(), call.ID)
 	if err != nil || got.Error != strings.Repeat("ü", 8<<10) {
 		t.Errorf("the reason is %d bytes, %v; want 16 KB", len(got.Error), err)
+	}
+}
+
+func TestSettleIsTriedAgainWithTheSameBodyWhenTheDiskWasFull(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "hob.db"))
+	want := bytes.Repeat([]byte("result"), store.InMemory/2)
+	for _, operation := range []string{"keep", "kept", "sync directory"} {
+		call, _, err := s.Accept(t.Context(), acceptance(s, "f", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken, _, err := s.Take(t.Context(), "me", []store.Lane{{Functions: []string{"f"}, Limit: 1}})
+		if err != nil || len(taken) != 1 {
+			t.Fatal(taken, err)
+		}
+		settled := store.Settlement{Call: taken[0], Result: &store.NewResult{Status: 200, Body: s.NewBody()}}
+		settled.Call.State = faas.CallSucceeded
+		if _, err := settled.Result.Body.Write(want); err != nil {
+			t.Fatal(err)
+		}
+		full := 2
+		s.FailFiles(func(o string) error {
+			if o == operation && full > 0 {
+				full--
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		for range 2 {
+			if err := s.Settle(t.Context(), settled); faas.KindOf(err) != faas.Busy {
+				t.Fatalf("Settle on a full disk (%s) = %v, want busy", operation, err)
+			}
+		}
+		if err := s.Settle(t.Context(), settled); err != nil {
+			t.Fatalf("Settle when there is room again (%s) = %v", operation, err)
+		}
+		_, body, err := s.Result(t.Context(), call.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(body); !bytes.Equal(got, want) || err != nil {
+			t.Errorf("%s: the result came as %d other bytes of %d, %v", operation, len(got), len(want), err)
+		}
+		body.Close()
 	}
 }

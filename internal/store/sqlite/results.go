@@ -200,7 +200,7 @@ func (s *Store) Fetched(ctx context.Context, id string) error {
 			return nil, err
 		}
 		c, err := s.readCall(r)
-		if err != nil || c.result != resultKept {
+		if err != nil || !c.call.State.Final() || c.result == resultRotated {
 			return nil, err
 		}
 		return nil, s.fetched(c)
@@ -209,6 +209,10 @@ func (s *Store) Fetched(ctx context.Context, id string) error {
 
 // fetched removes the result of c, and leaves its payload if that is kept.
 func (s *Store) fetched(c callRow) error {
+	if c.kept == 0 {
+		_, err := s.w.exec("UPDATE call SET result = ? WHERE seq = ?", resultFetched, c.seq)
+		return err
+	}
 	r, err := s.w.one("SELECT file, weight FROM kept WHERE n = ?", c.kept)
 	if err != nil {
 		return err

@@ -23,12 +23,19 @@ func (s *Store) Settle(ctx context.Context, settled store.Settlement) error {
 			return err
 		}
 		if out.body, err = s.bodies.keep(result.Body); err != nil {
-			return s.explain(err)
+			if err = s.explain(err); faas.KindOf(err) != faas.Busy {
+				result.Body.Discard()
+			}
+			return err
 		}
 	}
 	err := s.write(ctx, len(out.body.bytes), func(context.Context) ([]store.Change, error) { return nil, s.settle(out) })
-	if err != nil {
-		s.bodies.abandon(out.body, err)
+	switch {
+	case settled.Result == nil, faas.KindOf(err) == faas.Busy: // which is tried again with the same body
+	case err != nil:
+		s.bodies.abandon(settled.Result.Body, err)
+	default:
+		settled.Result.Body.Release()
 	}
 	return err
 }

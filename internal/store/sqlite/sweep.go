@@ -11,10 +11,43 @@ func (s *Store) Sweep(ctx context.Context) error {
 	if err := s.sweepKeys(ctx); err != nil {
 		return err
 	}
-	if err := s.sweepCalls(ctx); err != nil {
-		return err
+	for _, sweep := range []func(context.Context) error{s.sweepCalls, s.sweepMany, s.sweepBooks} {
+		if err := sweep(ctx); err != nil {
+			return err
+		}
 	}
 	return s.sweepResults(ctx)
+}
+
+// sweepMany removes calls that are over while a function has too many of them, those
+// that were accepted first.
+func (s *Store) sweepMany(ctx context.Context) error {
+	limit := s.limits.CallsPerFunction
+	tooMany := func(c counts) int {
+		return c.states[succeeded] + c.states[failed] + c.states[timedOut] + c.states[canceled] - limit
+	}
+	if limit <= 0 {
+		return nil
+	}
+	for _, b := range s.books.all(func(b *book) bool { return tooMany(b.counts) > 0 }) {
+		for over := 1; over > 0; {
+			if err := s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+				over = tooMany(b.next)
+				var old []int64
+				if err := s.w.each("SELECT seq FROM call WHERE called = ? AND state > ? ORDER BY seq LIMIT ?", func(r row) error {
+					old = append(old, r.num(0))
+					return nil
+				}, b.n, running, max(0, min(over, portion))); err != nil {
+					return nil, err
+				}
+				over -= len(old)
+				return nil, s.removeCalls(old)
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // sweepCalls removes calls that were over for longer than they are kept. It
@@ -47,7 +80,7 @@ func (s *Store) sweepCalls(ctx context.Context) error {
 			}
 		}
 		if seen < portion {
-			return s.sweepBooks(ctx)
+			return nil
 		}
 	}
 }

@@ -87,6 +87,7 @@ func RunCalls(t *testing.T, open func(t *testing.T, limits store.Limits) Engine)
 		{"DeliveriesAreMadeWithTheEnd", store.Limits{}, deliveries},
 		{"DeliveryIsDueUntilItIsDelivered", store.Limits{}, delivered},
 		{"SweepRemovesWhatIsOld", store.Limits{Age: tick}, sweep},
+		{"SweepRemovesTheFirstOfTooMany", store.Limits{CallsPerFunction: 3}, sweepMany},
 		{"SweepKeepsWhatIsYoung", store.Limits{Age: time.Hour, KeyAge: time.Hour}, sweepKeeps},
 		{"CallsAreTheCallersOwn", store.Limits{}, ownCalls},
 		{"EndedContextTouchesNoCall", store.Limits{}, endedContextOfCalls},
@@ -892,9 +893,15 @@ func noResult(c *callTest) {
 	call = c.take(1, "f")[0]
 	check("a call that runs", call.ID)
 	c.settle(settlement(call, faas.CallFailed))
-	check("a call that ended without one", call.ID)
+	_, _, err := c.Result(c.Context(), call.ID)
+	wantAbsent(c.T, "Result of a call that ended without one", err)
 	wantEqual(c.T, "the state of its result", c.get(call.ID).Result, faas.ResultNone)
-	_, err := c.Call(c.Context(), faas.NewID())
+	if err := c.Fetched(c.Context(), call.ID); err != nil {
+		c.Fatal(err)
+	}
+	_, _, err = c.Result(c.Context(), call.ID)
+	wantGone(c.T, "Result of a call that ended without one, and was fetched", err)
+	_, err = c.Call(c.Context(), faas.NewID())
 	wantAbsent(c.T, "Call of an unknown ID", err)
 }
 
@@ -1756,6 +1763,25 @@ func delivered(c *callTest) {
 	if next <= 0 {
 		c.Errorf("next = %v, want the other one to wait", next)
 	}
+}
+
+func sweepMany(c *callTest) {
+	waits := c.accept("f")
+	var over []faas.Call
+	for range 5 {
+		over = append(over, c.finish(c.run("f"), 10))
+	}
+	other := c.finish(c.run("g"), 10)
+	c.sweep()
+	for _, call := range over[:2] {
+		_, err := c.Call(c.Context(), call.ID)
+		wantAbsent(c.T, "Call of one too many", err)
+	}
+	for _, call := range append(over[2:], other) {
+		wantEqual(c.T, "a call that is kept", c.get(call.ID), call)
+	}
+	wantEqual(c.T, "the call in line", c.get(waits.ID), waits)
+	wantEqual(c.T, "tally", c.tally("f"), store.Tally{Queued: 1, Succeeded: 3})
 }
 
 func sweep(c *callTest) {
