@@ -33,13 +33,13 @@ func TestOutputHasHypersStatuses(t *testing.T) {
 		{"many 1025", 509, 509, "the output is over the limit of 1 KB\n"},
 		{"runs", 201, 201, "the call is being executed\n"},
 		{"waits", 202, 202, "the call is waiting for execution\n"},
-		{"fail", 500, 500, "exit code 3: no such picture\n"},
-		{"slow", 504, 504, "execution timeout: the function ran longer than its timeout of 1s\n"},
-		{"big", 509, 509, "the output is over the limit of 1 KB\n"},
-		{"headers", 500, 500, "the environment is over 128 KB: send fewer or shorter headers\n"},
-		{"gone", 500, 500, "no such image: ubuntu\n"},
-		{"defect", 500, 500, "server error\n"},
-		{"canceled", 500, 500, "canceled by mallory\n"},
+		{"fail", 500, 404, "exit code 3: no such picture\n"},
+		{"slow", 504, 404, "execution timeout: the function ran longer than its timeout of 1s\n"},
+		{"big", 509, 404, "the output is over the limit of 1 KB\n"},
+		{"headers", 500, 404, "the environment is over 128 KB: send fewer or shorter headers\n"},
+		{"gone", 500, 404, "no such image: ubuntu\n"},
+		{"defect", 500, 404, "server error\n"},
+		{"canceled", 500, 404, "canceled by mallory\n"},
 	}
 	for i, tt := range tests {
 		name := fmt.Sprint("f", i)
