@@ -219,7 +219,7 @@ func (d *Dispatcher) Settle(ctx context.Context, s store.Settlement) error {
 			}
 			return err // it runs again after the next start
 		}
-		d.wait(ctx, nil, retryEvery)
+		rest(ctx, retryEvery)
 	}
 }
 

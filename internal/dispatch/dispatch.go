@@ -231,22 +231,24 @@ func (d *Dispatcher) Forget(function string) {
 
 // dispatch takes calls whenever some are due and welcome.
 func (d *Dispatcher) dispatch(ctx context.Context) {
-	due := time.NewTimer(0)
-	defer due.Stop()
+	alarm := time.NewTimer(time.Hour)
+	defer alarm.Stop()
+	var due time.Time // when alarm rings; zero: nothing is to become due
 	for ctx.Err() == nil {
 		lanes, asked := d.lanes()
 		if len(lanes) > 0 {
 			taken, next, err := d.Calls.Take(ctx, d.Owner, lanes)
 			if err != nil {
-				d.wait(ctx, due, d.failed(ctx, err))
+				d.failed(ctx, err)
 				continue
 			}
 			d.note(lanes, asked, taken, next > 0)
 			for _, call := range taken {
 				d.start(ctx, call)
 			}
-			if next > 0 {
-				due.Reset(next)
+			if at := time.Now().Add(next); next > 0 && (due.IsZero() || at.Before(due)) {
+				due = at
+				alarm.Reset(next)
 			}
 			if len(taken) > 0 {
 				continue
@@ -255,32 +257,30 @@ func (d *Dispatcher) dispatch(ctx context.Context) {
 		select {
 		case <-d.wake:
 		case <-d.Room.Freed():
-			d.wait(ctx, nil, pause) // many sandboxes may become free at once
-		case <-due.C:
+			rest(ctx, pause) // many sandboxes may become free at once
+		case <-alarm.C:
+			due = time.Time{}
 			d.becomeDue()
 		case <-ctx.Done():
 		}
 	}
 }
 
-// failed logs that no calls could be taken, and returns when to try again.
-func (d *Dispatcher) failed(ctx context.Context, err error) time.Duration {
+// failed tells that the store has failed, and waits until it is worth another try.
+func (d *Dispatcher) failed(ctx context.Context, err error) {
 	if ctx.Err() == nil {
-		d.Log.Error("calls cannot be taken out of the queue, trying again", "err", err, "in", retryEvery)
+		d.Log.Error("the queue cannot be read or written, trying again", "err", err, "in", retryEvery)
 	}
-	return retryEvery
+	rest(ctx, retryEvery)
 }
 
-// wait waits; what becomes due meanwhile is looked at after.
-func (d *Dispatcher) wait(ctx context.Context, due *time.Timer, long time.Duration) {
+// rest waits, or until ctx ends.
+func rest(ctx context.Context, long time.Duration) {
 	t := time.NewTimer(long)
 	defer t.Stop()
 	select {
 	case <-t.C:
 	case <-ctx.Done():
-	}
-	if due != nil {
-		due.Reset(0)
 	}
 }
 
@@ -380,7 +380,7 @@ func (d *Dispatcher) cancelRemoved(ctx context.Context) {
 		for _, id := range forgotten {
 			n, err := d.Calls.CancelQueued(ctx, id, removedText)
 			if err != nil {
-				d.wait(ctx, nil, d.failed(ctx, err))
+				d.failed(ctx, err)
 				d.Forget(id)
 			}
 			if n > 0 {

@@ -235,6 +235,31 @@ func TestCallsStartInTheirOrder(t *testing.T) {
 	})
 }
 
+func TestDelayedCallsStartWhenTheyAreDueWhateverCameAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &node{fns: map[string]faas.Function{"f": function("f"), "g": function("g")}}
+		d, end := begin(t, memory.New(), n)
+		defer end()
+		begun := time.Now()
+		later := func(delay time.Duration) func(*store.Acceptance) {
+			return func(a *store.Acceptance) { a.Delay = delay }
+		}
+		first := accept(t, d, "f", "", later(10*time.Second))
+		synctest.Wait()
+		second := accept(t, d, "g", "", later(time.Minute))
+		synctest.Wait()
+		third := accept(t, d, "f", "", later(20*time.Second))
+		for _, tt := range []struct {
+			id string
+			at time.Duration
+		}{{first.ID, 10 * time.Second}, {third.ID, 20 * time.Second}, {second.ID, time.Minute}} {
+			if call := wait(t, d, tt.id); call.Started.Sub(begun).Round(time.Second) != tt.at {
+				t.Errorf("a call that is due after %v began after %v", tt.at, call.Started.Sub(begun))
+			}
+		}
+	})
+}
+
 func TestQuotaIsOneLineForItsFunctions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &node{fns: make(map[string]faas.Function), apps: map[string]faas.App{"app": {ID: "app", Name: "photos", MaxConcurrency: 2}}}
