@@ -2,9 +2,11 @@ package daemon
 
 import (
 	"context"
+	"strconv"
 
 	"hob/faas"
 	"hob/internal/catalog"
+	"hob/internal/deliver"
 	"hob/internal/invoke"
 )
 
@@ -26,6 +28,7 @@ func (d destinations) Enqueue(ctx context.Context, app, function, id string, req
 	}
 	call := invoke.NewCall(of, fn, faas.CallAsync)
 	call.ID = id
+	call.Hops, _ = strconv.Atoi(req.Header.Get(deliver.Hops)) // which deliver has set, and no caller can
 	_, err = d.invoker.Enqueue(ctx, fn, call, req, -1)
 	return err
 }

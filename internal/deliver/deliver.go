@@ -214,7 +214,7 @@ func (d *Deliverer) try(ctx context.Context, one store.Delivery) try {
 	}
 	header := http.Header{
 		"Hob-Call": {call.ID}, "Hob-App": {call.App}, "Hob-Function": {call.Function},
-		"Hob-State": {string(call.State)}, "Hob-Attempt": {strconv.Itoa(call.Attempt)},
+		"Hob-State": {string(call.State)}, "Hob-Attempts": {strconv.Itoa(call.Attempt)},
 		Hops: {strconv.Itoa(call.Hops + 1)}, "Idempotency-Key": {one.ID}, "User-Agent": {"hob"},
 	}
 	body, err := d.body(ctx, call, header)

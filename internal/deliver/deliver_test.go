@@ -152,7 +152,7 @@ func TestResultIsPosted(t *testing.T) {
 			t.Fatalf("sent %q to %q", w.bodies, w.asked)
 		}
 		for name, want := range map[string]string{
-			"Hob-Call": call.ID, "Hob-App": "app", "Hob-Function": "one", "Hob-State": "succeeded", "Hob-Attempt": "1",
+			"Hob-Call": call.ID, "Hob-App": "app", "Hob-Function": "one", "Hob-State": "succeeded", "Hob-Attempts": "1",
 			"Hob-Hops": "4", "Content-Type": "text/plain", "User-Agent": "hob",
 		} {
 			if got := w.headers[0].Get(name); got != want {

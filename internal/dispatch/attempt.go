@@ -76,8 +76,8 @@ const told = time.Millisecond
 func (d *Dispatcher) setTimes(call *faas.Call, fn faas.Function) {
 	shift := time.Until(d.Calls.Now())
 	call.Started, call.Finished = call.Started.Add(shift), call.Finished.Add(shift)
-	call.Queue = max(0, call.Started.Sub(call.Queued)-call.Image)
 	waited := call.Started.Sub(call.Due)
+	call.Queue = max(0, waited-call.Image)
 	if app, err := d.Definitions.AppByID(fn.App); err == nil && call.Waiting == "" && waited >= told && call.Attempt == 1 {
 		call.Waiting = lineOf(fn, app)
 	}
@@ -90,7 +90,11 @@ func (d *Dispatcher) run(ctx context.Context, fn faas.Function, call *faas.Call,
 		return fmt.Errorf("payload of call %s: %w", call.ID, err)
 	}
 	defer req.Body.(io.Closer).Close()
-	if err := rec.Error(d.Runner.Run(ctx, fn, call, req, rec)); err != nil {
+	err = d.Runner.Run(ctx, fn, call, req, rec)
+	if kept := rec.Error(nil); kept != nil {
+		return fmt.Errorf("call %s: %w", fn.Name, kept)
+	}
+	if err != nil {
 		return err
 	}
 	if status := rec.Status(); status >= http.StatusInternalServerError {
@@ -185,7 +189,7 @@ func (d *Dispatcher) eventOf(fn faas.Function, s store.Settlement, v verdict, re
 
 // tell tells of what was settled.
 func (d *Dispatcher) tell(s store.Settlement, e faas.Event) {
-	if s.Call.Error != removedText {
+	if s.Call.Kind == faas.CallAsync && s.Call.Error != removedText {
 		d.Event(s.Call.FuncID, e)
 	}
 	if s.Call.State.Final() && s.Call.Kind == faas.CallAsync {

@@ -27,7 +27,6 @@ type node struct {
 	mu      sync.Mutex
 	fns     map[string]faas.Function // guarded by mu, as all below
 	apps    map[string]faas.App
-	welcome map[string]int // by function ID; 0: 10
 	events  []string
 	records []faas.Call
 	order   []string // calls, as they began

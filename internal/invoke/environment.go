@@ -34,7 +34,7 @@ var conventions = map[faas.Convention]names{
 		call: "FN_CALL_ID", app: "FN_APP_NAME", method: "FN_METHOD", url: "FN_REQUEST_URL", route: "FN_PATH",
 		deadline: "FN_DEADLINE", memory: "FN_MEMORY", format: "FN_FORMAT", header: "FN_HEADER_", separator: ", ", param: "FN_PARAM_",
 	},
-	faas.ConventionHyper: {header: "HTTP_", separator: ", "},
+	faas.ConventionHyper: {call: "HOB_CALL_ID", attempt: "HOB_ATTEMPT", header: "HTTP_", separator: ", "},
 }
 
 // variables reports whether the function is told of each call in variables:

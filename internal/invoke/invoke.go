@@ -160,7 +160,12 @@ func (i *Invoker) run(wait, ctx context.Context, fn faas.Function, call *faas.Ca
 			slot, err = i.Pool.Acquire(wait, &need, call.ID)
 		}
 		got := time.Now()
-		i.change(call, func(c *faas.Call) { c.Image, c.Queue = pulled.Sub(begin), got.Sub(pulled) })
+		i.change(call, func(c *faas.Call) {
+			c.Image, c.Queue = pulled.Sub(begin), got.Sub(pulled)
+			if c.Kind == faas.CallAsync { // it has waited before it came here
+				c.Queue += max(0, begin.Sub(c.Due))
+			}
+		})
 		if err != nil {
 			return none, fmt.Errorf("call %s: %w", fn.Name, err)
 		}

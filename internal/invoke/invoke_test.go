@@ -266,7 +266,7 @@ func TestEnvironment(t *testing.T) {
 		{faas.ConventionIron, []string{"METHOD=PUT", "REQUEST_URL=http://h/r/a/x?q=1", "ROUTE=/x", "HEADER_USER_AGENT=z", "HEADER_X_ONE=a b", "PARAM_ID=7"}},
 		{faas.ConventionFn, []string{"FN_CALL_ID=c1", "FN_APP_NAME=photos", "FN_METHOD=PUT", "FN_REQUEST_URL=http://h/r/a/x?q=1", "FN_PATH=/x",
 			"FN_DEADLINE=2026-01-02T03:04:35.000Z", "FN_MEMORY=128", "FN_FORMAT=default", "FN_HEADER_USER_AGENT=z", "FN_HEADER_X_ONE=a, b", "FN_PARAM_ID=7"}},
-		{faas.ConventionHyper, []string{"HTTP_USER_AGENT=z", "HTTP_X_ONE=a, b"}},
+		{faas.ConventionHyper, []string{"HOB_CALL_ID=c1", "HTTP_USER_AGENT=z", "HTTP_X_ONE=a, b"}},
 	}
 	app := faas.App{Name: "photos", Env: map[string]string{"A": "app", "B": "app"}}
 	for _, tt := range tests {
@@ -276,7 +276,7 @@ func TestEnvironment(t *testing.T) {
 			got, err := environment(app, fn(), &req, now.Add(30*time.Second))
 			want := strings.Join(append(append([]string{"A=app", "B=app", "B=function"}, tt.want...), "LAST=edge"), "\n")
 			if tt.convention == faas.ConventionHyper {
-				want = strings.Join([]string{"A=app", "B=app", "B=function", "HTTP_USER_AGENT=z", "HTTP_X_ONE=a, b", "LAST=edge"}, "\n")
+				want = strings.Join([]string{"A=app", "B=app", "B=function", "HOB_CALL_ID=c1", "HTTP_USER_AGENT=z", "HTTP_X_ONE=a, b", "LAST=edge"}, "\n")
 			}
 			if err != nil || strings.Join(got, "\n") != want {
 				t.Errorf("got\n%s\nwant\n%s\n%v", strings.Join(got, "\n"), want, err)

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"strconv"
 	"time"
 
 	"hob/faas"
@@ -85,7 +84,7 @@ func (i *Invoker) acceptance(fn faas.Function, call *faas.Call, req *faas.Reques
 	}
 	if i.Room != nil {
 		if err := i.Room(); err != nil {
-			return none, faas.Errorf(faas.Busy, "call %s cannot be kept: %w", fn.Name, err)
+			return none, faas.Errorf(faas.Busy, "call %s: it cannot be kept: %w", fn.Name, err)
 		}
 	}
 	app, err := i.Apps.AppByID(fn.App)
@@ -110,7 +109,6 @@ func (i *Invoker) acceptance(fn faas.Function, call *faas.Call, req *faas.Reques
 		return none, payloadError(err)
 	}
 	a := store.Acceptance{Call: *call, Request: req, Body: body}
-	a.Call.Hops, _ = strconv.Atoi(req.Header.Get(HeaderHops)) // 0 without one that we have made
 	if req.Key != "" {
 		a.Key = &store.Key{Function: fn.ID, Caller: req.Caller, Key: req.Key, Hash: hex.EncodeToString(hash.Sum(nil))}
 	}
@@ -178,10 +176,6 @@ func (i *Invoker) idempotent(ctx context.Context, fn faas.Function, call *faas.C
 	}
 	return i.replay(ctx, call.ID, w)
 }
-
-// HeaderHops is how many deliveries of results, one upon the other, have led to a
-// request; package deliver sends it, and ends those that lead to one another.
-const HeaderHops = "Hob-Hops"
 
 // HeaderReplayed is of an answer that an earlier call with the same key has had.
 const HeaderReplayed = "Idempotency-Replayed"

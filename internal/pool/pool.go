@@ -10,7 +10,6 @@
 package pool
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -71,7 +70,7 @@ type Set struct {
 	MaxCalls    int           // at once on this node; 0: no limit
 	MaxWaiting  int           // callers in line on this node; 0: no limit
 	FreezeAfter time.Duration // of being idle; negative: never
-	AsyncShare  int           // percent of the slots in use that asynchronous calls may hold while synchronous callers wait; 0: 50
+	AsyncShare  int           // percent of the slots in use that asynchronous calls may hold while synchronous callers wait; 0: none but the first
 
 	ctx    context.Context
 	stop   context.CancelFunc
@@ -514,7 +513,7 @@ func (s *Set) init() {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.plan = newPlan(s.Capacity)
 	s.plan.calls, s.plan.waiters, s.plan.freezeAfter = s.MaxCalls, s.MaxWaiting, s.FreezeAfter
-	s.plan.asyncShare = cmp.Or(s.AsyncShare, 50)
+	s.plan.asyncShare = s.AsyncShare
 	s.plan.processors = runtime.GOMAXPROCS(0)
 	s.callers = make(map[string]chan grant)
 	s.icing = make(chan struct{}, freezers)

@@ -222,7 +222,7 @@ func isOurs(name string) bool {
 		}
 	}
 	switch string(plain[:len(name)]) {
-	case "fn-call-id", "fn-deadline", "fn-method", "fn-request-url", "hob-call-id", "hob-deadline":
+	case "fn-call-id", "fn-deadline", "fn-method", "fn-request-url", "hob-call-id", "hob-deadline", "hob-attempt":
 		return true
 	}
 	return false
