@@ -40,6 +40,7 @@ endif
 
 bench: build
 	build/hob bench
+	$(GO) test ./internal/store/sqlite ./internal/logs -run '^$$' -bench 'Accept|Backlog|FullLog' -benchtime 1s
 
 soak: build
 	build/hob bench --only soak --soak $(SOAK)
