@@ -6,11 +6,17 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"hob/faas"
 	"hob/internal/linux"
 )
+
+// inheritance bounds how long a lock is waited for whose owner is dead: what it ran
+// ends before its lock is free.
+const inheritance = 15 * time.Second
 
 // lockData takes the right to a data directory until the file is closed, or
 // reports who has it as Conflict.
@@ -19,11 +25,16 @@ func lockData(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	f, err := linux.LockFile(filepath.Join(dir, "lock"))
-	if errors.Is(err, linux.ErrLocked) {
-		defer f.Close()
-		pid, _ := io.ReadAll(io.LimitReader(f, 20))
-		return nil, faas.Errorf(faas.Conflict, "the data directory %s is in use by another hob, process %s: stop that one, or give this one another --data",
-			dir, strings.TrimSpace(string(pid)))
+	for begin := time.Now(); errors.Is(err, linux.ErrLocked); f, err = linux.LockFile(f.Name()) {
+		text, _ := io.ReadAll(io.LimitReader(f, 20))
+		f.Close()
+		owner := strings.TrimSpace(string(text))
+		pid, _ := strconv.Atoi(owner)
+		if !linux.HasEnded(pid) || time.Since(begin) > inheritance {
+			return nil, faas.Errorf(faas.Conflict, "the data directory %s is in use by another hob, process %s: stop that one, or give this one another --data",
+				dir, owner)
+		}
+		time.Sleep(time.Millisecond)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)

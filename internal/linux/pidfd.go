@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -16,6 +17,9 @@ import (
 type Process struct {
 	PID  int
 	file *os.File
+
+	mu    sync.Mutex
+	guard guard // guarded by mu
 }
 
 // NewProcess takes over a pidfd of Program.Spawn.
@@ -38,6 +42,7 @@ type Ended struct {
 // releases the pidfd. It is called once.
 func (p *Process) Wait() (Ended, error) {
 	defer p.file.Close()
+	defer p.unguard()
 	conn, err := p.file.SyscallConn()
 	if err != nil {
 		return Ended{}, err
@@ -56,6 +61,23 @@ func (p *Process) Wait() (Ended, error) {
 		return e, fmt.Errorf("wait for process %d: %w", p.PID, err)
 	}
 	return e, nil
+}
+
+// Guarded says whether the Keeper is to wait for the end of the process, if it has
+// one: it does unless told otherwise.
+func (p *Process) Guarded(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.guard.slot != nil {
+		p.guard.set(on)
+	}
+}
+
+func (p *Process) unguard() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.guard.release()
+	p.guard = guard{}
 }
 
 // Signal sends sig to the process. A process that has ended is no error.
@@ -127,4 +149,16 @@ func OpenPidfdSelf() (int, error) {
 		return -1, fmt.Errorf("open a pidfd of this process: %w", err)
 	}
 	return fd, nil
+}
+
+// HasEnded reports whether the process with this PID has ended: there is none, or
+// its parent has not reaped it yet.
+func HasEnded(pid int) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err == unix.ESRCH
+	}
+	defer unix.Close(fd)
+	n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return n > 0
 }

@@ -30,7 +30,8 @@ type Program struct {
 	keep  []any    // memory that ops point to
 	st    status
 	pid   int32
-	pidfd int32
+	pidfd int32 // unless it is in guard
+	guard guard
 	alive uint32 // the process shares our memory: the kernel clears it when it has executed its program or ended
 	clone cloneArgs
 
@@ -249,6 +250,28 @@ func waitingSpawn(clone *cloneArgs, first *op, st *status) int {
 	return r
 }
 
+// GuardedBy has a Keeper guard the process that Spawn makes, from its birth on.
+func (p *Program) GuardedBy(k *Keeper) { p.guard = k.guard() }
+
+// pidfdAt is where clone writes the pidfd.
+func (p *Program) pidfdAt() *int32 {
+	if p.guard.slot != nil {
+		return &p.guard.pollFd().Fd
+	}
+	return &p.pidfd
+}
+
+// Process takes over what Spawn or Executed has returned.
+func (p *Program) Process(pid, pidfd int) (*Process, error) {
+	proc, err := NewProcess(pid, pidfd)
+	if err != nil {
+		p.guard.release()
+		return nil, err
+	}
+	proc.guard = p.guard
+	return proc, nil
+}
+
 // Spawn makes a process in new namespaces, in the cgroup (of version 2) open as
 // cgroup unless that is negative, and waits until it has executed its program.
 // The process is a child of this process, the calling thread counts as its
@@ -267,7 +290,7 @@ func (p *Program) spawn(flags uint64, cgroup int) (pid, pidfd int, err error) {
 	p.clone = cloneArgs{
 		flags: flags | unix.CLONE_VM | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND |
 			unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID,
-		pidfd:      uint64(uintptr(unsafe.Pointer(&p.pidfd))),
+		pidfd:      uint64(uintptr(unsafe.Pointer(p.pidfdAt()))),
 		childTID:   uint64(uintptr(unsafe.Pointer(&p.alive))),
 		parentTID:  uint64(uintptr(unsafe.Pointer(&p.pid))),
 		exitSignal: uint64(unix.SIGCHLD),
@@ -283,17 +306,19 @@ func (p *Program) spawn(flags uint64, cgroup int) (pid, pidfd int, err error) {
 	}
 	r := spawn(&p.clone, &p.ops[0], &p.st)
 	if r < 0 {
+		p.guard.release()
 		return 0, -1, &StepError{"clone", unix.Errno(-r)}
 	}
 	if flags&unix.CLONE_VFORK != 0 {
 		err = p.failure()
 		runtime.KeepAlive(p)
 	}
-	pidfd = int(p.pidfd)
+	pidfd = int(*p.pidfdAt())
 	if err != nil {
 		if _, _, werr := waitPidfd(pidfd, 0); werr != nil {
 			err = fmt.Errorf("%w, and its process was not reaped: %v", err, werr)
 		}
+		p.guard.release()
 		unix.Close(pidfd)
 		return 0, -1, err
 	}
@@ -329,5 +354,5 @@ func (p *Program) Executed() (pid, pidfd int, ok bool) {
 	if pid == 0 || atomic.LoadUint32(&p.alive) != 0 || p.failure() != nil {
 		return 0, -1, false
 	}
-	return pid, int(p.pidfd), true
+	return pid, int(*p.pidfdAt()), true
 }

@@ -28,6 +28,7 @@ type blank struct {
 type spawned struct {
 	pid, pidfd int
 	err        error
+	head       *linux.Program // that was spawned
 }
 
 // unused reports that the process ended before it did anything of what it was
@@ -43,10 +44,11 @@ func (r spawned) unused() bool {
 // besides the namespaces.
 func (d *Driver) spawn(at *berth, p *linux.Program, more linux.CloneFlags) *blank {
 	flags := more | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	p.GuardedBy(d.keeper.Keeper)
 	result, cgroup := make(chan spawned, 1), at.cgroup.FD()
 	at.thread.Begin(func() {
 		pid, pidfd, err := p.Spawn(flags, cgroup)
-		result <- spawned{pid, pidfd, err}
+		result <- spawned{pid, pidfd, err, p}
 	})
 	return &blank{p, p, result}
 }
@@ -74,7 +76,7 @@ func (d *Driver) outcome(b *blank) spawned {
 	if runtime.GOMAXPROCS(0) > 1 && d.starting.Load() == 1 {
 		for begin := time.Now(); time.Since(begin) < lookout && len(b.result) == 0; runtime.Gosched() {
 			if pid, pidfd, ok := b.head.Executed(); ok {
-				return spawned{pid: pid, pidfd: pidfd}
+				return spawned{pid, pidfd, nil, b.head}
 			}
 		}
 	}

@@ -64,6 +64,7 @@ type Driver struct {
 	userns   int           // the user namespace of all sandboxes; -1: none
 	ids      int           // machine ID of a sandbox's ID 0: idBase, or 0 without user namespace
 	self     int           // pidfd of this process
+	keeper   *keeper       // nil: none yet
 	dialer   *linux.Thread // visits the networks of sandboxes
 	hostNet  int           // the network it comes back to
 	filter   *linux.Filter
@@ -135,6 +136,9 @@ func (d *Driver) open() error {
 	}
 	if d.self, err = linux.OpenPidfdSelf(); err != nil {
 		return faas.Errorf(faas.Unsupported, "%w: Linux 5.12 or newer is needed", err)
+	}
+	if d.keeper, err = d.newKeeper(); err != nil {
+		return faas.Errorf(faas.Unsupported, "%w", err)
 	}
 	if d.vault, err = linux.NewThread(d.openVault); err != nil {
 		return faas.Errorf(faas.Unsupported, "%w", err)
@@ -268,6 +272,9 @@ func (d *Driver) Close() error {
 	}
 	if d.dialer != nil {
 		d.dialer.Close()
+	}
+	if d.keeper != nil {
+		errs = append(errs, d.keeper.close())
 	}
 	d.closeUserNamespace()
 	for _, fd := range []int{d.vaultNS, d.lobbyNS, d.self, d.hostNet} {

@@ -23,8 +23,12 @@ func (b *box) Freeze() error {
 	case <-b.ending:
 		return fmt.Errorf("sandbox %s is being stopped", b.id)
 	default:
-		return b.cgroup.Freeze(b.ending)
 	}
+	if err := b.cgroup.Freeze(b.ending); err != nil {
+		return err
+	}
+	b.process.Guarded(false) // in version 1 it would not end; who stands still reads nothing
+	return nil
 }
 
 // Thaw implements sandbox.Freezer.
@@ -35,6 +39,7 @@ func (b *box) Thaw() error {
 	case <-b.ending:
 		return nil // Stop has thawed it or is about to
 	default:
+		b.process.Guarded(true)
 		return b.cgroup.Thaw()
 	}
 }
@@ -44,5 +49,6 @@ func (b *box) Thaw() error {
 func (b *box) lastThaw() error {
 	b.freezing.Lock()
 	defer b.freezing.Unlock()
+	b.process.Guarded(true)
 	return b.cgroup.Thaw()
 }

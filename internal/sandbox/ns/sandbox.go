@@ -224,7 +224,7 @@ func (b *box) adopt(r spawned) (err error) {
 	if r.err != nil {
 		return r.err
 	}
-	b.process, err = linux.NewProcess(r.pid, r.pidfd)
+	b.process, err = r.head.Process(r.pid, r.pidfd)
 	return err
 }
 
