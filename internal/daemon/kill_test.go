@@ -134,12 +134,29 @@ type victim struct {
 	cmd *exec.Cmd
 }
 
-// victimOn starts a daemon on dir.
-func victimOn(t *testing.T, dir, driver string) *victim {
-	t.Helper()
+func victimCommand(t *testing.T, dir, driver string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "HOB_TEST_DAEMON="+dir, "HOB_TEST_DRIVER="+driver, "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = t.Output()
+	return cmd
+}
+
+// killedEarly starts a daemon on dir and kills it on its way to serve.
+func killedEarly(t *testing.T, dir, driver string) {
+	t.Helper()
+	cmd := victimCommand(t, dir, driver)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Duration(rand.Int64N(int64(60 * time.Millisecond))))
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+}
+
+// victimOn starts a daemon on dir.
+func victimOn(t *testing.T, dir, driver string) *victim {
+	t.Helper()
+	cmd := victimCommand(t, dir, driver)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -238,6 +255,9 @@ func killRounds(t *testing.T, driver string, rounds int, most time.Duration) {
 		v.kill()
 		stop()
 		load.Wait()
+		if rand.IntN(5) == 0 {
+			killedEarly(t, dir, driver)
+		}
 		v = victimOn(t, dir, driver)
 	}
 	defer v.end(t)
