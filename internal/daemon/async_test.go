@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ import (
 	"hob/faas"
 	"hob/internal/build"
 	"hob/internal/config"
+	"hob/internal/testenv"
 )
 
 // long is how long a test waits for what must come.
@@ -1527,5 +1530,288 @@ func TestAppRemovedWithCallsInLineCancelsThem(t *testing.T) {
 	}
 	if c := n.ended(call.ID); c.State != faas.CallCanceled || c.Error == nil || !strings.Contains(c.Error.Message, "removed") {
 		t.Errorf("its call: %+v", c)
+	}
+}
+
+func TestRetriesAndDeliveriesSurviveARestart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	keep := func(c *config.Config) { c.Data = dir }
+	g := openGate(t)
+	n := start(t, keep, withGate)
+	n.gateImage()
+	type post struct{ key, body string }
+	posts := make(chan post, 10)
+	var up atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if !up.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		posts <- post{r.Header.Get("Idempotency-Key"), string(body)}
+	}))
+	defer server.Close()
+	n.gated(g, "f", func(s *client.Settings) {
+		s.Retries, s.RetryDelay, s.OnSuccess = ptr(1), ptr(client.Duration(2*time.Second)), ptr(server.URL)
+	})
+	done, fails := n.enqueue("f", "done"), n.enqueue("f", "fails")
+	for range 2 {
+		if v := g.next(); v.Call == done.ID {
+			v.say("cat")
+		} else {
+			v.say("exit 1 at first")
+		}
+	}
+	n.ended(done.ID)
+	until(t, "a delivery and an attempt have failed", func() bool {
+		return strings.HasPrefix(n.record(done.ID).Delivery, "tried") && n.record(fails.ID).State == faas.CallQueued
+	})
+	n.stop()
+	up.Store(true)
+	n = run(t, keep, withGate)
+	v := g.next()
+	if v.Call != fails.ID || v.Attempt != "2" || v.Payload != "fails" {
+		t.Errorf("after a restart began %+v, want the second attempt", v)
+	}
+	v.say("cat")
+	got := map[string]bool{}
+	keys := map[string]bool{}
+	for range 2 {
+		select {
+		case p := <-posts:
+			got[p.body], keys[p.key] = true, true
+		case <-time.After(long):
+			t.Fatalf("delivered: %v", got)
+		}
+	}
+	if !got["done"] || !got["fails"] || len(keys) != 2 {
+		t.Errorf("delivered %v with the keys %v", got, keys)
+	}
+	for _, id := range []string{done.ID, fails.ID} {
+		until(t, "the delivery is told of", func() bool { return strings.HasPrefix(n.record(id).Delivery, "delivered") })
+	}
+	if len(posts) > 0 {
+		t.Errorf("one more: %+v", <-posts)
+	}
+	g.none()
+}
+
+// TestKeyOfACallThatDiedWithItsNode kills a daemon while a synchronous call runs.
+func TestKeyOfACallThatDiedWithItsNodeRunsNothingTwice(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedFeature(t, testenv.Overlay, testenv.Cgroups)
+	testenv.NothingLeft(t)
+	g := openGate(t)
+	dir := filepath.Join(t.TempDir(), "data")
+	v := victimOn(t, dir, "ns")
+	n := &node{Client: v.Client, t: t, addr: strings.TrimPrefix(v.Base(), "http://")}
+	n.gateImage()
+	n.gated(g, "f", nil)
+	n.gated(g, "once", func(s *client.Settings) { s.OnNodeLoss = ptr("fail") })
+	left := make(chan error, 1)
+	go func() {
+		_, err := n.Call(t.Context(), client.CallRequest{App: faas.DefaultApp, Function: "f", Key: "k", Body: strings.NewReader("x")})
+		left <- err
+	}()
+	sync := g.next()
+	once := n.enqueue("once", "")
+	g.next()
+	async := n.enqueue("f", "async", func(r *client.CallRequest) { r.Key = "k2" })
+	g.next()
+	v.kill()
+	if err := <-left; err == nil {
+		t.Error("the caller got an answer")
+	}
+	v = victimOn(t, dir, "ns")
+	defer v.end(t)
+	n = &node{Client: v.Client, t: t, addr: strings.TrimPrefix(v.Base(), "http://")}
+	again := g.next()
+	if again.Call != async.ID || again.Attempt != "2" {
+		t.Errorf("after the kill began %+v, want the second attempt of the asynchronous call", again)
+	}
+	again.say("cat")
+	if out, err := n.result(async.ID); out != "async" || err != nil {
+		t.Errorf("the asynchronous call = %q, %v", out, err)
+	}
+	if c := n.record(async.ID); c.Losses != 1 || c.Attempt != 2 {
+		t.Errorf("its record: %+v", c)
+	}
+	if c := n.ended(once.ID); c.State != faas.CallFailed || c.Error == nil || !strings.Contains(c.Error.Message, "must not run twice") {
+		t.Errorf("the one that must not run twice: %+v", c)
+	}
+	for range 2 {
+		_, err := n.Call(t.Context(), client.CallRequest{App: faas.DefaultApp, Function: "f", Key: "k", Body: strings.NewReader("x")})
+		if faas.KindOf(err) != faas.FuncFailed || !strings.Contains(err.Error(), "not known") {
+			t.Errorf("the same key: %v, want that nobody knows what came of it", err)
+		}
+	}
+	if c := n.record(sync.Call); c.State != faas.CallFailed {
+		t.Errorf("its record: %+v", c)
+	}
+	g.none()
+}
+
+func TestPayloadThatBreaksOffIsNoCall(t *testing.T) {
+	n := start(t)
+	n.function("f", n.gateImage(), nil, "cat")
+	made, err := n.Function(t.Context(), faas.DefaultApp, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{async("f"), "/call/f/" + made.Address} {
+		for _, body := range []string{"Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"} {
+			for _, key := range []string{"", "Idempotency-Key: k\r\n"} {
+				conn, err := net.Dial("tcp", n.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nPrefer: respond-async\r\n%s%s", path, n.addr, key, body)
+				conn.(*net.TCPConn).CloseWrite()
+				conn.SetDeadline(time.Now().Add(long))
+				if _, err := io.ReadAll(conn); err != nil {
+					t.Errorf("%s: %v", path, err)
+				}
+				conn.Close()
+			}
+		}
+	}
+	if s, err := n.Status(t.Context(), faas.DefaultApp, "f"); err != nil || s.Total != 0 {
+		t.Errorf("status %+v, %v; want no call", s, err)
+	}
+	if a := n.ask("POST", async("f"), "other", "Idempotency-Key: k"); a.status != 200 || a.body != "other" {
+		t.Errorf("the key is taken: %+v", a)
+	}
+}
+
+func TestLogIsRotatedWithItsEvents(t *testing.T) {
+	n := start(t, func(c *config.Config) { c.LogPerFunction = faas.MB })
+	n.function("f", n.gateImage(), nil, "log", "1000")
+	first, last := n.enqueue("f", "").ID, ""
+	n.ended(first)
+	for range 4 {
+		last = n.enqueue("f", "").ID
+		n.ended(last)
+	}
+	const path = "/api/apps/default/functions/f/logs"
+	until(t, "the last end is in the log", func() bool {
+		return strings.Contains(n.ask("GET", path+"?call="+last+"&tail=5", "").body, `"FINISHED"`)
+	})
+	all := n.ask("GET", path, "")
+	if size := len(all.body); all.status != 200 || size > 3<<20 || strings.Contains(all.body, first) {
+		t.Errorf("%d bytes of log, want 1 MB of lines, and none of the first call", size)
+	}
+	if a := n.ask("GET", path+"?call="+first, ""); a.status != 200 || strings.Contains(a.body, `"line`) {
+		t.Errorf("the log of the first call: %d, %d bytes", a.status, len(a.body))
+	}
+	if a := n.ask("GET", path+"?tail=1", ""); strings.Count(a.body, "\n") != 1 {
+		t.Errorf("one line: %q", a.body)
+	}
+	if a := n.ask("GET", path+"?tail=0", ""); a.status != 200 || a.body != "" {
+		t.Errorf("no line: %+v", a)
+	}
+}
+
+// TestWhateverManyUsersDoEveryCallEndsOnce has many users do what they like, and
+// looks at the books when all is over.
+func TestWhateverManyUsersDoEveryCallEndsOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	open := func() *node {
+		return run(t, func(c *config.Config) { c.Data, c.Driver, c.Grace = dir, "fake", 5*time.Millisecond })
+	}
+	n := open()
+	names := []string{"quick", "single", "slow", "fails"}
+	for i, does := range [][]string{{"cat"}, {"cat"}, {"sleep", "0.02"}, {"false"}} {
+		n.function(names[i], n.gateImage(), func(s *client.Settings) {
+			s.MaxConcurrency, s.Retries, s.RetryDelay = ptr(i), ptr(i/2), ptr(client.Duration(time.Millisecond))
+		}, does...)
+	}
+	var mu sync.Mutex
+	made := make(map[string]bool)
+	keep := func(c client.Call, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err == nil:
+			made[c.ID] = true
+		case faas.KindOf(err) == faas.Internal:
+			t.Error(err)
+		}
+	}
+	some := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		for id := range made {
+			return id
+		}
+		return faas.NewID()
+	}
+	for range 2 {
+		var users sync.WaitGroup
+		for range 6 {
+			users.Go(func() {
+				for range 60 {
+					name := names[mrand.IntN(len(names))]
+					switch mrand.IntN(8) {
+					case 0:
+						keep(n.CancelCall(t.Context(), some()))
+					case 1:
+						keep(n.RetryCall(t.Context(), some()))
+					case 2:
+						if _, err := n.say(name, "x"); faas.KindOf(err) == faas.Internal {
+							t.Error(err)
+						}
+					case 3:
+						delay := time.Duration(mrand.IntN(20)) * time.Millisecond
+						keep(n.tryEnqueue(name, "x", func(r *client.CallRequest) { r.Delay, r.Priority = &delay, mrand.IntN(10) }))
+					case 4:
+						keep(n.tryEnqueue(name, "x", func(r *client.CallRequest) { r.Key = fmt.Sprint(mrand.IntN(5)) }))
+					default:
+						keep(n.tryEnqueue(name, "x"))
+					}
+				}
+			})
+		}
+		users.Wait()
+		n.stop() // in the middle of what is left
+		n = open()
+	}
+	sum := client.Status{}
+	for _, name := range names {
+		until(t, "all calls are over", func() bool {
+			s, err := n.Status(t.Context(), faas.DefaultApp, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Queued+s.Running > 0 {
+				return false
+			}
+			sum.Total, sum.Succeeded, sum.Failed = sum.Total+s.Total, sum.Succeeded+s.Succeeded, sum.Failed+s.Failed
+			return true
+		})
+	}
+	if sum.Total != sum.Succeeded+sum.Failed || sum.Total < len(made) {
+		t.Errorf("%d calls known, the books say %+v", len(made), sum)
+	}
+	t.Logf("%d calls, %+v", len(made), sum)
+	finals := make(map[string]int)
+	for _, name := range names {
+		for line, err := range n.Logs(t.Context(), client.LogSelection{App: faas.DefaultApp, Function: name, Tail: -1}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case line.Event == nil:
+			case line.Event.Name == faas.EventFinished || line.Event.Name == faas.EventFailed:
+				finals[line.Call]++
+			case finals[line.Call] > 0:
+				t.Errorf("call %s: %s after its end", line.Call, line.Event.Name)
+			}
+		}
+	}
+	for id := range made {
+		c := n.record(id)
+		if !c.State.Final() || c.Kind == faas.CallAsync && finals[id] != 1 {
+			t.Errorf("call %s is %s, and its end is %d times in the log", id, c.State, finals[id])
+		}
 	}
 }
