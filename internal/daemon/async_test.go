@@ -1815,3 +1815,159 @@ func TestWhateverManyUsersDoEveryCallEndsOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestCallsAreListedOnceInWhateverOrderTheyEnded(t *testing.T) {
+	g := openGate(t)
+	n := start(t, withGate)
+	n.function("quick", n.gateImage(), nil, "cat")
+	n.gated(g, "f", nil)
+	var ids []string
+	visits := make(map[string]*visit)
+	for range 6 {
+		id := n.enqueue("f", "x").ID
+		ids = append(ids, id)
+		visits[id] = g.next()
+		if _, err := n.say("quick", "synchronous"); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, i := range []int{3, 5, 4, 0, 2, 1} {
+		visits[ids[i]].say("cat")
+		n.ended(ids[i])
+	}
+	slices.Reverse(ids)
+	var want []string
+	for _, limit := range []int{100, 5, 1} {
+		var got []string
+		for f := (client.CallFilter{Limit: limit}); ; {
+			calls, next, err := n.Calls(t.Context(), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range calls {
+				got = append(got, c.ID)
+			}
+			if f.After = next; next == "" || len(got) > 50 {
+				break
+			}
+		}
+		if want == nil {
+			want = got
+		}
+		async := slices.DeleteFunc(slices.Clone(got), func(id string) bool { return !slices.Contains(ids, id) })
+		if len(got) != 12 || !slices.Equal(async, ids) || !slices.Equal(got, want) {
+			t.Errorf("in pages of %d: %d calls, the asynchronous ones %v, want 12 and %v", limit, len(got), async, ids)
+		}
+	}
+}
+
+func TestKeyStandsForACallOfEitherKind(t *testing.T) {
+	g := openGate(t)
+	n := start(t, withGate)
+	n.gateImage()
+	n.gated(g, "f", nil)
+	answers := make(chan answer, 1)
+	go func() { answers <- n.ask("POST", async("f"), "x", "Idempotency-Key: k") }()
+	v := g.next()
+	if a := n.ask("POST", async("f"), "x", "Idempotency-Key: k", "Prefer: respond-async"); a.status != 202 || a.header.Get("Hob-Call") != v.Call {
+		t.Errorf("asynchronous, while the synchronous one runs: %+v", a)
+	}
+	v.say("say done")
+	if a := <-answers; a.body != "done" {
+		t.Errorf("%+v", a)
+	}
+	if a := n.ask("POST", async("f"), "x", "Idempotency-Key: k", "Prefer: respond-async, wait=10"); a.status != 200 || a.body != "done" {
+		t.Errorf("asynchronous, afterwards: %+v", a)
+	}
+	if a := n.ask("GET", "/api/calls/"+v.Call+"/result", ""); a.status != 200 || a.body != "done" {
+		t.Errorf("its result: %+v", a)
+	}
+	first := n.ask("POST", async("f"), "x", "Idempotency-Key: k2", "Prefer: respond-async")
+	go func() { answers <- n.ask("POST", async("f"), "x", "Idempotency-Key: k2") }()
+	g.next().say("say second")
+	if a := <-answers; a.status != 200 || a.body != "second" || a.header.Get("Hob-Call") != first.header.Get("Hob-Call") {
+		t.Errorf("synchronous, with the key of an asynchronous one: %+v", a)
+	}
+	g.none()
+}
+
+// TestSynchronousCallersAreServedWhateverIsShort is as the one before, with each
+// thing that calls may wait for.
+func TestSynchronousCallersAreServedWhateverIsShort(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config func(*config.Config)
+		app    int
+		same   int // limit of the one function that both kinds call; 0: two functions
+	}{
+		{name: "memory", config: func(c *config.Config) { c.Memory = 128 * faas.MB }},
+		{name: "the limit of the app", app: 4},
+		{name: "the limit of the function", same: 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := openGate(t)
+			n := start(t, withGate, func(cfg *config.Config) {
+				if c.config != nil {
+					c.config(cfg)
+				}
+			})
+			n.gateImage()
+			if _, err := n.UpdateApp(t.Context(), faas.DefaultApp, client.AppSettings{MaxConcurrency: &c.app}); err != nil {
+				t.Fatal(err)
+			}
+			n.gated(g, "slow", func(s *client.Settings) { s.MaxConcurrency = &c.same })
+			quick := "slow"
+			if c.same == 0 {
+				quick = "quick"
+				n.function(quick, gateImage, func(s *client.Settings) { s.Memory = ptr(32 * faas.MB) }, "cat")
+			}
+			for range 12 {
+				n.enqueue("slow", "async")
+			}
+			var held []*visit
+			for range 4 {
+				held = append(held, g.next())
+			}
+			var callers sync.WaitGroup
+			for range 10 {
+				callers.Go(func() {
+					if out, err := n.say(quick, "now"); out != "now" || err != nil {
+						t.Errorf("a synchronous call = %q, %v", out, err)
+					}
+				})
+			}
+			until(t, "all callers wait", func() bool {
+				top, err := n.Node(t.Context())
+				return err == nil && top.Waiting >= 10
+			})
+			held[0].say("cat")
+			held[1].say("cat")
+			held = held[2:]
+			done := make(chan struct{})
+			go func() { callers.Wait(); close(done) }()
+			served := false
+			for !served {
+				select {
+				case v := <-g.visits:
+					if v.Payload == "now" {
+						v.say("cat")
+					} else {
+						held = append(held, v) // nobody waited just then
+					}
+				case <-done:
+					served = true
+				case <-time.After(long):
+					t.Fatalf("synchronous callers wait, and the backlog holds %d slots", len(held))
+				}
+			}
+			left := 12 - 2 - len(held)
+			for _, v := range held {
+				v.say("cat")
+			}
+			for range left {
+				g.next().say("cat")
+			}
+			n.settled()
+		})
+	}
+}
