@@ -62,7 +62,6 @@ type Daemon struct {
 	undo []func() error // what New made, to be released in reverse
 
 	store    store.Store
-	calls    store.Calls
 	driver   sandbox.Driver
 	images   *image.Store
 	registry *registry.Server
@@ -120,12 +119,12 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 
 	db, err := sqlite.Open(ctx, d.path("hob.db"), store.Limits{
 		ResultsPerFunction: cfg.ResultPerFunction, ResultsTotal: cfg.ResultTotal,
-		QueuePerFunction: cfg.QueuePerFunction, QueueTotal: cfg.QueueTotal, Age: cfg.ResultAge, KeyAge: cfg.KeyAge,
+		QueuePerFunction: cfg.QueuePerFunction, QueueTotal: cfg.QueueTotal, CallsPerFunction: store.DefaultLimits().CallsPerFunction, Age: cfg.ResultAge, KeyAge: cfg.KeyAge,
 	})
 	if err != nil {
 		return nil, err
 	}
-	d.store, d.calls = db, db
+	d.store = db
 	d.onClose(db.Close)
 	if d.catalog, err = catalog.Load(ctx, d.store); err != nil {
 		return nil, err

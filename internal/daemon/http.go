@@ -24,7 +24,7 @@ const (
 // serveHTTP builds the servers of the two listeners.
 func (d *Daemon) serveHTTP() {
 	own := &core.Server{
-		Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker, Queue: d.invoker, Calls: d.calls,
+		Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker, Queue: d.invoker, Calls: d.queue.View(),
 		Sandboxes: d.sandboxes, Node: d.node,
 		MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
 	}
@@ -41,7 +41,7 @@ func (d *Daemon) hyper() *hyperfunc.Server {
 		keys[access] = secret
 	}
 	return &hyperfunc.Server{
-		Catalog: d.catalog, Images: d.images, Logs: d.logs, Calls: d.calls, Queue: d.invoker,
+		Catalog: d.catalog, Images: d.images, Logs: d.logs, Calls: d.queue.View(), Queue: d.invoker,
 		Settings: hyperfunc.Settings{
 			Keys: keys, Region: d.cfg.HyperRegion, Quota: d.cfg.HyperQuota, Host: d.cfg.HyperHost,
 			Isolation: d.cfg.HyperIsolation, Driver: d.caps.Driver,

@@ -19,7 +19,8 @@ func (d *Dispatcher) start(ctx context.Context, call faas.Call) {
 	ctx, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	fn, err := d.Definitions.FunctionByID(call.FuncID)
 	d.mu.Lock()
-	d.taken[call.ID] = held{fn.App, end}
+	d.takes++
+	d.taken[call.ID] = &held{call: call, order: d.takes, app: fn.App, end: end}
 	d.line(call.FuncID).here++
 	d.apps[fn.App]++
 	d.mu.Unlock()
@@ -34,16 +35,22 @@ func (d *Dispatcher) start(ctx context.Context, call faas.Call) {
 		if d.marks != nil {
 			_ = d.marks.end(call.ID) // one too many does no harm
 		}
-		d.ended(call, fn.App, took)
+		d.ended(call, fn.App, took, err != nil)
 	})
 }
 
-// ended gives back the place of a call that is settled.
-func (d *Dispatcher) ended(call faas.Call, app string, took time.Duration) {
+// ended gives back the place of a call that is settled. removed says that its
+// function is no more.
+func (d *Dispatcher) ended(call faas.Call, app string, took time.Duration, removed bool) {
 	d.mu.Lock()
-	delete(d.taken, call.ID)
 	l := d.line(call.FuncID)
-	l.here--
+	if d.taken[call.ID].begun {
+		l.begun--
+	}
+	delete(d.taken, call.ID)
+	if l.here--; l.here == 0 && removed && !l.more {
+		delete(d.lines, call.FuncID)
+	}
 	if l.mean == 0 {
 		l.mean = took
 	}
@@ -120,9 +127,14 @@ func (d *Dispatcher) conclude(ctx context.Context, fn faas.Function, call faas.C
 	} else if rec != nil {
 		rec.Discard()
 	}
-	if err := d.Settle(context.WithoutCancel(ctx), s); err != nil {
+	s, err = d.settle(context.WithoutCancel(ctx), s)
+	if err != nil {
 		d.Log.Warn("what became of a call is not kept", "call", call.ID, "function", call.Function, "attempt", call.Attempt, "err", err)
 		return
+	}
+	if s.Call.State != v.state { // its result was lost on the way
+		v = verdict{state: s.Call.State, stay: true}
+		e = d.eventOf(fn, s, v, nil)
 	}
 	d.tell(s, e)
 	if v.state == faas.CallQueued {
@@ -203,16 +215,28 @@ func (d *Dispatcher) tell(s store.Settlement, e faas.Event) {
 	}
 }
 
-// Settle implements invoke.Queue. While the disk is full it waits for room: what a
-// function has done is not thrown away.
+// Settle implements invoke.Queue.
 func (d *Dispatcher) Settle(ctx context.Context, s store.Settlement) error {
+	_, err := d.settle(ctx, s)
+	return err
+}
+
+// settle brings a settlement into the store, and returns it as it is kept. While the
+// store cannot keep it, it tries again, until the node drains: what a function has
+// done is not thrown away. A result that is lost on the way, to a disk that fails,
+// is no success: the call runs again, if it may.
+func (d *Dispatcher) settle(ctx context.Context, s store.Settlement) (store.Settlement, error) {
 	for told := false; ; told = true {
 		err := d.Calls.Settle(ctx, s)
-		if faas.KindOf(err) != faas.Busy {
-			return err
+		kind := faas.KindOf(err)
+		if err == nil || kind == faas.Conflict || kind == faas.Invalid || ctx.Err() != nil {
+			return s, err
 		}
 		if !told {
-			d.Log.Warn("what became of a call cannot be kept yet, trying again", "call", s.Call.ID, "err", err, "in", retryEvery)
+			d.Log.Error("what became of a call cannot be kept yet, trying again", "call", s.Call.ID, "err", err, "in", retryEvery)
+		}
+		if kind != faas.Busy && s.Result != nil { // its body is gone
+			s = withoutResult(s)
 		}
 		d.mu.Lock()
 		draining := d.draining
@@ -221,10 +245,24 @@ func (d *Dispatcher) Settle(ctx context.Context, s store.Settlement) error {
 			if s.Result != nil {
 				s.Result.Body.Discard()
 			}
-			return err // it runs again after the next start
+			return s, err // it runs again after the next start
 		}
 		rest(ctx, retryEvery)
 	}
+}
+
+// withoutResult is what follows when the result of a call is lost.
+func withoutResult(s store.Settlement) store.Settlement {
+	err := faas.Errorf(faas.Internal, "its result could not be kept")
+	s.Result, s.Deliveries, s.Call.Delivery = nil, nil, ""
+	s.Call.Error, s.Call.ErrKind = err.Error(), faas.Internal
+	if s.Call.Once || s.Call.Kind == faas.CallSync {
+		s.Call.State, s.KeepPayload = faas.CallFailed, true
+		return s
+	}
+	s.Call.State, s.Stay = faas.CallQueued, true
+	s.Call.Started, s.Call.Finished = time.Time{}, time.Time{}
+	return s
 }
 
 // rescueText tells the log why a call is in the queue again.
@@ -269,7 +307,7 @@ func (d *Dispatcher) rescue(ctx context.Context) error {
 			if v.state == faas.CallQueued {
 				e.Message = rescueText(v.delay, begun)
 			}
-			if err := d.Calls.Settle(ctx, s); err != nil {
+			if err := d.Settle(ctx, s); err != nil {
 				return fmt.Errorf("rescue call %s: %w", call.ID, err)
 			}
 			d.tell(s, e)
@@ -281,6 +319,11 @@ func (d *Dispatcher) rescue(ctx context.Context) error {
 	}
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	if d.marks != nil {
+		if err := d.marks.reset(); err != nil {
+			return err
+		}
 	}
 	if len(lost) > 0 {
 		d.Log.Info("calls of a daemon that died were rescued", "calls", len(lost))

@@ -76,7 +76,8 @@ type Dispatcher struct {
 	mu        sync.Mutex
 	lines     map[string]*line // by function ID; guarded by mu, as all below
 	apps      map[string]int   // calls that were taken and not settled, by app ID
-	taken     map[string]held  // by call ID
+	taken     map[string]*held // by call ID
+	takes     int64            // calls taken so far
 	forgotten []string         // functions that are no more
 	draining  bool
 }
@@ -87,20 +88,24 @@ type line struct {
 	later bool          // some may become due
 	added int           // how often some were added, or may have been
 	here  int           // calls that were taken and not settled
+	begun int           // of them, those that have a sandbox
 	mean  time.Duration // of what a call took lately; 0: not known
 }
 
 // held is a call that was taken and not settled.
 type held struct {
-	app string // ID
-	end func(cause error)
+	call  faas.Call // as it was taken
+	order int64     // among all that were
+	app   string    // ID
+	begun bool      // it has a sandbox
+	end   func(cause error)
 }
 
 // New returns a Dispatcher whose fields are to be set.
 func New() *Dispatcher {
 	return &Dispatcher{
 		wake: make(chan struct{}, 1), removed: make(chan struct{}, 1),
-		lines: make(map[string]*line), apps: make(map[string]int), taken: make(map[string]held),
+		lines: make(map[string]*line), apps: make(map[string]int), taken: make(map[string]*held),
 	}
 }
 
@@ -138,13 +143,27 @@ func (d *Dispatcher) close() {
 
 // Event implements invoke.Events: it notes which calls begin, on the way to the log.
 func (d *Dispatcher) Event(funcID string, e faas.Event) {
-	if e.Name == faas.EventRunning && d.marks != nil {
-		if err := d.marks.begin(e.Call); err != nil {
-			d.Log.Warn("that a call has begun cannot be noted", "call", e.Call, "err", err)
-		}
+	if e.Name == faas.EventRunning {
+		d.begins(e.Call)
 	}
 	if d.Events != nil {
 		d.Events.Event(funcID, e)
+	}
+}
+
+// begins notes that a call has got its sandbox.
+func (d *Dispatcher) begins(id string) {
+	d.mu.Lock()
+	if h := d.taken[id]; h != nil && !h.begun {
+		h.begun = true
+		d.line(h.call.FuncID).begun++
+	}
+	d.mu.Unlock()
+	if d.marks == nil {
+		return
+	}
+	if err := d.marks.begin(id); err != nil {
+		d.Log.Warn("that a call has begun cannot be noted", "call", id, "err", err)
 	}
 }
 
@@ -213,12 +232,12 @@ func (d *Dispatcher) Drain() {
 // Stop implements invoke.Queue.
 func (d *Dispatcher) Stop(id string, cause error) bool {
 	d.mu.Lock()
-	h, here := d.taken[id]
+	h := d.taken[id]
 	d.mu.Unlock()
-	if here {
+	if h != nil {
 		h.end(cause)
 	}
-	return here
+	return h != nil
 }
 
 // Forget cancels the queued calls of a function that is no more, in the background.
@@ -235,7 +254,7 @@ func (d *Dispatcher) dispatch(ctx context.Context) {
 	defer alarm.Stop()
 	var due time.Time // when alarm rings; zero: nothing is to become due
 	for ctx.Err() == nil {
-		lanes, asked := d.lanes()
+		lanes, asked, left := d.lanes()
 		if len(lanes) > 0 {
 			taken, next, err := d.Calls.Take(ctx, d.Owner, lanes)
 			if err != nil {
@@ -250,8 +269,8 @@ func (d *Dispatcher) dispatch(ctx context.Context) {
 				due = at
 				alarm.Reset(next)
 			}
-			if len(taken) > 0 {
-				continue
+			if len(taken) > 0 || left {
+				continue // note has shortened what is asked for next
 			}
 		}
 		select {
@@ -285,12 +304,13 @@ func rest(ctx context.Context, long time.Duration) {
 }
 
 // lanes is what can be taken now, and for each function of it how often calls were
-// added to its line before. The functions of an app with a limit are one lane.
-func (d *Dispatcher) lanes() (lanes []store.Lane, asked map[string]int) {
+// added to its line before. The functions of an app with a limit are one lane. left
+// says that others were left out because these are as many as one Take takes.
+func (d *Dispatcher) lanes() (lanes []store.Lane, asked map[string]int, left bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.draining {
-		return nil, nil
+		return nil, nil, false
 	}
 	ofApps := make(map[string]int) // index of lanes
 	asked = make(map[string]int)
@@ -300,20 +320,26 @@ func (d *Dispatcher) lanes() (lanes []store.Lane, asked map[string]int) {
 			continue
 		}
 		fn, err := d.Definitions.FunctionByID(id)
-		if err != nil {
-			continue // its calls are being canceled
+		if err != nil { // it was removed, maybe while a call of it was accepted or ran
+			l.more = false
+			d.forgotten = append(d.forgotten, id)
+			signal(d.removed)
+			continue
 		}
 		app, err := d.Definitions.AppByID(fn.App)
 		if err != nil {
 			continue
 		}
 		ofFunction, ofApp := d.Room.Welcome(&app, &fn)
-		room := min(ofFunction-l.here, mostAtOnce-total)
+		room := ofFunction - l.here
 		limited := app.MaxConcurrency > 0
 		if limited {
 			room = min(room, ofApp-d.apps[app.ID])
 		}
-		if room <= 0 {
+		if room > 0 && total >= mostAtOnce {
+			left = true
+		}
+		if room = min(room, mostAtOnce-total); room <= 0 {
 			continue
 		}
 		asked[id] = l.added
@@ -328,7 +354,7 @@ func (d *Dispatcher) lanes() (lanes []store.Lane, asked map[string]int) {
 		lanes = append(lanes, store.Lane{Functions: []string{id}, Limit: room})
 		total += room
 	}
-	return lanes, asked
+	return lanes, asked, left
 }
 
 // note notes what a Take has shown of its lanes, and what it took. later says that
@@ -387,7 +413,7 @@ func (d *Dispatcher) cancelRemoved(ctx context.Context) {
 				d.Log.Info("queued calls of a removed function canceled", "function", id, "calls", n)
 			}
 			d.mu.Lock()
-			if l := d.lines[id]; l != nil && l.here == 0 && err == nil {
+			if l := d.lines[id]; l != nil && l.here == 0 && !l.more && err == nil {
 				delete(d.lines, id)
 			}
 			d.mu.Unlock()

@@ -598,3 +598,88 @@ func TestBackOffIsNeverOverItsMaximum(t *testing.T) {
 		t.Errorf("after 1000 failures %v", got)
 	}
 }
+
+func TestDelayedCallsOfManyHideNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := memory.New()
+		n := &node{fns: make(map[string]faas.Function)}
+		before := idle(calls, "before")
+		var due []faas.Call
+		for i := range 400 {
+			id := fmt.Sprint("f", i)
+			n.fns[id] = function(id)
+			if i%80 == 7 {
+				due = append(due, accept(t, before, id, "", nil))
+			} else {
+				accept(t, before, id, "", func(a *store.Acceptance) { a.Delay = time.Hour })
+			}
+		}
+		d, end := begin(t, calls, n)
+		defer end()
+		begun := time.Now()
+		for _, call := range due {
+			wait(t, d, call.ID)
+		}
+		if time.Since(begun) > 0 {
+			t.Errorf("the last call that was due ran after %v", time.Since(begun))
+		}
+	})
+}
+
+func TestCallAcceptedWhileItsFunctionWasRemovedIsCanceled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &node{}
+		d, end := begin(t, memory.New(), n)
+		defer end()
+		synctest.Wait()
+		n.mu.Lock()
+		delete(n.fns, "f")
+		n.mu.Unlock()
+		d.Forget("f")
+		synctest.Wait()
+		if call := wait(t, d, accept(t, d, "f", "", nil).ID); call.State != faas.CallCanceled || call.Error != removedText {
+			t.Errorf("call = %+v", call)
+		}
+	})
+}
+
+// broken is a store whose disk fails for the next so many settlements, and loses the
+// bodies of their results.
+type broken struct {
+	*memory.Store
+	left int
+}
+
+func (b *broken) Settle(ctx context.Context, s store.Settlement) error {
+	if b.left--; b.left >= 0 {
+		if s.Result != nil {
+			s.Result.Body.Discard()
+		}
+		return errors.New("disk I/O error")
+	}
+	return b.Store.Settle(ctx, s)
+}
+
+func TestCallWhoseResultIsLostRunsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &node{}
+		d, end := begin(t, &broken{memory.New(), 2}, n)
+		defer end()
+		once := accept(t, d, "f", "once", func(a *store.Acceptance) { a.Call.Once = true })
+		if call := wait(t, d, once.ID); call.State != faas.CallFailed || call.Error != "its result could not be kept" {
+			t.Errorf("the one that must not run twice: %+v", call)
+		}
+		d.Calls.(*broken).left = 2
+		call := wait(t, d, accept(t, d, "f", "hello", nil).ID)
+		if call.State != faas.CallSucceeded || call.Attempt != 2 {
+			t.Errorf("call = %+v", call)
+		}
+		_, body, err := d.Calls.Result(t.Context(), call.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := io.ReadAll(body); string(got) != "hello" {
+			t.Errorf("result %q", got)
+		}
+	})
+}

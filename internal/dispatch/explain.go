@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,11 +19,41 @@ func (d *Dispatcher) Explain(ctx context.Context, call *faas.Call) {
 	if fn.ID == "" {
 		return
 	}
+	handed := d.waiting(functions)
+	if i := slices.IndexFunc(handed, func(c faas.Call) bool { return c.ID == call.ID }); i >= 0 {
+		d.explain(call, fn, app, i+1, false)
+		return
+	}
 	place, about, err := d.Calls.Place(ctx, call.ID, functions)
 	if err != nil || place == 0 {
 		return
 	}
-	d.explain(call, fn, app, place, about)
+	d.explain(call, fn, app, len(handed)+place, about)
+}
+
+// waiting returns the calls of functions that were taken and have no sandbox yet, in
+// their order: for their callers they are the first in line.
+func (d *Dispatcher) waiting(functions []string) []faas.Call {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var some []*held
+	for _, h := range d.taken {
+		if !h.begun && slices.Contains(functions, h.call.FuncID) {
+			some = append(some, h)
+		}
+	}
+	slices.SortFunc(some, func(a, b *held) int { return cmp.Compare(a.order, b.order) })
+	calls := make([]faas.Call, 0, len(some))
+	for _, h := range some {
+		calls = append(calls, asQueued(h.call))
+	}
+	return calls
+}
+
+// asQueued is a call that was taken as its users see it while it has no sandbox.
+func asQueued(c faas.Call) faas.Call {
+	c.State, c.Started = faas.CallQueued, time.Time{}
+	return c
 }
 
 // explainNew is Explain for a call that was accepted just now. Where it is the last
@@ -34,7 +65,7 @@ func (d *Dispatcher) explainNew(ctx context.Context, call *faas.Call) {
 	}
 	place, last := 0, call.Priority == 0 && !call.Due.After(call.Queued)
 	for _, id := range functions {
-		t, err := d.Calls.Tally(ctx, id)
+		t, err := d.tally(ctx, id)
 		if err != nil {
 			return
 		}
@@ -131,9 +162,12 @@ func (d *Dispatcher) Line(ctx context.Context, functions []faas.Function, limit 
 	if err != nil {
 		return nil, err
 	}
+	handed := d.waiting(ids)
+	queued = append(handed, queued...)
+	queued = queued[:min(len(queued), limit)]
 	places := make(map[string]int) // by function, or by app where that is the line
 	for i := range queued {
-		fn, app, line := d.lane(queued[i].FuncID)
+		fn, app, _ := d.lane(queued[i].FuncID)
 		if fn.ID == "" {
 			continue
 		}
@@ -142,11 +176,9 @@ func (d *Dispatcher) Line(ctx context.Context, functions []faas.Function, limit 
 			key = app.ID
 		}
 		if places[key] == 0 { // others of the line may be before it that were not asked for
-			first, _, err := d.Calls.Place(ctx, queued[i].ID, line)
-			if err != nil {
-				return nil, err
-			}
-			places[key] = first - 1
+			first := queued[i]
+			d.Explain(ctx, &first)
+			places[key] = max(1, first.Place) - 1
 		}
 		places[key]++
 		d.explain(&queued[i], fn, app, places[key], false)

@@ -14,6 +14,7 @@ import (
 // it was written.
 type marks struct {
 	file *os.File
+	run  string // of the machine
 
 	mu   sync.Mutex
 	at   map[string]int64 // slot by call ID; guarded by mu, as all below
@@ -26,8 +27,8 @@ const (
 	markSize = 32 // bytes of a slot, more than an ID has
 )
 
-// openMarks opens the file of marks and empties it. begun are the calls that it
-// held; with known, no other call had begun.
+// openMarks opens the file of marks. begun are the calls that it holds, until it is
+// reset; with known, no other call had begun.
 func openMarks(name string) (m *marks, begun map[string]bool, known bool, err error) {
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -53,15 +54,21 @@ func openMarks(name string) (m *marks, begun map[string]bool, known bool, err er
 			}
 		}
 	}
-	if err := file.Truncate(0); err != nil {
-		return nil, nil, false, err
-	}
+	return &marks{file: file, run: run, at: make(map[string]int64)}, begun, known, nil
+}
+
+// reset empties the file, when what it held is settled.
+func (m *marks) reset() error {
 	head := make([]byte, markHead)
-	copy(head, run)
-	if _, err := file.WriteAt(head, 0); err != nil {
-		return nil, nil, false, err
+	copy(head, m.run)
+	err := m.file.Truncate(0)
+	if err == nil {
+		_, err = m.file.WriteAt(head, 0)
 	}
-	return &marks{file: file, at: make(map[string]int64)}, begun, known, nil
+	if err != nil {
+		return fmt.Errorf("reset the marks of calls: %w", err)
+	}
+	return nil
 }
 
 // machineRun names the present run of this machine; empty if that is not known.

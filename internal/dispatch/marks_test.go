@@ -18,6 +18,9 @@ func TestMarksAreThereForTheNextDaemon(t *testing.T) {
 	if err != nil || len(begun) != 0 || known {
 		t.Fatalf("a new file: %v, %v, %v", begun, known, err)
 	}
+	if err := m.reset(); err != nil {
+		t.Fatal(err)
+	}
 	ids := []string{faas.NewID(), faas.NewID(), faas.NewID(), faas.NewID()}
 	for _, id := range ids[:3] {
 		if err := m.begin(id); err != nil {
@@ -39,6 +42,14 @@ func TestMarksAreThereForTheNextDaemon(t *testing.T) {
 	m, begun, known, err = openMarks(name)
 	if err != nil || !known || len(begun) != 3 || begun[ids[1]] {
 		t.Errorf("after it was killed: %v, %v, %v", begun, known, err)
+	}
+	m.close() // before it has settled anything
+	m, begun, known, err = openMarks(name)
+	if err != nil || !known || len(begun) != 3 {
+		t.Errorf("after it was killed again: %v, %v, %v", begun, known, err)
+	}
+	if err := m.reset(); err != nil {
+		t.Fatal(err)
 	}
 	m.close()
 	m, begun, known, err = openMarks(name)
@@ -86,4 +97,30 @@ func TestCallThatHadNotBegunLosesNothingWithItsDaemon(t *testing.T) {
 			t.Errorf("events %q", n.events)
 		}
 	})
+}
+
+func TestMarksStayUntilTheirCallsAreSettled(t *testing.T) {
+	calls := memory.New()
+	dead := idle(calls, "dead")
+	dead.Marks = filepath.Join(t.TempDir(), "running")
+	if err := dead.rescue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	id := accept(t, dead, "f", "", func(a *store.Acceptance) { a.Call.Once = true }).ID
+	if _, _, err := calls.Take(t.Context(), "dead", []store.Lane{{Functions: []string{"f"}, Limit: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	dead.Event("f", faas.Event{Name: faas.EventRunning, Call: id})
+	dead.close()
+	for i, disk := range []store.Calls{&broken{calls, 1}, calls} {
+		d := idle(disk, "next")
+		d.Marks, d.draining = dead.Marks, true // it does not try again
+		if err := d.rescue(t.Context()); (err == nil) != (i == 1) {
+			t.Fatalf("daemon %d: %v", i, err)
+		}
+		d.close()
+	}
+	if call, err := calls.Call(t.Context(), id); err != nil || call.State != faas.CallFailed {
+		t.Errorf("call = %+v, %v", call, err)
+	}
 }

@@ -152,29 +152,37 @@ func (i *Invoker) idempotent(ctx context.Context, fn faas.Function, call *faas.C
 		w.Header().Set(HeaderReplayed, "true")
 		return i.replay(ctx, kept.ID, w)
 	}
-	own, err := i.Calls.Request(ctx, call.ID)
-	if err != nil {
-		return err
-	}
-	defer own.Body.(io.Closer).Close()
-	req.Body, req.Size = own.Body, own.Size
+	ctx = context.WithoutCancel(ctx) // a caller that leaves may ask again: the call goes on
 	rec := store.NewRecorder(i.Calls.NewBody(), cmp.Or(fn.MaxResult, i.MaxResult))
-	// A caller that leaves may ask again: the call goes on.
-	err = rec.Error(i.Run(context.WithoutCancel(ctx), fn, call, req, rec))
-	kind := faas.KindOf(err)
-	s := store.Settlement{Call: *call, Result: rec.Result(), ForgetKey: kind == faas.Busy || kind == faas.Canceled}
+	err = i.runKept(ctx, fn, call, req, rec)
+	s := store.Settlement{Call: *call, Result: rec.Result()}
 	s.Call.State, s.Call.Attempt = faas.StateAfter(err), kept.Attempt
 	if err != nil {
 		rec.Discard()
-		s.Result, s.Call.Error, s.Call.ErrKind = nil, err.Error(), kind
+		s.Result, s.Call.Error, s.Call.ErrKind = nil, err.Error(), faas.KindOf(err)
+		if s.Call.ErrKind == faas.Internal {
+			s.Call.Error = "internal error" // the operator reads the daemon's log
+		}
+		s.ForgetKey = s.Call.ErrKind == faas.Busy || s.Call.ErrKind == faas.Canceled || call.Started.IsZero()
 	}
-	if settled := i.Queue.Settle(context.WithoutCancel(ctx), s); err == nil && settled != nil {
+	if settled := i.Queue.Settle(ctx, s); err == nil && settled != nil {
 		return fmt.Errorf("keep the answer of call %s: %w", fn.Name, settled)
 	}
 	if err != nil {
 		return err
 	}
 	return i.replay(ctx, call.ID, w)
+}
+
+// runKept runs a call with the payload that was kept of it.
+func (i *Invoker) runKept(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, rec *store.Recorder) error {
+	kept, err := i.Calls.Request(ctx, call.ID)
+	if err != nil {
+		return fmt.Errorf("payload of call %s: %w", call.ID, err)
+	}
+	defer kept.Body.(io.Closer).Close()
+	req.Body, req.Size = kept.Body, kept.Size
+	return rec.Error(i.Run(ctx, fn, call, req, rec))
 }
 
 // HeaderReplayed is of an answer that an earlier call with the same key has had.
@@ -209,6 +217,11 @@ func (i *Invoker) replay(ctx context.Context, id string, w http.ResponseWriter) 
 func (i *Invoker) Find(ctx context.Context, id string) (faas.Call, error) {
 	for _, c := range i.Live() {
 		if c.ID == id {
+			if c.Kind == faas.CallAsync && c.State == faas.CallQueued {
+				why := c.Waiting
+				i.Queue.Explain(ctx, &c)
+				c.Waiting = cmp.Or(why, c.Waiting) // the pool knows more of it
+			}
 			return c, nil
 		}
 	}
@@ -234,6 +247,9 @@ func (i *Invoker) Cancel(ctx context.Context, id, reason string) (faas.Call, err
 		i.event(&call, faas.Event{Name: faas.EventFailed, Message: reason})
 		i.Journal.Record(call)
 		return call, nil
+	}
+	if call.State.Final() {
+		return call, err
 	}
 	cause := faas.Errorf(faas.Canceled, "%s", reason)
 	running, here := i.end(id, cause)

@@ -16,6 +16,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/dispatch"
+	"hob/internal/store"
 	"hob/internal/store/memory"
 )
 
@@ -303,6 +304,34 @@ func TestRetryIsANewCallThatNamesTheOld(t *testing.T) {
 		}
 		if _, err := i.Retry(t.Context(), c.ID); faas.KindOf(err) != faas.Conflict {
 			t.Errorf("retry of a success: %v", err)
+		}
+	})
+}
+
+// leaving is a Queue whose caller leaves while its call goes to the disk.
+type leaving struct {
+	Queue
+	leave func()
+}
+
+func (l leaving) Accept(ctx context.Context, a store.Acceptance) (faas.Call, bool, error) {
+	c, known, err := l.Queue.Accept(ctx, a)
+	l.leave()
+	return c, known, err
+}
+
+func TestKeyOfACallerWhoLeftEarlyIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, _, end := newQueue(t, echo)
+		defer end()
+		ctx, leave := context.WithCancel(t.Context())
+		q := i.Queue
+		i.Queue = leaving{q, leave}
+		_ = i.Call(ctx, fn(), NewCall(faas.App{}, fn(), faas.CallSync), request("hello", "k"), httptest.NewRecorder())
+		i.Queue = q
+		w := httptest.NewRecorder()
+		if err := i.Call(t.Context(), fn(), NewCall(faas.App{}, fn(), faas.CallSync), request("hello", "k"), w); err != nil || w.Body.String() != "hello" {
+			t.Errorf("again: %v %s", err, w.Body)
 		}
 	})
 }

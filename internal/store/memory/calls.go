@@ -539,12 +539,19 @@ func (m *Store) Sweep(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.calls.now()
-	newer := make(map[string]int) // calls that are over, by function
+	newer, tooMany := make(map[string]int), make(map[string]int) // calls that are over, by function
 	over := make(map[*row]bool)
 	for _, r := range slices.Backward(m.calls.rows) {
 		if limit := m.calls.limits.CallsPerFunction; limit > 0 && r.call.State.Final() {
 			newer[r.call.FuncID]++
-			over[r] = newer[r.call.FuncID] > limit
+			tooMany[r.call.FuncID] = newer[r.call.FuncID] - limit
+		}
+	}
+	for _, r := range m.calls.rows {
+		delivering := slices.ContainsFunc(m.calls.deliveries, func(d *delivery) bool { return d.Call == r.call.ID })
+		if r.call.State.Final() && tooMany[r.call.FuncID] > 0 && !delivering && !m.hasKey(r, now) {
+			over[r] = true
+			tooMany[r.call.FuncID]--
 		}
 	}
 	gone := func(r *row) bool {

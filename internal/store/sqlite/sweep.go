@@ -34,13 +34,15 @@ func (s *Store) sweepMany(ctx context.Context) error {
 			if err := s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
 				over = tooMany(b.next)
 				var old []int64
-				if err := s.w.each("SELECT seq FROM call WHERE called = ? AND state > ? ORDER BY seq LIMIT ?", func(r row) error {
+				if err := s.w.each("SELECT seq FROM call WHERE called = ? AND state > ? AND keyed = 0 AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.call = seq) ORDER BY seq LIMIT ?", func(r row) error {
 					old = append(old, r.num(0))
 					return nil
 				}, b.n, running, max(0, min(over, portion))); err != nil {
 					return nil, err
 				}
-				over -= len(old)
+				if over -= len(old); len(old) == 0 {
+					over = 0
+				}
 				return nil, s.removeCalls(old)
 			}); err != nil {
 				return err
