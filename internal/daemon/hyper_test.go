@@ -871,28 +871,3 @@ func TestMostOfAPayloadIsAccepted(t *testing.T) {
 		}
 	}
 }
-
-func TestLowDiskRefusesHyperCalls(t *testing.T) {
-	disk := smallDisk(t, "64m")
-	h := startHyper(t, func(c *config.Config) { c.Data, c.LeastFreeDisk = filepath.Join(disk, "data"), 16*faas.MB })
-	f := h.create("f", `["cat"]`, "")
-	id := h.call(f, "before")
-	h.ended(id)
-	filler := fill(t, disk, 8<<20)
-	h.becomes(503)
-	for _, path := range []string{f.at("call"), f.at("call") + "/sync"} {
-		if a := h.data("POST", path, strings.NewReader("x")); a.status != 503 || !strings.Contains(a.body, "16 MB") || a.header.Get("Retry-After") == "" {
-			t.Errorf("%s while the disk is low: %+v, want 503 with the limit", path, a)
-		}
-	}
-	if a := h.data("GET", f.at("output")+"/"+id, nil); a.status != 200 || a.body != "before" {
-		t.Errorf("an earlier result: %+v", a)
-	}
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
-	}
-	h.becomes(200)
-	if a := h.data("POST", f.at("call")+"/sync", strings.NewReader("x")); a.status != 200 {
-		t.Errorf("after there is room: %+v", a)
-	}
-}
