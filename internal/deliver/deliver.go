@@ -35,13 +35,14 @@ import (
 
 // Limits of the runner.
 const (
-	atOnce       = 16               // tries at the same time
-	atOncePer    = 4                // of one destination; 1 while it does not answer
-	tryTime      = 30 * time.Second // of one try
-	maxAnswer    = 64 << 10         // bytes read of an answer, so that its connection can be used again
-	maxHops      = 16               // deliveries that lead to one another
-	longestSleep = time.Minute      // between two looks, as clocks may jump, when something is to come
-	storeRetry   = 5 * time.Second  // after an error of the store
+	atOnce       = 16                     // tries at the same time
+	atOncePer    = 4                      // of one destination; 1 while it does not answer
+	tryTime      = 30 * time.Second       // of one try
+	maxAnswer    = 64 << 10               // bytes read of an answer, so that its connection can be used again
+	maxHops      = 16                     // deliveries that lead to one another
+	longestSleep = time.Minute            // between two looks, as clocks may jump, when something is to come
+	storeRetry   = 5 * time.Second        // after an error of the store
+	lookPause    = 100 * time.Millisecond // between two looks because of new deliveries
 )
 
 // Hops is the header with the number of deliveries, one upon the other, that led
@@ -108,8 +109,10 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	l := newLine()
 	look := true
 	var next time.Time // when something may be due; zero: not known of anything
+	var looked time.Time
 	for {
 		if look {
+			looked = time.Now()
 			due, wait, err := d.calls.Deliveries(ctx, l.want())
 			switch {
 			case ctx.Err() != nil:
@@ -144,7 +147,11 @@ func (d *Deliverer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.wake:
-			look = true
+			if at := looked.Add(lookPause); time.Now().After(at) {
+				look = true
+			} else if next.IsZero() || at.Before(next) {
+				next = at
+			}
 		case <-alarm:
 			look = true
 		case e := <-ended:

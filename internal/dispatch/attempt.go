@@ -133,7 +133,7 @@ func (d *Dispatcher) conclude(ctx context.Context, fn faas.Function, call faas.C
 		return
 	}
 	if s.Call.State != v.state { // its result was lost on the way
-		v = verdict{state: s.Call.State, stay: true}
+		v = verdict{state: s.Call.State, delay: s.Delay}
 		e = d.eventOf(fn, s, v, nil)
 	}
 	d.tell(s, e)
@@ -251,16 +251,23 @@ func (d *Dispatcher) settle(ctx context.Context, s store.Settlement) (store.Sett
 	}
 }
 
+// Limits of calls whose results are lost.
+const (
+	mostUnkept  = 5 // failures
+	unkeptDelay = time.Minute
+)
+
 // withoutResult is what follows when the result of a call is lost.
 func withoutResult(s store.Settlement) store.Settlement {
 	err := faas.Errorf(faas.Internal, "its result could not be kept")
 	s.Result, s.Deliveries, s.Call.Delivery = nil, nil, ""
 	s.Call.Error, s.Call.ErrKind = err.Error(), faas.Internal
-	if s.Call.Once || s.Call.Kind == faas.CallSync {
+	s.Call.Failures++
+	if s.Call.Once || s.Call.Kind == faas.CallSync || s.Call.Failures >= mostUnkept {
 		s.Call.State, s.KeepPayload = faas.CallFailed, true
 		return s
 	}
-	s.Call.State, s.Stay = faas.CallQueued, true
+	s.Call.State, s.Delay = faas.CallQueued, unkeptDelay
 	s.Call.Started, s.Call.Finished = time.Time{}, time.Time{}
 	return s
 }
@@ -321,8 +328,8 @@ func (d *Dispatcher) rescue(ctx context.Context) error {
 		return err
 	}
 	if d.marks != nil {
-		if err := d.marks.reset(); err != nil {
-			return err
+		if err := d.marks.reset(); err != nil { // then it says nothing, and that is safe
+			d.Log.Warn("which calls begin cannot be noted", "err", err)
 		}
 	}
 	if len(lost) > 0 {

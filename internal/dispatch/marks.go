@@ -80,8 +80,8 @@ func machineRun() string {
 	return strings.TrimSpace(string(id))
 }
 
-// begin marks a call. A mark that cannot be written is none: then nobody knows that
-// the call had begun when its daemon died.
+// begin marks a call. When a mark cannot be written, the file is made to say nothing:
+// all calls that this daemon has taken will be thought to have begun.
 func (m *marks) begin(id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -92,7 +92,11 @@ func (m *marks) begin(id string) error {
 		m.next++
 	}
 	m.at[id] = slot
-	return m.write(slot, id)
+	err := m.write(slot, id)
+	if err != nil {
+		_, _ = m.file.WriteAt(make([]byte, markHead), 0) // in place: that needs no room
+	}
+	return err
 }
 
 // end takes the mark of a call away, if it has one.

@@ -303,16 +303,17 @@ func (i *Invoker) advance(call *faas.Call, now time.Time, slot *pool.Slot) error
 	if call.Queue >= told {
 		waiting = slot.Waited()
 	}
+	again := call.State == faas.CallRunning // in a sandbox that ended at once
+	if call.Kind == faas.CallAsync && !again {
+		i.event(call, faas.Event{Name: faas.EventRunning})
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if waiting != "" {
 		call.Waiting = waiting
 	}
-	if call.State == faas.CallRunning { // in a sandbox that ended at once
+	if again {
 		return nil
-	}
-	if call.Kind == faas.CallAsync {
-		i.event(call, faas.Event{Name: faas.EventRunning})
 	}
 	return call.Advance(faas.CallRunning, now)
 }

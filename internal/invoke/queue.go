@@ -82,6 +82,9 @@ func (i *Invoker) acceptance(fn faas.Function, call *faas.Call, req *faas.Reques
 	if draining {
 		return none, errDraining
 	}
+	if req.Header.Get("Upgrade") != "" {
+		return none, faas.Errorf(faas.Invalid, "an asynchronous call, and one with a key, cannot be upgraded to another protocol: leave out the header Upgrade")
+	}
 	if i.Room != nil {
 		if err := i.Room(); err != nil {
 			return none, faas.Errorf(faas.Busy, "call %s: it cannot be kept: %w", fn.Name, err)

@@ -113,7 +113,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	if call, err = s.Calls.Wait(r.Context(), call.ID); err != nil {
 		return err
 	}
-	return s.result(w, r, fn, call)
+	return s.result(w, r, fn, call, key == "")
 }
 
 // wireCall is the answer to a call.
@@ -170,12 +170,12 @@ func (s *Server) output(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.result(w, r, fn, call)
+	return s.result(w, r, fn, call, true)
 }
 
 // result answers with what became of a call, in Hyper's statuses. A result, or
 // the reason for none, that was given whole is removed.
-func (s *Server) result(w http.ResponseWriter, r *http.Request, fn faas.Function, call faas.Call) error {
+func (s *Server) result(w http.ResponseWriter, r *http.Request, fn faas.Function, call faas.Call, once bool) error {
 	switch {
 	case call.State == faas.CallQueued:
 		text(w, http.StatusAccepted, "the call is waiting for execution")
@@ -191,14 +191,14 @@ func (s *Server) result(w http.ResponseWriter, r *http.Request, fn faas.Function
 	case call.State != faas.CallSucceeded:
 		status, reason := failure(fn, call, s.maxBody())
 		text(w, status, reason)
-		return s.fetched(w, r, call)
+		return s.fetched(w, r, call, once)
 	case call.Result == faas.ResultNone:
-		return s.send(w, r, call, store.BytesReader(nil))
+		return s.send(w, r, call, store.BytesReader(nil), once)
 	}
 	_, body, err := s.Calls.Result(r.Context(), call.ID)
 	if errors.Is(err, faas.ErrGone) { // just now
 		if call, err = s.callOf(r.Context(), fn, call.ID); err == nil && call.Result != faas.ResultKept {
-			return s.result(w, r, fn, call)
+			return s.result(w, r, fn, call, once)
 		}
 		return faas.Errorf(faas.NotFound, "no such call")
 	}
@@ -210,11 +210,11 @@ func (s *Server) result(w http.ResponseWriter, r *http.Request, fn faas.Function
 		text(w, statusTooLarge, "the output is over the limit of "+s.maxBody().String())
 		return nil
 	}
-	return s.send(w, r, call, body)
+	return s.send(w, r, call, body, once)
 }
 
 // send answers with a result.
-func (s *Server) send(w http.ResponseWriter, r *http.Request, call faas.Call, body store.Reader) error {
+func (s *Server) send(w http.ResponseWriter, r *http.Request, call faas.Call, body store.Reader, once bool) error {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -223,11 +223,15 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, call faas.Call, bo
 	if n, err := io.Copy(w, body); err != nil || n != body.Size() {
 		panic(http.ErrAbortHandler) // half an answer must not pass for a whole one
 	}
-	return s.fetched(w, r, call)
+	return s.fetched(w, r, call, once)
 }
 
-// fetched removes a result that was sent, if all of it went out.
-func (s *Server) fetched(w http.ResponseWriter, r *http.Request, call faas.Call) error {
+// fetched removes a result that was sent, if all of it went out, and nobody who has
+// its key may ask again.
+func (s *Server) fetched(w http.ResponseWriter, r *http.Request, call faas.Call, once bool) error {
+	if !once {
+		return nil
+	}
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		return nil // the client has left, and may come again
 	}

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"slices"
 
 	"hob/internal/store"
 )
@@ -33,11 +34,8 @@ func (s *Store) sweepMany(ctx context.Context) error {
 		for over := 1; over > 0; {
 			if err := s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
 				over = tooMany(b.next)
-				var old []int64
-				if err := s.w.each("SELECT seq FROM call WHERE called = ? AND state > ? AND keyed = 0 AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.call = seq) ORDER BY seq LIMIT ?", func(r row) error {
-					old = append(old, r.num(0))
-					return nil
-				}, b.n, running, max(0, min(over, portion))); err != nil {
+				old, err := s.oldestOver(b, max(0, min(over, portion)))
+				if err != nil {
 					return nil, err
 				}
 				if over -= len(old); len(old) == 0 {
@@ -85,6 +83,21 @@ func (s *Store) sweepCalls(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// oldestOver returns the calls of b that were accepted first, at most so many, of
+// those that are over and that no key stands for and no delivery needs.
+func (s *Store) oldestOver(b *book, most int) (old []int64, err error) {
+	for state := succeeded; state <= canceled; state++ { // each in the order of an index
+		if err := s.w.each("SELECT seq FROM call INDEXED BY call_list WHERE called = ? AND state = ? AND keyed = 0 AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.call = seq) ORDER BY seq LIMIT ?", func(r row) error {
+			old = append(old, r.num(0))
+			return nil
+		}, b.n, state, most); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(old)
+	return old[:min(len(old), most)], nil
 }
 
 // removeCalls removes calls that are over with all that is kept of them.
