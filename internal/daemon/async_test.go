@@ -2002,3 +2002,213 @@ func TestSynchronousCallersAreServedWhateverIsShort(t *testing.T) {
 		})
 	}
 }
+
+func TestOldResultIsGone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	keep := func(c *config.Config) { c.Data = dir }
+	n := start(t, keep)
+	n.function("f", n.gateImage(), nil, "cat")
+	old := n.enqueue("f", "old").ID
+	n.ended(old)
+	n.stop()
+	db, err := sql.Open("sqlite", filepath.Join(dir, "hob.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	week := strconv.FormatInt((8 * 24 * time.Hour).Microseconds(), 10)
+	for _, change := range []string{"UPDATE call SET ended = ended - " + week + ", queued = queued - " + week + ", finished = finished - " + week} {
+		if _, err := db.Exec(change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db.Close()
+	n = run(t, keep)
+	young := n.enqueue("f", "young").ID
+	n.ended(young)
+	until(t, "it is swept", func() bool { return n.ask("GET", "/api/calls/"+old+"/result", "").status != 200 })
+	if a := n.ask("GET", "/api/calls/"+old+"/result", ""); a.status != 410 {
+		t.Errorf("an old result: %+v, want 410", a)
+	}
+	if a := n.ask("GET", "/api/calls/"+young+"/result", ""); a.status != 200 {
+		t.Errorf("a young result: %+v", a)
+	}
+}
+
+func TestNoisyFunctionIsLimitedAndTheLossIsNamed(t *testing.T) {
+	n := start(t)
+	n.function("f", n.gateImage(), func(s *client.Settings) { s.Memory = ptr(128 * faas.MB) }, "log", "80000")
+	call := n.enqueue("f", "").ID
+	if c := n.ended(call); c.State != faas.CallSucceeded {
+		t.Errorf("%+v", c)
+	}
+	var text string
+	until(t, "the end is in the log", func() bool {
+		text = n.ask("GET", "/api/apps/default/functions/f/logs", "").body
+		return strings.Contains(text, `"FINISHED"`)
+	})
+	lines := strings.Count(text, `"line `)
+	if !strings.Contains(text, "lines dropped: over the limit of 8 MB a second") || lines == 80000 || lines < 1000 {
+		t.Errorf("%d lines are kept, and the log says: %s", lines, text[max(0, len(text)-600):])
+	}
+}
+func TestBacklogIsSeenFromEverywhereOnce(t *testing.T) {
+	g := openGate(t)
+	n := start(t, withGate, func(c *config.Config) { c.Memory = 128 * faas.MB })
+	n.gateImage()
+	n.gated(g, "f", func(s *client.Settings) { s.Memory = ptr(64 * faas.MB) })
+	var ids []string
+	for range 6 {
+		ids = append(ids, n.enqueue("f", "x").ID)
+	}
+	visits := []*visit{g.next(), g.next()}
+	until(t, "two run, four wait", func() bool {
+		s, err := n.Status(t.Context(), faas.DefaultApp, "f")
+		return err == nil && s == (client.Status{Total: 6, Queued: 4, Running: 2})
+	})
+	made, err := n.Function(t.Context(), faas.DefaultApp, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := n.ask("GET", "/status/f/"+made.Address+"?list=1", ""); !strings.Contains(a.body, `"Pending":4,"Running":2,`) || strings.Count(a.body, `"PENDING"`) != 4 {
+		t.Errorf("Hyper's status: %s", a.body)
+	}
+	for i, id := range ids {
+		c := n.record(id)
+		want := map[faas.CallState]int{faas.CallQueued: 202, faas.CallRunning: 201}[c.State]
+		if a := n.ask("GET", "/output/f/"+made.Address+"/"+id, ""); a.status != want {
+			t.Errorf("call %d is %s, and Hyper says %d %s", i, c.State, a.status, a.body)
+		}
+		runs := c.ID == visits[0].Call || c.ID == visits[1].Call
+		if runs != (c.State == faas.CallRunning) {
+			t.Errorf("call %d is %s: %+v", i, c.State, c)
+		}
+		if !runs && (!strings.Contains(c.Waiting, "memory") || !strings.Contains(c.Waiting, "place")) {
+			t.Errorf("call %d waits for %q, want its place, and memory", i, c.Waiting)
+		}
+	}
+	top, err := n.Top(t.Context())
+	if err != nil || len(top.Functions) != 1 || top.Functions[0].Running != 2 || top.Functions[0].Queued != 4 {
+		t.Errorf("top: %+v, %v; want 2 running and 4 queued", top.Functions, err)
+	}
+	if queued, err := n.QueuedCalls(t.Context(), faas.DefaultApp, "f", 0); err != nil || len(queued) != 4 {
+		t.Errorf("queued: %d %+v, %v; want 4", len(queued), queued, err)
+	} else {
+		for i, c := range queued {
+			if c.ID != ids[i+2] || c.Place != i+1 {
+				t.Errorf("place %d has call %+v, want %s", i+1, c, ids[i+2])
+			}
+		}
+	}
+	count := func() map[string]int {
+		seen := make(map[string]int)
+		calls, _, err := n.Calls(t.Context(), client.CallFilter{App: faas.DefaultApp, Function: "f"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range calls {
+			seen[c.ID]++
+		}
+		return seen
+	}
+	once := func(seen map[string]int) bool {
+		for _, id := range ids {
+			if seen[id] != 1 {
+				return false
+			}
+		}
+		return len(seen) == 6
+	}
+	if seen := count(); !once(seen) {
+		t.Errorf("listed: %v", seen)
+	}
+	for _, v := range visits {
+		v.say("cat")
+	}
+	for range 4 {
+		g.next().say("cat")
+	}
+	for _, id := range ids {
+		n.ended(id)
+	}
+	if seen := count(); !once(seen) {
+		t.Errorf("listed when they are over: %v", seen)
+	}
+}
+
+func TestCallThatWaitsForMemoryHasNotBegun(t *testing.T) {
+	g := openGate(t)
+	dir := filepath.Join(t.TempDir(), "data")
+	small := func(c *config.Config) { c.Data, c.Memory = dir, 64*faas.MB }
+	n := start(t, withGate, small)
+	n.gateImage()
+	n.gated(g, "once", func(s *client.Settings) { s.Memory, s.OnNodeLoss = ptr(64*faas.MB), ptr("fail") })
+	runs := n.enqueue("once", "runs")
+	v := g.next()
+	first, second, third := n.enqueue("once", "first"), n.enqueue("once", "second"), n.enqueue("once", "third")
+	for i, id := range []string{first.ID, second.ID, third.ID} {
+		if c := n.record(id); c.State != faas.CallQueued || c.Place != i+1 {
+			t.Errorf("call %d: %+v, want it queued at place %d", i+1, c, i+1)
+		}
+	}
+	if c, err := n.CancelCall(t.Context(), first.ID); err != nil {
+		t.Errorf("cancel of one that waits for memory: %+v, %v", c, err)
+	}
+	if c := n.ended(first.ID); c.State != faas.CallCanceled || !c.Started.IsZero() {
+		t.Errorf("it was canceled: %+v", c)
+	}
+	until(t, "the next one has its place", func() bool { return n.record(second.ID).Place == 1 })
+	n.stop()
+	v.gone(t)
+	n = run(t, withGate, small)
+	if c := n.ended(runs.ID); c.State != faas.CallFailed || c.Error == nil || !strings.Contains(c.Error.Message, "must not run twice") {
+		t.Errorf("the one that ran: %+v", c)
+	}
+	for _, id := range []string{second.ID, third.ID} {
+		v := g.next()
+		if v.Call != id {
+			t.Errorf("began %+v, want %s", v, id)
+		}
+		v.say("cat")
+		n.ended(id)
+	}
+	g.none()
+}
+
+func TestCallThatWaitedForMemoryRunsAfterAKill(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedFeature(t, testenv.Overlay, testenv.Cgroups)
+	testenv.NothingLeft(t)
+	g := openGate(t)
+	dir := filepath.Join(t.TempDir(), "data")
+	v := victimOn(t, dir, "ns")
+	n := &node{Client: v.Client, t: t}
+	n.gateImage()
+	info, err := n.Node(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := info.Memory/faas.MB*faas.MB - 16*faas.MB // all that there is
+	n.gated(g, "once", func(s *client.Settings) { s.Memory, s.OnNodeLoss = &most, ptr("fail") })
+	runs := n.enqueue("once", "runs")
+	g.next()
+	first, second := n.enqueue("once", "first"), n.enqueue("once", "second")
+	until(t, "they wait", func() bool { return n.record(second.ID).Place == 2 })
+	v.kill()
+	v = victimOn(t, dir, "ns")
+	defer v.end(t)
+	n = &node{Client: v.Client, t: t}
+	for _, id := range []string{first.ID, second.ID} {
+		v := g.next()
+		if v.Call != id {
+			t.Errorf("began %+v, want %s", v, id)
+		}
+		v.say("cat")
+		if c := n.ended(id); c.State != faas.CallSucceeded {
+			t.Errorf("it had not begun: %+v", c)
+		}
+	}
+	if c := n.ended(runs.ID); c.State != faas.CallFailed || c.Error == nil || !strings.Contains(c.Error.Message, "must not run twice") {
+		t.Errorf("the one that ran: %+v", c)
+	}
+	g.none()
+}

@@ -871,3 +871,16 @@ func TestMostOfAPayloadIsAccepted(t *testing.T) {
 		}
 	}
 }
+
+func TestKeyAnswersWhoAsksSyncTwice(t *testing.T) {
+	h := startHyper(t)
+	f := h.create("f", `["cat"]`, "")
+	for i := range 2 {
+		if a := h.data("POST", f.at("call")+"/sync", strings.NewReader("x"), "Idempotency-Key: k"); a.status != 200 || a.body != "x" {
+			t.Errorf("time %d: %+v", i+1, a)
+		}
+	}
+	if a := h.data("GET", f.at("status"), nil); !strings.Contains(a.body, `"Total":1,`) {
+		t.Errorf("status %+v", a)
+	}
+}
