@@ -4,6 +4,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,7 +72,7 @@ func Serve(h Handler, body FaultBody, log *slog.Logger) http.Handler {
 		f := Fault{Status: Status(err), Kind: kind, Message: err.Error(), Request: r.Header.Get(RequestID)}
 		if kind == faas.Internal {
 			log.ErrorContext(r.Context(), "request failed",
-				"request", f.Request, "method", r.Method, "path", r.URL.Path, "err", err)
+				"request", f.Request, "method", r.Method, "path", cmp.Or(r.Pattern, r.URL.Path), "err", err) // a path may hold a secret
 			f.Message = "internal error; quote request " + f.Request
 		}
 		body(w, f)

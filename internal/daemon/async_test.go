@@ -2008,6 +2008,10 @@ func TestOldResultIsGone(t *testing.T) {
 	keep := func(c *config.Config) { c.Data = dir }
 	n := start(t, keep)
 	n.function("f", n.gateImage(), nil, "cat")
+	made, err := n.Function(t.Context(), faas.DefaultApp, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
 	old := n.enqueue("f", "old").ID
 	n.ended(old)
 	n.stop()
@@ -2028,6 +2032,9 @@ func TestOldResultIsGone(t *testing.T) {
 	until(t, "it is swept", func() bool { return n.ask("GET", "/api/calls/"+old+"/result", "").status != 200 })
 	if a := n.ask("GET", "/api/calls/"+old+"/result", ""); a.status != 410 {
 		t.Errorf("an old result: %+v, want 410", a)
+	}
+	if a := n.ask("GET", "/output/f/"+made.Address+"/"+old, ""); a.status != 410 {
+		t.Errorf("an old result, through Hyper: %+v, want 410", a)
 	}
 	if a := n.ask("GET", "/api/calls/"+young+"/result", ""); a.status != 200 {
 		t.Errorf("a young result: %+v", a)

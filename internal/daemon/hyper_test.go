@@ -884,3 +884,12 @@ func TestKeyAnswersWhoAsksSyncTwice(t *testing.T) {
 		t.Errorf("status %+v", a)
 	}
 }
+
+func TestFunctionIsToldTheURLAsItWasAsked(t *testing.T) {
+	h := startHyper(t)
+	h.function("url", "ubuntu", nil, "env", "HOB_REQUEST_URL")
+	req, _ := http.NewRequest("POST", "https://"+h.host+async("url"), nil)
+	if a := h.do(req); a.status != 200 || !strings.HasPrefix(a.body, "https://"+h.host) {
+		t.Errorf("%+v", a)
+	}
+}

@@ -122,9 +122,17 @@ func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return p.loaded, nil
 }
 
+// only is the range of addresses that is this one.
+func only(ip net.IP) *net.IPNet {
+	if four := ip.To4(); four != nil {
+		ip = four
+	}
+	return &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))}
+}
+
 // ownCertificate returns the files of a certificate that signs itself, which it
 // makes if they are not there. It may stand in a list of authorities, as that of
-// SSL_CERT_FILE, but can have none below it.
+// SSL_CERT_FILE: it can vouch for its own names only.
 func (d *Daemon) ownCertificate() (cert, key string, err error) {
 	dir := d.path("tls")
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -158,12 +166,15 @@ func (d *Daemon) ownCertificate() (cert, key string, err error) {
 		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(certificateAge), // clocks differ
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+		PermittedDNSDomainsCritical: true,
 	}
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
+			template.PermittedIPRanges = append(template.PermittedIPRanges, only(ip))
 		} else {
 			template.DNSNames = append(template.DNSNames, name)
+			template.PermittedDNSDomains = append(template.PermittedDNSDomains, name)
 		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)

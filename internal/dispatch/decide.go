@@ -38,6 +38,8 @@ func decide(fn faas.Function, call faas.Call, err error, draining bool) verdict 
 		return verdict{state: faas.CallCanceled, err: err}
 	case kind == faas.Busy && draining && !call.Started.IsZero() && call.Once:
 		return verdict{state: faas.CallFailed, err: faas.Errorf(faas.FuncFailed, "the node was shut down while it ran, and this function must not run twice")}
+	case kind == faas.Busy && !call.Started.IsZero() && call.Once:
+		return verdict{state: faas.CallFailed, err: faas.Errorf(faas.FuncFailed, "what it answered could not be kept, and this function must not run twice: %w", err)}
 	case kind == faas.Busy && draining:
 		return verdict{state: faas.CallQueued, stay: true, err: err}
 	case kind == faas.Busy:

@@ -575,6 +575,7 @@ func TestDecide(t *testing.T) {
 		{"can never work", faas.Call{Attempt: 1}, faas.Errorf(faas.Invalid, "x"), false, verdict{state: faas.CallFailed, fails: true}},
 		{"no room", faas.Call{Attempt: 1}, busy, false, verdict{state: faas.CallQueued, delay: time.Second}},
 		{"no room for long", faas.Call{Attempt: 99}, busy, false, verdict{state: faas.CallQueued, delay: time.Minute}},
+		{"no room for its answer, and not twice", faas.Call{Attempt: 1, Started: started, Once: true}, busy, false, verdict{state: faas.CallFailed}},
 		{"shut down before it began", faas.Call{Attempt: 1, Once: true}, busy, true, verdict{state: faas.CallQueued, stay: true}},
 		{"shut down while it ran", faas.Call{Attempt: 1, Started: started}, busy, true, verdict{state: faas.CallQueued, stay: true}},
 		{"shut down while it ran, and not twice", faas.Call{Attempt: 1, Started: started, Once: true}, busy, true, verdict{state: faas.CallFailed}},

@@ -163,6 +163,9 @@ func (i *Invoker) idempotent(ctx context.Context, fn faas.Function, call *faas.C
 	if err != nil {
 		rec.Discard()
 		s.Result, s.Call.Error, s.Call.ErrKind = nil, err.Error(), faas.KindOf(err)
+		if rec.Error(nil) != nil && s.Call.ErrKind == faas.Busy { // it has run
+			s.Call.ErrKind = faas.FuncFailed
+		}
 		if s.Call.ErrKind == faas.Internal {
 			s.Call.Error = "internal error" // the operator reads the daemon's log
 		}
@@ -244,7 +247,23 @@ func (i *Invoker) Queued(ctx context.Context, functions []faas.Function, limit i
 // Cancel ends a call. One that is queued is over when Cancel returns; one that has
 // been begun is told to end, and returned as it was. Conflict if it is over,
 // NotFound if there is none.
-func (i *Invoker) Cancel(ctx context.Context, id, reason string) (faas.Call, error) {
+func (i *Invoker) Cancel(ctx context.Context, id, reason string) (call faas.Call, err error) {
+	for try := range cancelTries {
+		if try > 0 {
+			time.Sleep(time.Millisecond) // it is between the queue and its sandbox
+		}
+		call, err = i.cancel(ctx, id, reason)
+		if faas.KindOf(err) != faas.Conflict || call.State.Final() {
+			break
+		}
+	}
+	return call, err
+}
+
+// cancelTries is how often a call is looked for that changes its place meanwhile.
+const cancelTries = 5
+
+func (i *Invoker) cancel(ctx context.Context, id, reason string) (faas.Call, error) {
 	call, err := i.Calls.Cancel(ctx, id, reason)
 	if err == nil {
 		i.event(&call, faas.Event{Name: faas.EventFailed, Message: reason})
@@ -256,12 +275,12 @@ func (i *Invoker) Cancel(ctx context.Context, id, reason string) (faas.Call, err
 	}
 	cause := faas.Errorf(faas.Canceled, "%s", reason)
 	running, here := i.end(id, cause)
-	if !here && i.Queue.Stop(id, cause) {
+	switch {
+	case here:
+		return running, nil
+	case i.Queue.Stop(id, cause):
 		i.end(id, cause) // it began meanwhile
 		return call, nil
-	}
-	if here {
-		return running, nil
 	}
 	return faas.Call{}, err
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"hob/faas"
+	"hob/internal/api"
 	"hob/internal/invoke"
 )
 
@@ -101,6 +102,9 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 		}
 		body = http.MaxBytesReader(w, body, int64(s.MaxPayload)) // whoever reads it says that it is too large
 	}
+	if a.async || a.key != "" { // it is kept before the function has any of it
+		body = api.Steady(w, body)
+	}
 	r.Header.Del("Expect") // it was between the client and this server
 	req := &faas.Request{Method: r.Method, URL: requestURL(r), Target: t.path, Caller: callerOf(r), Header: r.Header, Body: body, Size: r.ContentLength, Key: a.key}
 	if a.async {
@@ -189,5 +193,8 @@ func callerOf(r *http.Request) string {
 func requestURL(r *http.Request) string {
 	u := *r.URL
 	u.Scheme, u.Host = "http", r.Host
+	if r.TLS != nil {
+		u.Scheme = "https"
+	}
 	return u.String()
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hob/faas"
+	"hob/internal/api"
 	"hob/internal/invoke"
 	"hob/internal/store"
 )
@@ -37,7 +38,11 @@ func (s *Server) callOf(ctx context.Context, fn faas.Function, id string) (faas.
 	switch {
 	case err != nil && faas.KindOf(err) != faas.NotFound:
 		return call, err
-	case err != nil || call.FuncID != fn.ID || call.Kind != faas.CallAsync:
+	case err != nil: // it may have been
+		call, err = s.Logs.Call(id)
+		call.Result = faas.ResultRotated
+	}
+	if err != nil || call.FuncID != fn.ID || call.Kind != faas.CallAsync {
 		return call, faas.Errorf(faas.NotFound, "no such call")
 	}
 	return call, nil
@@ -93,7 +98,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	r.Header.Del("Expect") // it was between the client and this server
 	req := &faas.Request{
 		Method: r.Method, URL: requestURL(r), Target: "/", Caller: callerOf(r), Header: r.Header,
-		Body: http.MaxBytesReader(w, r.Body, int64(limit)), Size: r.ContentLength,
+		Body: api.Steady(w, http.MaxBytesReader(w, r.Body, int64(limit))), Size: r.ContentLength,
 		Key: key, Convention: faas.ConventionHyper,
 	}
 	if r.URL.RawQuery != "" {
