@@ -45,7 +45,7 @@ func run(args []string) int {
 			}
 		}
 	case "orphan": // leave a child that holds the streams, and end
-		c := exec.Command(args[0], "hang")
+		c := exec.Command(args[0], "rest")
 		c.Stdout, c.Stderr = os.Stdout, os.Stderr
 		if err := c.Start(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -95,14 +95,20 @@ func Main(p Proc) int {
 		fmt.Fprint(p.Stdout, "asked to end\n")
 	case "hang": // whatever is asked
 		fmt.Fprint(p.Stdout, "ready\n")
-		for {
-			time.Sleep(time.Hour)
-		}
+		rest()
+	case "rest": // and say nothing
+		rest()
 	default:
 		fmt.Fprintf(p.Stderr, "what is %q?\n", arg(1))
 		return 64
 	}
 	return 0
+}
+
+func rest() {
+	for {
+		time.Sleep(time.Hour)
+	}
 }
 
 // serve carries out the lines of standard input and answers each with "ok" or an
