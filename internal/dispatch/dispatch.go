@@ -113,7 +113,9 @@ const (
 	sweepEvery = time.Minute // old calls and results are looked for
 	retryEvery = time.Second // after the store has failed
 	pause      = time.Millisecond
-	mostAtOnce = 512 // calls of one Take
+	mostAtOnce = 512                   // calls of one Take
+	mostInVain = 64                    // lines looked at in turn that have no room
+	lookAgain  = 50 * time.Millisecond // at the others, if nothing happens before
 )
 
 // Run brings queued calls to their functions until ctx ends, and returns when all
@@ -254,14 +256,14 @@ func (d *Dispatcher) dispatch(ctx context.Context) {
 	defer alarm.Stop()
 	var due time.Time // when alarm rings; zero: nothing is to become due
 	for ctx.Err() == nil {
-		lanes, asked, left := d.lanes()
+		lanes, added, left := d.lanes()
 		if len(lanes) > 0 {
 			taken, next, err := d.Calls.Take(ctx, d.Owner, lanes)
 			if err != nil {
 				d.failed(ctx, err)
 				continue
 			}
-			d.note(lanes, asked, taken, next > 0)
+			d.note(lanes, added, taken, next > 0)
 			for _, call := range taken {
 				d.start(ctx, call)
 			}
@@ -269,12 +271,15 @@ func (d *Dispatcher) dispatch(ctx context.Context) {
 				due = at
 				alarm.Reset(next)
 			}
-			if len(taken) > 0 || left {
-				continue // note has shortened what is asked for next
-			}
+			continue // note has shortened what is asked for next
+		}
+		var again <-chan time.Time
+		if left {
+			again = time.After(lookAgain)
 		}
 		select {
 		case <-d.wake:
+		case <-again:
 		case <-d.Room.Freed():
 			rest(ctx, pause) // many sandboxes may become free at once
 		case <-alarm.C:
@@ -303,63 +308,96 @@ func rest(ctx context.Context, long time.Duration) {
 	}
 }
 
+// asked is a line as it was when calls of it were asked for.
+type asked struct {
+	id          string // of its function
+	added, here int
+}
+
 // lanes is what can be taken now, and for each function of it how often calls were
 // added to its line before. The functions of an app with a limit are one lane. left
-// says that others were left out because these are as many as one Take takes.
-func (d *Dispatcher) lanes() (lanes []store.Lane, asked map[string]int, left bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.draining {
-		return nil, nil, false
-	}
+// says that not all lines were looked at.
+func (d *Dispatcher) lanes() (lanes []store.Lane, added map[string]int, left bool) {
+	lines := d.some()
+	added = make(map[string]int, len(lines))
 	ofApps := make(map[string]int) // index of lanes
-	asked = make(map[string]int)
-	total := 0
-	for id, l := range d.lines {
-		if !l.more {
-			continue
+	total, inVain := 0, 0
+	for _, l := range lines {
+		if total >= mostAtOnce || inVain >= mostInVain {
+			return lanes, added, true
 		}
-		fn, err := d.Definitions.FunctionByID(id)
+		fn, app, err := d.definition(l.id)
 		if err != nil { // it was removed, maybe while a call of it was accepted or ran
-			l.more = false
-			d.forgotten = append(d.forgotten, id)
-			signal(d.removed)
-			continue
-		}
-		app, err := d.Definitions.AppByID(fn.App)
-		if err != nil {
+			d.giveUp(l.id)
 			continue
 		}
 		ofFunction, ofApp := d.Room.Welcome(&app, &fn)
-		room := ofFunction - l.here
-		limited := app.MaxConcurrency > 0
-		if limited {
-			room = min(room, ofApp-d.apps[app.ID])
+		room := min(ofFunction-l.here, mostAtOnce-total)
+		if app.MaxConcurrency > 0 {
+			room = min(room, ofApp-d.ofApp(app.ID))
 		}
-		if room > 0 && total >= mostAtOnce {
-			left = true
-		}
-		if room = min(room, mostAtOnce-total); room <= 0 {
+		if room <= 0 {
+			inVain++
 			continue
 		}
-		asked[id] = l.added
+		inVain = 0
+		added[l.id] = l.added
 		if i, there := ofApps[app.ID]; there {
-			lanes[i].Functions = append(lanes[i].Functions, id)
+			lanes[i].Functions = append(lanes[i].Functions, l.id)
 			lanes[i].Limit = min(lanes[i].Limit, room)
 			continue
 		}
-		if limited {
+		if app.MaxConcurrency > 0 {
 			ofApps[app.ID] = len(lanes)
 		}
-		lanes = append(lanes, store.Lane{Functions: []string{id}, Limit: room})
+		lanes = append(lanes, store.Lane{Functions: []string{l.id}, Limit: room})
 		total += room
 	}
-	return lanes, asked, left
+	return lanes, added, false
+}
+
+// some returns the lines of which calls may be due, in any order: of those that
+// cannot all be served now, none is always the last.
+func (d *Dispatcher) some() (lines []asked) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.draining {
+		return nil
+	}
+	for id, l := range d.lines {
+		if l.more {
+			lines = append(lines, asked{id, l.added, l.here})
+		}
+	}
+	return lines
+}
+
+// definition returns a function with its app.
+func (d *Dispatcher) definition(id string) (fn faas.Function, app faas.App, err error) {
+	if fn, err = d.Definitions.FunctionByID(id); err == nil {
+		app, err = d.Definitions.AppByID(fn.App)
+	}
+	return fn, app, err
+}
+
+// ofApp is how many calls of an app were taken and are not settled.
+func (d *Dispatcher) ofApp(id string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.apps[id]
+}
+
+// giveUp cancels what waits for a function that is no more.
+func (d *Dispatcher) giveUp(function string) {
+	d.mu.Lock()
+	d.line(function).more = false
+	d.mu.Unlock()
+	d.Forget(function)
 }
 
 // note notes what a Take has shown of its lanes, and what it took. later says that
 // some of them have calls that become due.
-func (d *Dispatcher) note(lanes []store.Lane, asked map[string]int, taken []faas.Call, later bool) {
+func (d *Dispatcher) note(lanes []store.Lane, added map[string]int, taken []faas.Call, later bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	got := make(map[string]int)
@@ -376,7 +414,7 @@ func (d *Dispatcher) note(lanes []store.Lane, asked map[string]int, taken []faas
 		}
 		for _, id := range lane.Functions {
 			l := d.line(id)
-			if l.added == asked[id] {
+			if l.added == added[id] {
 				l.more = false
 			}
 			l.later = l.later || later

@@ -42,19 +42,36 @@ func (p *plan) match() {
 			p.give(l, s)
 		case s == nil && !blocked && p.capacity.TryReserve(needs(&l.fn)):
 			p.startOne(l)
-		default:
+		case s != nil:
 			blocked, l.skipped = true, true
-			more := needs(&l.fn)
-			if s != nil {
-				more = more.Minus(s.charge)
-			}
-			missing = missing.Plus(more)
+			missing = missing.Plus(needs(&l.fn).Minus(s.charge))
 			p.makeRoom(missing, s)
+		default:
+			blocked = true
+			missing = missing.Plus(p.skipStarts())
+			p.makeRoom(missing, nil)
 		}
 	}
 	if !blocked && len(p.warm) > 0 {
 		p.keepWarm()
 	}
+}
+
+// skipStarts skips all pools that need to have a slot started, as there is no room
+// for the first of them, and returns what they need: one slot each.
+func (p *plan) skipStarts() (missing faas.Resources) {
+	for l := range p.lines {
+		if l.skipped || len(l.free) > 0 || l.covered() >= len(l.waiting) || p.full(l) != 0 {
+			continue
+		}
+		l.skipped = true
+		if p.worthStarting(l) {
+			missing = missing.Plus(needs(&l.fn))
+		} else {
+			p.wake(p.now + l.starts()) // then it is known better
+		}
+	}
+	return missing
 }
 
 // keepWarm starts slots for functions that want some ready, as far as there is

@@ -40,6 +40,7 @@ type plan struct {
 	active  map[string]*tally // by function ID and by app ID
 	running int               // calls running or starting on the node
 	async   int               // asynchronous ones of them that run
+	queued  int               // asynchronous callers in line
 	last    int               // last slot number given out
 	came    int64             // callers that came so far: their order
 	going   faas.Resources    // that stopping slots will free
@@ -180,8 +181,7 @@ func (p *plan) want(id string, app *faas.App, fn *faas.Function, async bool) []a
 	}
 	l.waiting = append(l.waiting, caller{id, async, p.came, p.now})
 	if async {
-		l.ofFunction.waiting++
-		l.ofApp.waiting++
+		p.countWaiting(l, 1)
 	}
 	p.match()
 	if n := len(l.waiting); !async && n > l.covered() && l.find(id) >= 0 && p.tooMany(l) {
@@ -235,7 +235,7 @@ func (p *plan) close() []action {
 	}
 	for l := range p.lines {
 		l.waiting = nil
-		l.ofFunction.waiting, l.ofApp.waiting = 0, 0
+		l.ofFunction.waiting, l.ofApp.waiting, p.queued = 0, 0, 0
 	}
 	clear(p.lines)
 	clear(p.warm)
@@ -467,6 +467,13 @@ func (p *plan) countAsync(l *pool, n int) {
 	l.ofApp.async += n
 }
 
+// countWaiting counts n asynchronous callers in or out of the line.
+func (p *plan) countWaiting(l *pool, n int) {
+	p.queued += n
+	l.ofFunction.waiting += n
+	l.ofApp.waiting += n
+}
+
 // counter returns what counts the calls of a function or an app.
 func (p *plan) counter(id string) *tally {
 	if p.active[id] == nil {
@@ -554,8 +561,7 @@ func (p *plan) drop(s *slot) {
 // remove takes a caller out of a line.
 func (p *plan) remove(l *pool, i int) {
 	if l.waiting[i].async {
-		l.ofFunction.waiting--
-		l.ofApp.waiting--
+		p.countWaiting(l, -1)
 	}
 	l.waiting = slices.Delete(l.waiting, i, i+1)
 	if len(l.waiting) == 0 {

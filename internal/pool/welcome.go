@@ -13,14 +13,14 @@ const (
 	mostWelcome = 256                  // asynchronous calls of one function
 	aheadTime   = 5 * time.Millisecond // so much work may wait, where calls are short
 	mostAhead   = 64                   // calls that may wait for that reason
+	mostQueued  = 64                   // asynchronous callers in line: with so many no function keeps a place without room
 
 	noLimit = 1 << 30
 )
 
 // welcome is how many asynchronous calls of a function should be here now, running
 // or waiting, and how many of its app; noLimit if the app has none. While nothing
-// of it waits one more always is: it keeps the function's place in the line for
-// memory.
+// of it waits one more is: it keeps the function's place in the line for memory.
 func (p *plan) welcome(app *faas.App, fn *faas.Function) (ofFunction, ofApp int) {
 	of, l := p.counter(fn.ID), p.pools[keyOf(app, fn)]
 	here := of.async + of.waiting
@@ -32,7 +32,7 @@ func (p *plan) welcome(app *faas.App, fn *faas.Function) (ofFunction, ofApp int)
 		more = min(more, fn.MaxConcurrency-of.active) + ahead(l, fn.MaxConcurrency)
 	} else {
 		more = min(more, p.fits(l, fn))
-		if of.waiting == 0 {
+		if of.waiting == 0 && p.queued < mostQueued {
 			more = max(more, 1)
 		}
 	}
