@@ -180,7 +180,16 @@ if busybox=$(command -v busybox) && "$busybox" --list 2>/dev/null | grep -qx sh;
 	fi
 fi
 
-say "9. Where the time of a cold call goes"
+say "9. Asynchronously: the id at once, the result when it is there"
+ok "echo Lin | hob call --async hello"
+has "CallId: "
+queued=${out#CallId: }
+ok "hob get --wait $queued"
+is "Welcome, Lin!"
+ok "hob logs hello --call $queued"
+has "[FINISHED] CallId: $queued"
+
+say "10. Where the time of a cold call goes"
 ok "hob call hello </dev/null"
 is "Welcome, world!"
 # The journal is written in batches: the third record of hello follows its answer.
@@ -197,7 +206,7 @@ exits 0
 has "succeeded"
 [ "${out//sandbox=0s/}" = "$out" ] || fail "a fresh container cannot have taken no time"
 
-say "10. Nothing is left behind"
+say "11. Nothing is left behind"
 printf '%s$ kill -TERM %s%s\n' "$faint" "$daemon" "$plain"
 kill -TERM "$daemon"
 code=0

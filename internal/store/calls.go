@@ -198,7 +198,7 @@ type Limits struct {
 	ResultsTotal       faas.Bytes
 	QueuePerFunction   faas.Bytes // payloads of calls that are not over; above it Accept is Busy
 	QueueTotal         faas.Bytes
-	CallsPerFunction   int           // calls that are over; Sweep removes those that were accepted first, but none that a key stands for, or with a delivery on its way
+	CallsPerFunction   int           // calls that are over; Sweep removes those that were accepted first, but none with a delivery on its way, or that a key stands for: those end with KeyAge
 	Age                time.Duration // of calls that are over, their payloads and results
 	KeyAge             time.Duration // of keys, from the acceptance of their calls; a result that a key stands for is the last to be removed before
 }

@@ -96,7 +96,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	if s.MaxPayload > 0 {
 		if r.ContentLength > int64(s.MaxPayload) {
 			if r.Header.Get("Expect") == "" { // else the client waits to be asked for it
-				hearOut(w, r)
+				api.HearOut(w, r)
 			}
 			return faas.Errorf(faas.TooLarge, "the payload of %v is over the limit of %v", faas.Bytes(r.ContentLength), s.MaxPayload)
 		}
@@ -106,7 +106,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 		body = api.Steady(w, body)
 	}
 	r.Header.Del("Expect") // it was between the client and this server
-	req := &faas.Request{Method: r.Method, URL: requestURL(r), Target: t.path, Caller: callerOf(r), Header: r.Header, Body: body, Size: r.ContentLength, Key: a.key}
+	req := &faas.Request{Method: r.Method, URL: api.URL(r), Target: t.path, Caller: api.Caller(r), Header: r.Header, Body: body, Size: r.ContentLength, Key: a.key}
 	if a.async {
 		return s.enqueue(w, r, fn, call, req, a)
 	}
@@ -181,20 +181,3 @@ func (b *begun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Unwrap lets http.ResponseController set deadlines, and send and receive at once.
 func (b *begun) Unwrap() http.ResponseWriter { return b.ResponseWriter }
-
-// callerOf is the address from which r came; empty for one over a Unix socket.
-func callerOf(r *http.Request) string {
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		return host
-	}
-	return ""
-}
-
-func requestURL(r *http.Request) string {
-	u := *r.URL
-	u.Scheme, u.Host = "http", r.Host
-	if r.TLS != nil {
-		u.Scheme = "https"
-	}
-	return u.String()
-}

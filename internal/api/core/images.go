@@ -3,13 +3,12 @@ package core
 import (
 	"cmp"
 	"context"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"hob/faas"
+	"hob/internal/api"
 	"hob/internal/image"
 )
 
@@ -97,21 +96,10 @@ func (s *Server) loadImages(w http.ResponseWriter, r *http.Request) error {
 	}
 	images, err := s.Images.Load(r.Context(), r.Body, name)
 	if err != nil {
-		hearOut(w, r)
+		api.HearOut(w, r)
 		return err
 	}
 	return answer(w, http.StatusCreated, wireImages{Images: wireOfImages(images)})
-}
-
-// hearOutTime is how long a client whose body is refused may go on sending it.
-const hearOutTime = 10 * time.Second
-
-// hearOut reads what the client still sends of a body that nobody wants. A client
-// that writes while its connection is closed gets a reset in place of the reason.
-func hearOut(w http.ResponseWriter, r *http.Request) {
-	if http.NewResponseController(w).SetReadDeadline(time.Now().Add(hearOutTime)) == nil {
-		io.Copy(io.Discard, r.Body)
-	}
 }
 
 // pruneImages removes every image that no function uses.

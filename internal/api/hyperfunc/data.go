@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -91,13 +90,13 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	limit := s.maxBody()
 	if r.ContentLength > int64(limit) {
 		if r.Header.Get("Expect") == "" { // else the client waits to be asked for it
-			hearOut(w, r)
+			api.HearOut(w, r)
 		}
 		return faas.Errorf(faas.TooLarge, "the payload of %d bytes is over the limit of %v", r.ContentLength, limit)
 	}
 	r.Header.Del("Expect") // it was between the client and this server
 	req := &faas.Request{
-		Method: r.Method, URL: requestURL(r), Target: "/", Caller: callerOf(r), Header: r.Header,
+		Method: r.Method, URL: api.URL(r), Target: "/", Caller: api.Caller(r), Header: r.Header,
 		Body: api.Steady(w, http.MaxBytesReader(w, r.Body, int64(limit))), Size: r.ContentLength,
 		Key: key, Convention: faas.ConventionHyper,
 	}
@@ -107,7 +106,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	call, err := s.Queue.Enqueue(r.Context(), fn, invoke.NewCall(app, fn, faas.CallAsync), req, -1)
 	if err != nil {
 		if faas.KindOf(err) == faas.TooLarge {
-			hearOut(w, r)
+			api.HearOut(w, r)
 		}
 		return err
 	}
@@ -134,34 +133,6 @@ func validKey(key string) bool {
 	return len(key) <= 255
 }
 
-// hearOutTime is how long a client whose body is refused may go on sending it.
-const hearOutTime = 10 * time.Second
-
-// hearOut reads what the client still sends of a body that nobody wants. A client
-// that writes while its connection is closed gets a reset in place of the reason.
-func hearOut(w http.ResponseWriter, r *http.Request) {
-	if http.NewResponseController(w).SetReadDeadline(time.Now().Add(hearOutTime)) == nil {
-		_, _ = io.Copy(io.Discard, r.Body)
-	}
-}
-
-// callerOf is the address from which r came; empty for one over a Unix socket.
-func callerOf(r *http.Request) string {
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		return host
-	}
-	return ""
-}
-
-func requestURL(r *http.Request) string {
-	u := *r.URL
-	u.Scheme, u.Host = "http", r.Host
-	if r.TLS != nil {
-		u.Scheme = "https"
-	}
-	return u.String()
-}
-
 // output answers with the result of a call; behind /wait, when it is over.
 func (s *Server) output(w http.ResponseWriter, r *http.Request) error {
 	fn, err := s.addressed(r)
@@ -169,7 +140,7 @@ func (s *Server) output(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	call, err := s.callOf(r.Context(), fn, r.PathValue("call"))
-	if err == nil && strings.HasSuffix(r.URL.Path, "/wait") {
+	if err == nil && !call.State.Final() && strings.HasSuffix(r.URL.Path, "/wait") {
 		call, err = s.Calls.Wait(r.Context(), call.ID)
 	}
 	if err != nil {

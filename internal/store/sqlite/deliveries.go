@@ -64,7 +64,7 @@ func (s *Store) Delivered(ctx context.Context, id string, done bool, retry time.
 		if err != nil {
 			return nil, err
 		}
-		c.call.Delivery = store.Text(cut(outcome))
+		c.call.Delivery = store.Text(outcome)
 		record, err := recordOf(c.call)
 		if err != nil {
 			return nil, err

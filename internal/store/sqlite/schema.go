@@ -67,6 +67,7 @@ func migrations() []string {
 		) STRICT;
 		CREATE INDEX call_line ON call (called, priority, due, seq, payload) WHERE state = 0;
 		CREATE INDEX call_list ON call (called, state, seq);
+		CREATE INDEX call_over ON call (called, seq) WHERE state > 1 AND keyed = 0; -- those that may be swept for their number
 		CREATE TABLE payload (
 			call    INTEGER PRIMARY KEY, -- call.seq
 			request TEXT NOT NULL,

@@ -2,20 +2,14 @@ package sqlite
 
 import (
 	"context"
-	"unicode/utf8"
 
 	"hob/faas"
 	"hob/internal/store"
 )
 
-// maxText is how much is kept of a text that others wrote, as the reason why a
-// call failed.
-const maxText = 16 << 10
-
 // Settle implements store.Calls.
 func (s *Store) Settle(ctx context.Context, settled store.Settlement) error {
 	out := &outgoing{Settlement: settled}
-	out.Call.Error, out.Call.Delivery = cut(settled.Call.Error), cut(settled.Call.Delivery)
 	if result := settled.Result; result != nil {
 		var err error
 		if out.header, err = headerText(result.Header); err != nil {
@@ -161,7 +155,7 @@ func (s *Store) Cancel(ctx context.Context, id, reason string) (call faas.Call, 
 // is no answer.
 func (s *Store) cancel(c callRow, reason string) (faas.Call, error) {
 	now := s.clock.now()
-	call, err := store.CanceledCall(c.call, cut(reason), at(now))
+	call, err := store.CanceledCall(c.call, store.Text(reason), at(now))
 	if err != nil {
 		return call, err
 	}
@@ -204,19 +198,4 @@ func (s *Store) CancelQueued(ctx context.Context, function, reason string) (n in
 			return n, nil
 		}
 	}
-}
-
-// cut returns the beginning of s, at most maxText, with no character cut in two.
-func cut(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	end := maxText
-	for back := range utf8.UTFMax {
-		if utf8.RuneStart(s[maxText-back]) {
-			end = maxText - back
-			break
-		}
-	}
-	return s[:end]
 }

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"slices"
 
 	"hob/internal/store"
 )
@@ -88,16 +87,11 @@ func (s *Store) sweepCalls(ctx context.Context) error {
 // oldestOver returns the calls of b that were accepted first, at most so many, of
 // those that are over and that no key stands for and no delivery needs.
 func (s *Store) oldestOver(b *book, most int) (old []int64, err error) {
-	for state := succeeded; state <= canceled; state++ { // each in the order of an index
-		if err := s.w.each("SELECT seq FROM call INDEXED BY call_list WHERE called = ? AND state = ? AND keyed = 0 AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.call = seq) ORDER BY seq LIMIT ?", func(r row) error {
-			old = append(old, r.num(0))
-			return nil
-		}, b.n, state, most); err != nil {
-			return nil, err
-		}
-	}
-	slices.Sort(old)
-	return old[:min(len(old), most)], nil
+	err = s.w.each("SELECT seq FROM call INDEXED BY call_over WHERE called = ? AND state > 1 AND keyed = 0 AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.call = seq) ORDER BY seq LIMIT ?", func(r row) error {
+		old = append(old, r.num(0))
+		return nil
+	}, b.n, most)
+	return old, err
 }
 
 // removeCalls removes calls that are over with all that is kept of them.
