@@ -20,11 +20,16 @@ func (d *Dispatcher) start(ctx context.Context, call faas.Call) {
 	fn, err := d.Definitions.FunctionByID(call.FuncID)
 	d.mu.Lock()
 	d.takes++
-	d.taken[call.ID] = &held{call: call, order: d.takes, app: fn.App, end: end}
+	h := &held{call: call, order: d.takes, app: fn.App, end: end, ended: make(chan struct{})}
+	before := d.taken[call.ID] // its last attempt, which was settled just now
+	d.taken[call.ID] = h
 	d.line(call.FuncID).here++
 	d.apps[fn.App]++
 	d.mu.Unlock()
 	d.work.Go(func() {
+		if before != nil {
+			<-before.ended
+		}
 		took := time.Duration(0)
 		if err != nil {
 			d.conclude(ctx, fn, call, nil, faas.Errorf(faas.Canceled, removedText))
@@ -35,28 +40,31 @@ func (d *Dispatcher) start(ctx context.Context, call faas.Call) {
 		if d.marks != nil {
 			_ = d.marks.end(call.ID) // one too many does no harm
 		}
-		d.ended(call, fn.App, took, err != nil)
+		d.giveBack(h, took, err != nil)
 	})
 }
 
-// ended gives back the place of a call that is settled. removed says that its
+// giveBack gives back the place of a call that is settled. removed says that its
 // function is no more.
-func (d *Dispatcher) ended(call faas.Call, app string, took time.Duration, removed bool) {
+func (d *Dispatcher) giveBack(h *held, took time.Duration, removed bool) {
+	defer close(h.ended)
 	d.mu.Lock()
-	l := d.line(call.FuncID)
-	if d.taken[call.ID].begun {
+	l := d.line(h.call.FuncID)
+	if h.begun {
 		l.begun--
 	}
-	delete(d.taken, call.ID)
+	if d.taken[h.call.ID] == h {
+		delete(d.taken, h.call.ID)
+	}
 	if l.here--; l.here == 0 && removed && !l.more {
-		delete(d.lines, call.FuncID)
+		delete(d.lines, h.call.FuncID)
 	}
 	if l.mean == 0 {
 		l.mean = took
 	}
 	l.mean += (took - l.mean) / 8
-	if d.apps[app]--; d.apps[app] == 0 {
-		delete(d.apps, app)
+	if d.apps[h.app]--; d.apps[h.app] == 0 {
+		delete(d.apps, h.app)
 	}
 	d.mu.Unlock()
 	signal(d.wake)

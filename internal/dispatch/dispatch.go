@@ -99,6 +99,7 @@ type held struct {
 	app   string    // ID
 	begun bool      // it has a sandbox
 	end   func(cause error)
+	ended chan struct{} // closed when its place was given back
 }
 
 // New returns a Dispatcher whose fields are to be set.

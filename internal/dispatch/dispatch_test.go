@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -683,4 +684,35 @@ func TestCallWhoseResultIsLostRunsAgain(t *testing.T) {
 			t.Errorf("result %q", got)
 		}
 	})
+}
+
+func TestCallThatIsTriedAgainAtOnceIsNeverInTwoPlaces(t *testing.T) {
+	fn := function("f")
+	fn.Retries, fn.RetryDelay, fn.RetryMax = 100, 1, 1 // nanosecond
+	n := &node{fns: map[string]faas.Function{"f": fn}}
+	var d *Dispatcher
+	var mu sync.Mutex
+	running := make(map[string]bool)
+	n.serve = func(_ context.Context, call *faas.Call, _ *faas.Request, _ http.ResponseWriter) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if running[call.ID] {
+			t.Errorf("call %s runs twice", call.ID)
+		}
+		running[call.ID] = true
+		defer delete(running, call.ID)
+		d.Event("f", faas.Event{Name: faas.EventRunning, Call: call.ID})
+		return faas.Errorf(faas.FuncFailed, "exit code 1")
+	}
+	_, end := begin(t, memory.New(), n, func(dispatcher *Dispatcher) { d = dispatcher; d.Marks = filepath.Join(t.TempDir(), "running") })
+	defer end()
+	var ids []string
+	for range 20 {
+		ids = append(ids, accept(t, d, "f", "", nil).ID)
+	}
+	for _, id := range ids {
+		if call := wait(t, d, id); call.State != faas.CallFailed || call.Attempt != 101 {
+			t.Errorf("call = %+v", call)
+		}
+	}
 }
