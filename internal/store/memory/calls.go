@@ -220,6 +220,9 @@ func (m *Store) Settle(ctx context.Context, s store.Settlement) error {
 		d.Call, d.Tries, d.Since = call.ID, 0, call.Finished
 		m.calls.deliveries = append(m.calls.deliveries, &delivery{d, now})
 	}
+	if r.weight() == 0 {
+		return nil // it takes no room
+	}
 	m.rotate(r, m.calls.limits.ResultsPerFunction, now, func(other *row) bool { return other.call.FuncID == call.FuncID })
 	m.rotate(r, m.calls.limits.ResultsTotal, now, func(*row) bool { return true })
 	return nil

@@ -78,6 +78,9 @@ func (s *Store) settle(out *outgoing) error {
 	if err := s.finish(c, call, out, now); err != nil {
 		return err
 	}
+	if out.Result == nil && !out.KeepPayload {
+		return nil // it takes no room
+	}
 	return s.rotate(now, c.book)
 }
 
