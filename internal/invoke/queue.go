@@ -55,17 +55,14 @@ func (i *Invoker) Enqueue(ctx context.Context, fn faas.Function, call *faas.Call
 	if fn.LogPayload {
 		received.Stdin = beginning(a.Body)
 	}
-	if req.Key == "" { // before it can start
-		i.event(call, received)
-		i.event(call, faas.Event{Name: faas.EventPending})
-	}
+	i.event(call, received) // before it can start
+	i.event(call, faas.Event{Name: faas.EventPending})
 	kept, known, err := i.Queue.Accept(ctx, a)
 	switch {
-	case err != nil && req.Key == "":
+	case err != nil:
 		i.event(call, faas.Event{Name: faas.EventFailed, Message: "it was not accepted"})
-	case err == nil && req.Key != "" && !known:
-		i.event(call, received)
-		i.event(call, faas.Event{Name: faas.EventPending})
+	case known:
+		i.event(call, faas.Event{Name: faas.EventFailed, Message: "it repeats call " + kept.ID + ", which has its key"})
 	}
 	if err != nil {
 		return faas.Call{}, fmt.Errorf("call %s: %w", fn.Name, err)

@@ -455,7 +455,7 @@ func TestNoFileIsOpenBetweenLines(t *testing.T) {
 	fmt.Fprintln(w, "one")
 	read(t, s, logs.Selection{Function: "f", Tail: -1})
 	for _, d := range testenv.Descriptors() {
-		if strings.Contains(d, logs.DirOf(s)) {
+		if strings.Contains(d, filepath.Join(logs.DirOf(s), "functions", "f")) { // the sweep may look into the others
 			t.Errorf("open: %s", d)
 		}
 	}
