@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"net/http"
@@ -53,7 +54,7 @@ func (i *Invoker) Enqueue(ctx context.Context, fn faas.Function, call *faas.Call
 	a.Call.Once = fn.OnNodeLoss == faas.NodeLossFail
 	received := faas.Event{Name: faas.EventCall}
 	if fn.LogPayload {
-		received.Stdin = beginning(a.Body)
+		received.Stdin = a.Body.Begin()
 	}
 	i.event(call, received) // before it can start
 	i.event(call, faas.Event{Name: faas.EventPending})
@@ -98,10 +99,11 @@ func (i *Invoker) acceptance(fn faas.Function, call *faas.Call, req *faas.Reques
 		}
 	}
 	body := i.Calls.NewBody()
-	hash := sha256.New()
-	fmt.Fprintf(hash, "%s %s\n", req.Method, req.Target)
 	to := io.Writer(body)
+	var hash hash.Hash // of the request, if it has a key
 	if req.Key != "" {
+		hash = sha256.New()
+		fmt.Fprintf(hash, "%s %s\n", req.Method, req.Target)
 		to = io.MultiWriter(body, hash)
 	}
 	if _, err := io.Copy(to, req.Body); err != nil {
@@ -125,13 +127,6 @@ func payloadError(err error) error {
 		return err
 	}
 	return faas.Errorf(faas.Canceled, "the caller left in the middle of the payload: %w", err)
-}
-
-// beginning is what an event shows of a body.
-func beginning(b *store.Body) string {
-	head := make([]byte, faas.ShortBytes)
-	n, _ := io.ReadFull(b.Reader(), head)
-	return faas.Short(head[:n])
 }
 
 // idempotent runs a synchronous call whose key no other call has; else it waits for

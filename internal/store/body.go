@@ -90,6 +90,13 @@ func (b *Body) Reader() io.Reader {
 	return io.NewSectionReader(b.file, 0, b.size)
 }
 
+// Begin is the beginning of a Body, as an event shows it.
+func (b *Body) Begin() string {
+	head := make([]byte, faas.ShortBytes)
+	n, _ := io.ReadFull(b.Reader(), head)
+	return faas.Short(head[:n])
+}
+
 // Keep gives the file of a Body, once all of it is on the disk, a name for good,
 // which Kept tells from then on. It is for engines. After an error the Body is as
 // it was.

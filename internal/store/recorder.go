@@ -65,11 +65,7 @@ func (r *Recorder) Error(err error) error {
 func (r *Recorder) Status() int { return r.status }
 
 // Begin is the beginning of the answer, as an event shows it.
-func (r *Recorder) Begin() string {
-	head := make([]byte, faas.ShortBytes)
-	n, _ := r.body.Reader().Read(head)
-	return faas.Short(head[:n])
-}
+func (r *Recorder) Begin() string { return r.body.Begin() }
 
 // Result is what was recorded. The Body is the receiver's.
 func (r *Recorder) Result() *NewResult {
