@@ -35,3 +35,17 @@ func URL(r *http.Request) string {
 	}
 	return u.String()
 }
+
+// MaxKey is the most characters of an idempotency key.
+const MaxKey = 255
+
+// IsKey reports whether s can be an idempotency key: visible ASCII characters, at
+// most MaxKey.
+func IsKey(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= MaxKey
+}

@@ -45,7 +45,6 @@ const (
 
 const (
 	maxWait = time.Hour // for the end of a call
-	maxKey  = 255       // characters of an idempotency key
 )
 
 // ask is how a caller wants a call to be made.
@@ -72,8 +71,8 @@ func askOf(h http.Header) (ask, error) {
 		if a.key, err = single(headerKey, given); err != nil {
 			return a, err
 		}
-		if !isKey(a.key) {
-			return a, faas.Errorf(faas.Invalid, "bad header %s: it has 1 to %d visible ASCII characters, no blanks", headerKey, maxKey)
+		if !api.IsKey(a.key) {
+			return a, faas.Errorf(faas.Invalid, "bad header %s: it has 1 to %d visible ASCII characters, no blanks", headerKey, api.MaxKey)
 		}
 	}
 	for _, name := range []string{headerPriority, headerDelay} {
@@ -108,15 +107,6 @@ func single(name string, values []string) (string, error) {
 		return "", faas.Errorf(faas.Invalid, "header %s is given %d times", name, len(values))
 	}
 	return values[0], nil
-}
-
-func isKey(s string) bool {
-	for _, c := range []byte(s) {
-		if c <= ' ' || c > '~' {
-			return false
-		}
-	}
-	return s != "" && len(s) <= maxKey
 }
 
 // prefer reads the header Prefer (RFC 7240). Of what it asks for we know

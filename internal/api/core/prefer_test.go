@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hob/faas"
+	"hob/internal/api"
 )
 
 func TestPreferences(t *testing.T) {
@@ -73,7 +74,7 @@ func FuzzAsk(f *testing.F) {
 		switch {
 		case err != nil && faas.KindOf(err) != faas.Invalid:
 			t.Errorf("kind %q: %v", faas.KindOf(err), err)
-		case err == nil && (!a.async || a.wait < 0 || a.wait > maxWait || a.priority < 0 || a.priority > faas.MaxPriority || a.delay < 0 || a.delay > faas.MaxDelay || len(a.key) > maxKey):
+		case err == nil && (!a.async || a.wait < 0 || a.wait > maxWait || a.priority < 0 || a.priority > faas.MaxPriority || a.delay < 0 || a.delay > faas.MaxDelay || len(a.key) > api.MaxKey):
 			t.Errorf("taken: %+v", a)
 		}
 	})

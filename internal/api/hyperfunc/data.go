@@ -84,8 +84,8 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	key := r.Header.Get("Idempotency-Key")
-	if !validKey(key) {
-		return faas.Errorf(faas.Invalid, "the header Idempotency-Key has 1 to 255 visible ASCII characters")
+	if key != "" && !api.IsKey(key) {
+		return faas.Errorf(faas.Invalid, "the header Idempotency-Key has 1 to %d visible ASCII characters", api.MaxKey)
 	}
 	limit := s.maxBody()
 	if r.ContentLength > int64(limit) {
@@ -122,16 +122,6 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 
 // wireCall is the answer to a call.
 type wireCall struct{ CallId string }
-
-// validKey reports whether key can be an idempotency key, or is none.
-func validKey(key string) bool {
-	for i := range len(key) {
-		if key[i] <= ' ' || key[i] > '~' {
-			return false
-		}
-	}
-	return len(key) <= 255
-}
 
 // output answers with the result of a call; behind /wait, when it is over.
 func (s *Server) output(w http.ResponseWriter, r *http.Request) error {
