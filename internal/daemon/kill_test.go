@@ -62,12 +62,15 @@ func toBeKilled(dir, driver string) error {
 // keepBooks is testdata/books as a function in Go.
 func keepBooks(_ context.Context, p *fake.Proc) int {
 	payload, _ := io.ReadAll(p.Stdin)
-	conn, err := net.Dial("udp", p.Getenv("BOOKS"))
+	conn, err := net.Dial("unix", p.Getenv("BOOKS"))
 	if err != nil {
 		return 1
 	}
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "%s %s %s", p.Getenv("HOB_CALL_ID"), p.Getenv("HOB_ATTEMPT"), payload); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s %s %s\n", p.Getenv("HOB_CALL_ID"), p.Getenv("HOB_ATTEMPT"), payload); err != nil {
+		return 1
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil { // it stands in the books
 		return 1
 	}
 	fmt.Fprintf(p.Stdout, "%s %s", payload, p.Getenv("HOB_ATTEMPT"))
@@ -87,33 +90,43 @@ type books struct {
 }
 
 func openBooks(t *testing.T) *books {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	addr := "@hob-books-" + faas.NewID() // in no file system: a sandbox with the node's network reaches it
+	l, err := net.Listen("unix", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.(*net.UDPConn).SetReadBuffer(8 << 20)
-	b := &books{addr: conn.LocalAddr().String(), runs: make(map[string][]booking)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 1<<10)
+	b := &books{addr: addr, runs: make(map[string][]booking)}
+	var all sync.WaitGroup
+	all.Go(func() {
 		for {
-			n, _, err := conn.ReadFrom(buf)
+			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			id, rest, _ := strings.Cut(string(buf[:n]), " ")
-			attempt, payload, _ := strings.Cut(rest, " ")
-			b.mu.Lock()
-			b.runs[id] = append(b.runs[id], booking{attempt, payload})
-			b.mu.Unlock()
+			all.Go(func() { b.write(conn) })
 		}
-	}()
+	})
 	t.Cleanup(func() {
-		conn.Close()
-		<-done
+		l.Close()
+		all.Wait()
 	})
 	return b
+}
+
+// write enters what one run tells, and says so. A run whose daemon is killed
+// meanwhile may tell less than a line, and is not entered.
+func (b *books) write(conn net.Conn) {
+	defer conn.Close()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return
+	}
+	id, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+	attempt, payload, _ := strings.Cut(rest, " ")
+	b.mu.Lock()
+	b.runs[id] = append(b.runs[id], booking{attempt, payload})
+	b.mu.Unlock()
+	_, _ = conn.Write([]byte{'.'})
 }
 
 func (b *books) calls() int {

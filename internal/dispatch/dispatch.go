@@ -322,6 +322,7 @@ func (d *Dispatcher) lanes() (lanes []store.Lane, added map[string]int, left boo
 	lines := d.some()
 	added = make(map[string]int, len(lines))
 	ofApps := make(map[string]int) // index of lanes
+	rooms := make(map[string]int)  // of apps with a limit, each looked at once: else a call settled meanwhile would make room for some functions of an app only, and they would overtake the others
 	total, inVain := 0, 0
 	for _, l := range lines {
 		if total >= mostAtOnce || inVain >= mostInVain {
@@ -335,7 +336,10 @@ func (d *Dispatcher) lanes() (lanes []store.Lane, added map[string]int, left boo
 		ofFunction, ofApp := d.Room.Welcome(&app, &fn)
 		room := min(ofFunction-l.here, mostAtOnce-total)
 		if app.MaxConcurrency > 0 {
-			room = min(room, ofApp-d.ofApp(app.ID))
+			if _, looked := rooms[app.ID]; !looked {
+				rooms[app.ID] = ofApp - d.ofApp(app.ID)
+			}
+			room = min(room, rooms[app.ID])
 		}
 		if room <= 0 {
 			inVain++
