@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // An App is a namespace of functions with shared configuration.
@@ -15,6 +17,11 @@ type App struct {
 	Env  map[string]string
 
 	MaxConcurrency int // calls at once of all its functions together, on a node; 0: no limit
+
+	Syslog      string            // URL of the syslog server that gets the lines of its functions (CheckSyslog); "": none
+	Shape       string            // processor that its functions are made for, as Fn names it (Shapes); "": any; kept and shown only
+	Annotations map[string]string // what its owner notes: JSON values by key (CheckAnnotations)
+	Beside      map[string]string // what an API keeps beside a definition, by that API's name; shown to nobody else
 
 	Revision int64 // set by the store: 1 when made, one more with each change
 	Created  time.Time
@@ -58,7 +65,7 @@ type Function struct {
 	Name string // unique in its app
 
 	Image  string // reference as the user gave it
-	Digest string // "sha256:…" of the manifest for this node's platform, pinned when the function was made or its image changed
+	Digest string // "sha256:…" of the manifest for this node's platform, pinned when the function was made or its image changed; "": by its first call
 	Format Format
 
 	Entrypoint []string // nil: the image's; empty and not nil: none
@@ -100,8 +107,11 @@ type Function struct {
 	MaxResult    Bytes         // of an answer that is kept; 0: what the node allows
 	LogPayload   bool          // events in the log show the beginning of payload and result
 
+	Profile     Profile           // rules of its sandboxes that are set for the node
 	Address     string            // secret part of its public address; "": it has none
-	Annotations map[string]string // what an API keeps beside a definition, by a key of its own
+	Shape       string            // as of its app
+	Annotations map[string]string // as of its app
+	Beside      map[string]string // as of its app
 
 	Revision int64 // set by the store: 1 when made, one more with each change
 	Created  time.Time
@@ -146,13 +156,13 @@ func (f Function) Clone() Function {
 	f.Entrypoint = slices.Clone(f.Entrypoint)
 	f.Command = slices.Clone(f.Command)
 	f.Env = maps.Clone(f.Env)
-	f.Annotations = maps.Clone(f.Annotations)
+	f.Annotations, f.Beside = maps.Clone(f.Annotations), maps.Clone(f.Beside)
 	return f
 }
 
 // Clone returns a deep copy of a.
 func (a App) Clone() App {
-	a.Env = maps.Clone(a.Env)
+	a.Env, a.Annotations, a.Beside = maps.Clone(a.Env), maps.Clone(a.Annotations), maps.Clone(a.Beside)
 	return a
 }
 
@@ -180,6 +190,37 @@ func set[T comparable](v *T, to T) {
 	if *v == zero {
 		*v = to
 	}
+}
+
+// A Profile is a set of rules for sandboxes that an operator sets for a node: most
+// processes, open files and the like, and whether an image may ask for volumes.
+// Which one a function has, the API decides that makes it.
+type Profile string
+
+// Profiles.
+const (
+	ProfileHob Profile = ""   // ours
+	ProfileFn  Profile = "fn" // of functions made for Fn's http-stream contract
+)
+
+// Check reports the first thing about a that can never work, as Invalid.
+func (a App) Check() error {
+	if err := CheckName("app", a.Name); err != nil {
+		return err
+	}
+	if err := CheckEnv(a.Env); err != nil {
+		return err
+	}
+	if a.MaxConcurrency < 0 {
+		return Errorf(Invalid, "max-concurrency %d of app %s is negative", a.MaxConcurrency, a.Name)
+	}
+	if err := CheckShape(a.Shape); err != nil {
+		return err
+	}
+	if err := CheckSyslog(a.Syslog); err != nil {
+		return err
+	}
+	return CheckAnnotations(a.Annotations)
 }
 
 // Check reports the first thing about f that can never work, as Invalid. It
@@ -238,6 +279,14 @@ func (f Function) Check() error {
 		return Errorf(Invalid, "network %q is not one of: host, or nothing for a network of its own", f.Network)
 	case f.Workdir != "" && !strings.HasPrefix(f.Workdir, "/"):
 		return Errorf(Invalid, "workdir %q is not an absolute path", f.Workdir)
+	case f.Profile != ProfileHob && f.Profile != ProfileFn:
+		return Errorf(Invalid, "profile %q is not one of: %s, or nothing for ours", f.Profile, ProfileFn)
+	}
+	if err := CheckShape(f.Shape); err != nil {
+		return err
+	}
+	if err := CheckAnnotations(f.Annotations); err != nil {
+		return err
 	}
 	if err := CheckDestination("on-success", f.OnSuccess); err != nil {
 		return err
@@ -261,23 +310,30 @@ func joinFormats() string {
 	return strings.Join(names, ", ")
 }
 
-// CheckName reports whether name can name what (an "app", a "function"): 1 to
-// 255 letters, digits, '-', '_' and '.', the first a letter or digit.
+// CheckName reports whether name can name what (an "app", a "function", a
+// "trigger"): 1 to MaxNameLength letters and digits of any script and characters of
+// nameMarks, but not "." and "..", which are directories in a path.
 func CheckName(what, name string) error {
 	if name == "" {
 		return Errorf(Invalid, "the %s needs a name", what)
 	}
-	if len(name) > MaxNameLength {
-		return Errorf(Invalid, "the %s name of %d characters is over the limit of %d", what, len(name), MaxNameLength)
+	if n := utf8.RuneCountInString(name); n > MaxNameLength {
+		return Errorf(Invalid, "the %s name of %d characters is over the limit of %d", what, n, MaxNameLength)
 	}
-	for i, c := range []byte(name) {
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !letter && (i == 0 || !strings.ContainsRune("-_.", rune(c))) {
-			return Errorf(Invalid, "bad %s name %q: use letters, digits, '-', '_' and '.', beginning with a letter or digit", what, name)
+	for _, r := range name {
+		if r == utf8.RuneError || !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune(nameMarks, r) {
+			return Errorf(Invalid, "bad %s name %q: use letters, digits and the characters %s", what, name, nameMarks)
 		}
+	}
+	if name == "." || name == ".." {
+		return Errorf(Invalid, "bad %s name %q: it means a directory", what, name)
 	}
 	return nil
 }
+
+// nameMarks are the characters besides letters and digits that a URL's path holds
+// as they are: those that Fn allows in names.
+const nameMarks = "-_.~$&+=:@"
 
 // CheckDestination reports whether a result can be sent to the target of a setting:
 // nothing, the URL of a server (http, https), or "APP/FUNCTION" of this system.

@@ -20,6 +20,8 @@ type Request struct {
 	Body    io.Reader         // never nil; read once
 	Size    int64             // of Body; -1: unknown
 
+	MaxHeader Bytes // of the header of the answer, which is refused above it; 0: what the format allows
+
 	Key string // by which its caller knows a call again that it sends twice; "": it does not
 
 	Deadline time.Time // when the call's time is over; zero: never. Set by whoever runs the call

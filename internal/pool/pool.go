@@ -145,7 +145,7 @@ func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, err
 	s.plan.now = time.Since(s.began)
 	if what, needs, all := lacks(fn, s.Capacity.Total()); what != "" {
 		s.mu.Unlock()
-		return Slot{}, faas.Errorf(faas.Invalid, "function %s needs %v of %s, and this node has %v for all sandboxes", fn.Name, needs, what, all)
+		return Slot{}, faas.Errorf(faas.Invalid, "function %s needs %v of %s, and this node has %v for all sandboxes: %w", fn.Name, needs, what, all, faas.ErrNeverFits)
 	}
 	if s.plan.closed {
 		s.mu.Unlock()

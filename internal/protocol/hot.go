@@ -2,7 +2,6 @@ package protocol
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -14,18 +13,7 @@ import (
 // node: a faas.Start.
 const HeaderStart = "Hob-Start"
 
-// Ways in which a hot function fails, for an edge that has words of its own for
-// each. They are wrapped by errors whose Kind is decided.
-var (
-	ErrFunction       = errors.New("the function says that it failed")
-	ErrStatus         = errors.New("the function answered with a status that its format does not allow")
-	ErrBroken         = errors.New("the function ended, or closed its connection, before it had answered")
-	ErrHeaderTooLarge = errors.New("the header of the function's answer is too large")
-	ErrStartTimeout   = errors.New("the function did not listen in time")
-	ErrStartExited    = errors.New("the function ended before it listened")
-)
-
-// reason is one of the errors above in the words of one case.
+// reason is one of the errors of package faas in the words of one case.
 type reason struct {
 	is   error
 	text string
@@ -140,7 +128,7 @@ func (l *life) died() error {
 	if l.waitErr != nil {
 		return l.waitErr
 	}
-	return fault(faas.FuncFailed, ErrBroken, "%s", ending(l.Process, l.exit, l.memory))
+	return fault(faas.FuncFailed, faas.ErrBroken, "%s", ending(l.Process, l.exit, l.memory))
 }
 
 // conclude fills in what is measured of a call that began then.

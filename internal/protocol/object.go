@@ -256,7 +256,7 @@ func (s said) answer(body []byte, contentType string) (objectAnswer, error) {
 		a.status = http.StatusOK
 	}
 	if a.status < 200 || a.status > 599 {
-		return a, fault(faas.FuncFailed, ErrStatus, "the function answered with status %d, which is not between 200 and 599", a.status)
+		return a, fault(faas.FuncFailed, faas.ErrStatus, "the function answered with status %d, which is not between 200 and 599", a.status)
 	}
 	for name, values := range s.Headers {
 		name = http.CanonicalHeaderKey(name)

@@ -214,15 +214,15 @@ func (c *portConn) verdict(ctx context.Context, x *proxied, out *faas.Outcome) e
 	case over:
 		return c.died()
 	case dialled:
-		return fault(faas.FuncFailed, ErrBroken, "the function does not listen on %s any more: %v", c.addr, err)
+		return fault(faas.FuncFailed, faas.ErrBroken, "the function does not listen on %s any more: %v", c.addr, err)
 	case strings.Contains(err.Error(), "response headers exceeded"):
-		return fault(faas.FuncFailed, ErrHeaderTooLarge, "the function answered with a header of more than %d KB", maxHead>>10)
+		return fault(faas.FuncFailed, faas.ErrHeaderTooLarge, "the function answered with a header of more than %d KB", maxHead>>10)
 	case x.answered:
 		out.Keep = true
-		return fault(faas.FuncFailed, ErrBroken, "the function closed its connection in the middle of its answer: %v", err)
+		return fault(faas.FuncFailed, faas.ErrBroken, "the function closed its connection in the middle of its answer: %v", err)
 	case refused(err), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		out.Keep = true
-		return fault(faas.FuncFailed, ErrBroken, "the function closed its connection before it had answered: %v", err)
+		return fault(faas.FuncFailed, faas.ErrBroken, "the function closed its connection before it had answered: %v", err)
 	}
 	return faas.Errorf(faas.FuncFailed, "the function answered with something that is not HTTP: %w", err)
 }

@@ -159,10 +159,10 @@ func TestServerThatBreaksItsAnswerOffFails(t *testing.T) {
 		is   error
 		says string
 	}{
-		{"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", true, protocol.ErrBroken, "in the middle of its answer"},
-		{"", true, protocol.ErrBroken, "before it had answered"},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", true, faas.ErrBroken, "in the middle of its answer"},
+		{"", true, faas.ErrBroken, "before it had answered"},
 		{"hello, world\n\n", false, nil, "not HTTP"},
-		{"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10) + "\r\n\r\n", false, protocol.ErrHeaderTooLarge, "more than 256 KB"},
+		{"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10) + "\r\n\r\n", false, faas.ErrHeaderTooLarge, "more than 256 KB"},
 	} {
 		c := openProgram(t, faas.FormatPort, func(ctx context.Context, p *process) faas.Exit {
 			defer p.listener.Close()

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"hob/faas"
 	"bytes"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ const (
 
 // errHead is a head over its limit; every other error of a reader that is not one
 // of reading is a malformed.
-var errHead error = reason{ErrHeaderTooLarge, fmt.Sprintf("the function answered with a header of more than %d KB", maxHead>>10)}
+var errHead error = reason{faas.ErrHeaderTooLarge, fmt.Sprintf("the function answered with a header of more than %d KB", maxHead>>10)}
 
 // malformed says why what a function wrote is no answer that can be passed on.
 type malformed string

@@ -45,13 +45,13 @@ func TestStartThatDoesNotListen(t *testing.T) {
 		is      error
 		says    string
 	}{
-		{name: "never", program: idle, kind: faas.TimedOut, is: protocol.ErrStartTimeout, says: "the function was not ready within 50ms: it does not listen on "},
-		{name: "with the wrong mode", program: idle, dial: errors.New("the socket has mode 0755"), kind: faas.TimedOut, is: protocol.ErrStartTimeout, says: "the socket has mode 0755"},
+		{name: "never", program: idle, kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "the function was not ready within 50ms: it does not listen on "},
+		{name: "with the wrong mode", program: idle, dial: errors.New("the socket has mode 0755"), kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "the socket has mode 0755"},
 		{name: "behind a link", program: idle, dial: faas.Errorf(faas.Invalid, "lsnr.sock is an absolute link"), kind: faas.FuncFailed, says: "lsnr.sock is an absolute link"},
 		{name: "and ends", program: func(_ context.Context, p *process) faas.Exit {
 			p.words = "FN_LISTENER is not set"
 			return faas.Exit{Code: 2}
-		}, kind: faas.FuncFailed, is: protocol.ErrStartExited, says: ": exit code 2: FN_LISTENER is not set"},
+		}, kind: faas.FuncFailed, is: faas.ErrStartExited, says: ": exit code 2: FN_LISTENER is not set"},
 		{name: "while nobody waits any more", program: idle, cancel: faas.Errorf(faas.Canceled, "the caller went away"), kind: faas.Canceled, says: "the caller went away"},
 	} {
 		for _, format := range []faas.Format{faas.FormatHTTPStream, faas.FormatPort} {
@@ -245,7 +245,7 @@ func TestConnectionThatLayIdleMayBreak(t *testing.T) {
 		req := request("2")
 		out, err := c.Exchange(t.Context(), req, httptest.NewRecorder())
 		if reads {
-			if !errors.Is(err, protocol.ErrBroken) || out.Keep || out.Again {
+			if !errors.Is(err, faas.ErrBroken) || out.Keep || out.Again {
 				t.Errorf("%+v, %v, want it broken", out, err)
 			}
 			continue

@@ -43,7 +43,7 @@ func dial(ctx context.Context, l *life, network, addr, where string) (net.Conn, 
 			if l.waitErr != nil {
 				return nil, l.waitErr
 			}
-			return nil, fault(faas.FuncFailed, ErrStartExited, "the function ended before it listened on %s: %s", where, ending(l.Process, l.exit, l.memory))
+			return nil, fault(faas.FuncFailed, faas.ErrStartExited, "the function ended before it listened on %s: %s", where, ending(l.Process, l.exit, l.memory))
 		}
 		conn, err := l.Dial(ctx, network, addr)
 		if err == nil {
@@ -64,7 +64,7 @@ func dial(ctx context.Context, l *life, network, addr, where string) (net.Conn, 
 			if faas.KindOf(cause) != faas.TimedOut {
 				return nil, cause
 			}
-			return nil, fault(faas.TimedOut, ErrStartTimeout, "%v: it does not listen on %s: %v", cause, where, why)
+			return nil, fault(faas.TimedOut, faas.ErrStartTimeout, "%v: it does not listen on %s: %v", cause, where, why)
 		}
 	}
 }
@@ -198,7 +198,7 @@ func (c *streamConn) exchange(out *faas.Outcome) error {
 
 // kept reports whether an error is an answer that a function may give.
 func kept(err error) bool {
-	return errors.Is(err, ErrFunction)
+	return errors.Is(err, faas.ErrFunction)
 }
 
 // redial connects anew.
@@ -217,7 +217,7 @@ func (c *streamConn) redial(out *faas.Outcome) error {
 		if c.overSoon(t.ctx, drain) {
 			return c.died()
 		}
-		return fault(faas.FuncFailed, ErrBroken, "the function does not listen on %s any more: %v", ListenerDir+"/"+Listener, err)
+		return fault(faas.FuncFailed, faas.ErrBroken, "the function does not listen on %s any more: %v", ListenerDir+"/"+Listener, err)
 	}
 	c.set(conn)
 	if t.failed() != nil {
@@ -271,11 +271,11 @@ func (c *streamConn) judge() (taken bool, err error) {
 			return true, err
 		}
 		if status == http.StatusGatewayTimeout {
-			return true, fault(faas.TimedOut, ErrFunction, "the function said that it ran out of time")
+			return true, fault(faas.TimedOut, faas.ErrFunction, "the function said that it ran out of time")
 		}
-		return true, fault(faas.FuncFailed, ErrFunction, "%s", words(text))
+		return true, fault(faas.FuncFailed, faas.ErrFunction, "%s", words(text))
 	default:
-		return true, fault(faas.FuncFailed, ErrStatus, "the function answered with status %d: this format allows 200, 502 and 504", status)
+		return true, fault(faas.FuncFailed, faas.ErrStatus, "the function answered with status %d: this format allows 200, 502 and 504", status)
 	}
 }
 

@@ -490,11 +490,11 @@ func TestErrorsOfAHotFunctionCanBeToldApart(t *testing.T) {
 		reply reply
 		want  error
 	}{
-		{reply{status: 502}, protocol.ErrFunction},
-		{reply{status: 504}, protocol.ErrFunction},
-		{reply{status: 500}, protocol.ErrStatus},
-		{reply{exit: &faas.Exit{Code: 1}}, protocol.ErrBroken},
-		{reply{raw: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10), hang: true}, protocol.ErrHeaderTooLarge},
+		{reply{status: 502}, faas.ErrFunction},
+		{reply{status: 504}, faas.ErrFunction},
+		{reply{status: 500}, faas.ErrStatus},
+		{reply{exit: &faas.Exit{Code: 1}}, faas.ErrBroken},
+		{reply{raw: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10), hang: true}, faas.ErrHeaderTooLarge},
 	} {
 		c := open(t, faas.FormatHTTPStream, func(a ask) reply { a.read(); return tt.reply })
 		_, err := c.Exchange(t.Context(), request(""), httptest.NewRecorder())

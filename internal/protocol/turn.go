@@ -450,7 +450,7 @@ func (t *turn) broken(err error) error {
 	if m, ok := errors.AsType[malformed](err); ok {
 		return faas.Errorf(faas.FuncFailed, "%w", m)
 	}
-	if errors.Is(err, ErrHeaderTooLarge) {
+	if errors.Is(err, faas.ErrHeaderTooLarge) {
 		return faas.Errorf(faas.FuncFailed, "%w", err)
 	}
 	if t.life.overSoon(t.ctx, mourning) {
@@ -460,9 +460,9 @@ func (t *turn) broken(err error) error {
 		return cause
 	}
 	if t.begun {
-		return fault(faas.FuncFailed, ErrBroken, "the function closed its output in the middle of its answer")
+		return fault(faas.FuncFailed, faas.ErrBroken, "the function closed its output in the middle of its answer")
 	}
-	return fault(faas.FuncFailed, ErrBroken, "the function closed its output before it had answered")
+	return fault(faas.FuncFailed, faas.ErrBroken, "the function closed its output before it had answered")
 }
 
 // canceled is the error of a call whose caller is gone.

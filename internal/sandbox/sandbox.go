@@ -57,16 +57,26 @@ type Spec struct {
 	Dir  string   // working directory inside the root; "" is "/". It is made if it is missing
 	User User
 
-	Memory  faas.Bytes // limit: memory of processes, page cache, tmpfs; swap is off
-	CPU     faas.CPU   // limit; 0: none
-	PIDs    int        // most processes and threads at once; 0: the driver's default
-	Files   int        // most open files; 0: the driver's default
+	Memory faas.Bytes // limit: memory of processes, page cache, tmpfs; swap is off
+	CPU    faas.CPU   // limit; 0: none
+	Limits
 	TmpSize faas.Bytes // of /tmp, of each volume, and of the private upper of a writable root
 
 	Writable    bool     // the root has a private writable upper that ends with the sandbox
 	Volumes     []string // absolute paths that are empty, writable directories of their own
 	Sockets     string   // absolute path of a small writable directory for Unix sockets that Dial reaches; "": none
 	HostNetwork bool     // share the node's network instead of having one of its own
+}
+
+// Limits are what a process may use of things that are counted; 0: the driver's
+// default.
+type Limits struct {
+	PIDs           int        // processes and threads at once
+	Files          int        // open files of a process
+	LockedMemory   faas.Bytes // of a process (RLIMIT_MEMLOCK)
+	PendingSignals int        // of a user (RLIMIT_SIGPENDING)
+	MessageQueues  faas.Bytes // POSIX message queues of a user (RLIMIT_MSGQUEUE)
+	TmpInodes      int        // files and directories in /tmp, in each volume and in the private upper
 }
 
 // Root is the read-only part of a root filesystem.

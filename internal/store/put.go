@@ -11,7 +11,7 @@ import (
 // old is the app with the same ID and namesake the one with the same name; nil
 // if there is none.
 func NextApp(app faas.App, ifRevision int64, old, namesake *faas.App, now time.Time) (faas.App, error) {
-	if err := checkPut("app", app.ID, app.Name, ifRevision, app.Env); err != nil {
+	if err := checkPut("app", app.ID, app.Name, ifRevision, app.Env, texts(app.Annotations, app.Beside, app.Syslog, app.Shape)...); err != nil {
 		return faas.App{}, err
 	}
 	var stored int64
@@ -40,8 +40,8 @@ func NextApp(app faas.App, ifRevision int64, old, namesake *faas.App, now time.T
 // same ID, namesake the one with the same name in that app; nil if there is none.
 func NextFunction(fn faas.Function, ifRevision int64, app *faas.App, old, namesake *faas.Function, now time.Time) (faas.Function, error) {
 	if err := checkPut("function", fn.ID, fn.Name, ifRevision, fn.Env, append([]string{
-		fn.App, fn.Image, fn.Digest, string(fn.Format), fn.Workdir, fn.User, fn.Network, fn.Freeze,
-	}, append(fn.Entrypoint[:len(fn.Entrypoint):len(fn.Entrypoint)], fn.Command...)...)...); err != nil {
+		fn.App, fn.Image, fn.Digest, string(fn.Format), fn.Workdir, fn.User, fn.Network, fn.Freeze, string(fn.Profile), fn.Shape,
+	}, append(texts(fn.Annotations, fn.Beside), append(fn.Entrypoint[:len(fn.Entrypoint):len(fn.Entrypoint)], fn.Command...)...)...)...); err != nil {
 		return faas.Function{}, err
 	}
 	if app == nil {
@@ -70,6 +70,48 @@ func NextFunction(fn faas.Function, ifRevision int64, app *faas.App, old, namesa
 	return fn, nil
 }
 
+// NextTrigger decides a PutTrigger: it returns what is to be stored, or why nothing
+// is. app is the app with the ID of t.App, fn the function with that of t.Function,
+// old the trigger with the same ID, namesake the one with the same name of that
+// function, rival the one with the same source and type in that app; nil if there
+// is none.
+func NextTrigger(t faas.Trigger, ifRevision int64, app *faas.App, fn *faas.Function, old, namesake, rival *faas.Trigger, now time.Time) (faas.Trigger, error) {
+	if err := checkPut("trigger", t.ID, t.Name, ifRevision, t.Annotations, t.App, t.Function, t.Type, t.Source); err != nil {
+		return faas.Trigger{}, err
+	}
+	switch {
+	case app == nil:
+		return faas.Trigger{}, faas.Errorf(faas.NotFound, "the app of trigger %q does not exist: no app has the ID %q", t.Name, t.App)
+	case fn == nil:
+		return faas.Trigger{}, faas.Errorf(faas.NotFound, "the function of trigger %q does not exist: none has the ID %q", t.Name, t.Function)
+	case fn.App != t.App:
+		return faas.Trigger{}, faas.Errorf(faas.Invalid, "function %q is not in app %q, where trigger %q is", fn.Name, app.Name, t.Name)
+	}
+	var stored int64
+	if old != nil {
+		stored = old.Revision
+	}
+	switch {
+	case namesake != nil && old == nil && ifRevision <= IfNew:
+		return faas.Trigger{}, faas.Errorf(faas.Conflict, "a trigger named %q of function %q exists", t.Name, fn.Name)
+	case !revisionFits(ifRevision, stored):
+		return faas.Trigger{}, revisionConflict("trigger", t.Name, ifRevision, stored)
+	case old != nil && (old.App != t.App || old.Type != t.Type):
+		return faas.Trigger{}, faas.Errorf(faas.Conflict, "trigger %q stays in its app and of its type", old.Name)
+	case namesake != nil && namesake.ID != t.ID:
+		return faas.Trigger{}, faas.Errorf(faas.Conflict, "a trigger named %q of function %q exists", t.Name, fn.Name)
+	case rival != nil && rival.ID != t.ID:
+		return faas.Trigger{}, faas.Errorf(faas.Conflict, "trigger %q of app %q has the source %q: %w", rival.Name, app.Name, t.Source, faas.ErrSourceTaken)
+	}
+	t = t.Clone()
+	t.Revision, t.Updated = stored+1, now.UTC().Truncate(time.Microsecond)
+	t.Created = t.Updated
+	if old != nil {
+		t.Created = old.Created
+	}
+	return t, nil
+}
+
 // KeepsDefaultApp is the answer to whoever deletes the default app.
 func KeepsDefaultApp() error {
 	return faas.Errorf(faas.Invalid, "app %q cannot be deleted: a function that names no app is in it", faas.DefaultApp)
@@ -88,6 +130,16 @@ func revisionConflict(what, name string, ifRevision, stored int64) error {
 		return faas.Errorf(faas.Conflict, "%s %q is gone: it was at revision %d when you read it", what, name, ifRevision)
 	}
 	return faas.Errorf(faas.Conflict, "%s %q has changed: it is at revision %d, not at %d", what, name, stored, ifRevision)
+}
+
+// texts is all that two maps hold, and more.
+func texts(a, b map[string]string, more ...string) []string {
+	for _, m := range []map[string]string{a, b} {
+		for k, v := range m {
+			more = append(more, k, v)
+		}
+	}
+	return more
 }
 
 func checkPut(what, id, name string, ifRevision int64, env map[string]string, texts ...string) error {

@@ -14,7 +14,7 @@ import (
 	"hob/faas"
 )
 
-// Definitions keeps apps and functions. What a method returns nil for survives
+// Definitions keeps apps, functions and triggers. What a method returns nil for survives
 // a power cut. Values handed in and out are the caller's own: an engine copies,
 // and keeps the difference between nil and empty.
 //
@@ -40,7 +40,7 @@ type Definitions interface {
 	// PutApp makes or replaces an app. A name that another app has is a Conflict,
 	// and so is a changed name: names do not change.
 	PutApp(ctx context.Context, app faas.App, ifRevision int64) (faas.App, error)
-	// DeleteApp removes an app and all functions in it, in one transaction.
+	// DeleteApp removes an app and all functions and triggers in it, in one transaction.
 	// NotFound if there is no app with this ID; Invalid for the default app.
 	DeleteApp(ctx context.Context, id string) error
 
@@ -54,8 +54,23 @@ type Definitions interface {
 	// exist; a name that another function of the app has is a Conflict, and so
 	// is a changed name or app.
 	PutFunction(ctx context.Context, fn faas.Function, ifRevision int64) (faas.Function, error)
-	// DeleteFunction removes a function. NotFound if there is none with this ID.
+	// DeleteFunction removes a function and its triggers, in one transaction.
+	// NotFound if there is none with this ID.
 	DeleteFunction(ctx context.Context, id string) error
+
+	// Trigger returns the trigger with this ID; NotFound if there is none.
+	Trigger(ctx context.Context, id string) (faas.Trigger, error)
+	// Triggers returns the triggers of an app by name and ID, or of all apps by app
+	// name, name and ID if appID is empty. An unknown app has none.
+	Triggers(ctx context.Context, appID string) ([]faas.Trigger, error)
+	// PutTrigger makes or replaces a trigger. NotFound if its app or its function
+	// does not exist; Invalid if the function is in another app. A name that another
+	// trigger of the function has is a Conflict, and so is a changed app or type; a
+	// source that another trigger of its type has in the app is a Conflict that
+	// wraps faas.ErrSourceTaken.
+	PutTrigger(ctx context.Context, t faas.Trigger, ifRevision int64) (faas.Trigger, error)
+	// DeleteTrigger removes a trigger. NotFound if there is none with this ID.
+	DeleteTrigger(ctx context.Context, id string) error
 
 	// Watch yields a Change after each change of any definition, in the order of
 	// the changes, beginning with those made after Watch was called (the call,
@@ -78,7 +93,8 @@ type Change struct {
 	Reload   bool           // read everything anew; the other fields are empty
 	App      *faas.App      // made or changed
 	Function *faas.Function // made or changed
-	Deleted  string         // ID of an app or function that is gone; the functions of a deleted app are named one by one, before it
+	Trigger  *faas.Trigger  // made or changed
+	Deleted  string         // ID of an app, function or trigger that is gone; what was in a deleted one is named one by one, before it
 }
 
 // Store is an open database.

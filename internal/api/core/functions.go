@@ -360,7 +360,7 @@ func merged(old faas.Function, fields map[string]json.RawMessage) (faas.Function
 	}
 	fn, err := in.function()
 	fn.ID, fn.App, fn.Name, fn.Digest = old.ID, old.App, old.Name, old.Digest
-	fn.Address, fn.Annotations, fn.MaxResult = old.Address, old.Annotations, old.MaxResult // of other APIs
+	fn.Address, fn.Beside, fn.MaxResult = old.Address, old.Beside, old.MaxResult // of other APIs
 	fn.Revision, fn.Created, fn.Updated = old.Revision, old.Created, old.Updated
 	return fn, err
 }

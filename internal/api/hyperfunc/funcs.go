@@ -248,7 +248,7 @@ func (s *Server) definition(in wireFunc) (faas.Function, error) {
 	if err != nil {
 		return fn, err
 	}
-	fn.Annotations = map[string]string{annotation: beside}
+	fn.Beside = map[string]string{annotation: beside}
 	fn.Wait = longWait
 	fn = fn.WithDefaults()
 	return fn, fn.Check()
@@ -337,10 +337,10 @@ func (s *Server) updated(fn faas.Function, in wireFunc) (faas.Function, error) {
 		if err != nil {
 			return fn, err
 		}
-		if fn.Annotations == nil {
-			fn.Annotations = make(map[string]string)
+		if fn.Beside == nil {
+			fn.Beside = make(map[string]string)
 		}
-		fn.Annotations[annotation] = beside
+		fn.Beside[annotation] = beside
 	}
 	if in.Timeout != 0 {
 		if err := setTimeout(&fn, in.Timeout); err != nil {

@@ -83,7 +83,7 @@ func (f wireFunc) kept() (string, error) {
 // is true of it now, whichever API has changed it.
 func wireOf(fn faas.Function) wireFunc {
 	f := wireFunc{HostConfig: wireHostConfig{NetworkMode: "bridge"}}
-	_ = json.Unmarshal([]byte(fn.Annotations[annotation]), &f) // made by another API: it has none
+	_ = json.Unmarshal([]byte(fn.Beside[annotation]), &f) // made by another API: it has none
 	f.Name, f.UUID, f.Created = fn.Name, fn.Address, fn.Created.UTC().Truncate(time.Millisecond)
 	f.Timeout = int((fn.TimeoutOf(faas.CallAsync) + time.Second - 1) / time.Second)
 	if known, err := sizeOf(f.ContainerSize); err != nil || known.memory != fn.Memory {
