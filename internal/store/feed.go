@@ -100,5 +100,9 @@ func (f *Feed) take(next *uint64) (change Change, more <-chan struct{}, ok bool)
 		fn := change.Function.Clone()
 		change.Function = &fn
 	}
+	if change.Trigger != nil {
+		t := change.Trigger.Clone()
+		change.Trigger = &t
+	}
 	return change, nil, true
 }

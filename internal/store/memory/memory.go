@@ -22,6 +22,7 @@ type Store struct {
 	mu        sync.Mutex
 	apps      map[string]faas.App      // guarded by mu, as all below; by ID
 	functions map[string]faas.Function // by ID
+	triggers  map[string]faas.Trigger  // by ID
 	feed      store.Feed               // published to with mu held, so that changes keep their order
 	calls     calls
 }
@@ -30,7 +31,7 @@ type Store struct {
 // the first of limits says; without one all is kept.
 func New(limits ...store.Limits) *Store {
 	m := &Store{
-		apps: make(map[string]faas.App), functions: make(map[string]faas.Function),
+		apps: make(map[string]faas.App), functions: make(map[string]faas.Function), triggers: make(map[string]faas.Trigger),
 		calls: newCalls(append(limits, store.Limits{})[0]),
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
@@ -68,11 +69,7 @@ func (m *Store) PutApp(ctx context.Context, app faas.App, ifRevision int64) (faa
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var old *faas.App
-	if stored, ok := m.apps[app.ID]; ok {
-		old = &stored
-	}
-	next, err := store.NextApp(app, ifRevision, old, m.appNamed(app.Name), time.Now())
+	next, err := store.NextApp(app, ifRevision, stored(m.apps, app.ID), m.appNamed(app.Name), time.Now())
 	if err != nil {
 		return faas.App{}, err
 	}
@@ -97,8 +94,7 @@ func (m *Store) DeleteApp(ctx context.Context, id string) error {
 	}
 	var changes []store.Change
 	for _, fn := range m.functionsOf(id) {
-		delete(m.functions, fn.ID)
-		changes = append(changes, store.Change{Deleted: fn.ID})
+		changes = append(changes, m.dropFunction(fn.ID)...)
 	}
 	delete(m.apps, id)
 	m.feed.Publish(append(changes, store.Change{Deleted: id})...)
@@ -129,15 +125,7 @@ func (m *Store) PutFunction(ctx context.Context, fn faas.Function, ifRevision in
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var app *faas.App
-	if stored, ok := m.apps[fn.App]; ok {
-		app = &stored
-	}
-	var old *faas.Function
-	if stored, ok := m.functions[fn.ID]; ok {
-		old = &stored
-	}
-	next, err := store.NextFunction(fn, ifRevision, app, old, m.functionNamed(fn.App, fn.Name), time.Now())
+	next, err := store.NextFunction(fn, ifRevision, stored(m.apps, fn.App), stored(m.functions, fn.ID), m.functionNamed(fn.App, fn.Name), time.Now())
 	if err != nil {
 		return faas.Function{}, err
 	}
@@ -156,8 +144,7 @@ func (m *Store) DeleteFunction(ctx context.Context, id string) error {
 	if _, ok := m.functions[id]; !ok {
 		return faas.Errorf(faas.NotFound, "no function with the ID %q", id)
 	}
-	delete(m.functions, id)
-	m.feed.Publish(store.Change{Deleted: id})
+	m.feed.Publish(m.dropFunction(id)...)
 	return nil
 }
 

@@ -38,8 +38,22 @@ func migrations() []string {
 			definition TEXT NOT NULL,
 			UNIQUE (app, name)
 		) STRICT;`,
-		// 2: asynchronous calls. README.md says what each is for.
-		`CREATE TABLE called (
+		// 2: triggers and asynchronous calls. README.md says what each is for.
+		`CREATE TABLE "trigger" (
+			id         TEXT PRIMARY KEY,
+			app        TEXT NOT NULL REFERENCES app (id),
+			function   TEXT NOT NULL REFERENCES function (id),
+			name       TEXT NOT NULL,
+			type       TEXT NOT NULL,
+			source     TEXT NOT NULL,
+			revision   INTEGER NOT NULL,
+			created    INTEGER NOT NULL,
+			updated    INTEGER NOT NULL,
+			definition TEXT NOT NULL,
+			UNIQUE (function, name),
+			UNIQUE (app, type, source)
+		) STRICT;
+		CREATE TABLE called (
 			n        INTEGER PRIMARY KEY,
 			function TEXT NOT NULL, -- ID; it may be gone
 			app      TEXT NOT NULL, -- name
@@ -143,6 +157,15 @@ func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 type appJSON struct {
 	Env            map[string]string `json:"env"`
 	MaxConcurrency int               `json:"max_concurrency"`
+	Syslog         string            `json:"syslog"`
+	Shape          string            `json:"shape"`
+	Annotations    map[string]string `json:"annotations"`
+	Beside         map[string]string `json:"beside"`
+}
+
+// triggerJSON is the column definition of a trigger.
+type triggerJSON struct {
+	Annotations map[string]string `json:"annotations"`
 }
 
 // functionJSON is the column definition of a function. No field is left out
@@ -183,8 +206,11 @@ type functionJSON struct {
 	OnNodeLoss     string            `json:"on_node_loss"`
 	MaxResult      faas.Bytes        `json:"max_result"`
 	LogPayload     bool              `json:"log_payload"`
+	Profile        faas.Profile      `json:"profile"`
 	Address        string            `json:"address"`
+	Shape          string            `json:"shape"`
 	Annotations    map[string]string `json:"annotations"`
+	Beside         map[string]string `json:"beside"`
 }
 
 func functionToJSON(fn faas.Function) functionJSON {
@@ -198,7 +224,7 @@ func functionToJSON(fn faas.Function) functionJSON {
 		Port: fn.Port, Concurrency: fn.Concurrency, Min: fn.Min, MaxCalls: fn.MaxCalls, Freeze: fn.Freeze,
 		AsyncTimeout: fn.AsyncTimeout, Delay: fn.Delay, Retries: fn.Retries, RetryDelay: fn.RetryDelay, RetryMax: fn.RetryMax,
 		OnSuccess: fn.OnSuccess, OnFailure: fn.OnFailure, OnNodeLoss: fn.OnNodeLoss, MaxResult: fn.MaxResult, LogPayload: fn.LogPayload,
-		Address: fn.Address, Annotations: fn.Annotations,
+		Profile: fn.Profile, Address: fn.Address, Shape: fn.Shape, Annotations: fn.Annotations, Beside: fn.Beside,
 	}
 }
 
@@ -213,7 +239,7 @@ func (j functionJSON) function() faas.Function {
 		Port: j.Port, Concurrency: j.Concurrency, Min: j.Min, MaxCalls: j.MaxCalls, Freeze: j.Freeze,
 		AsyncTimeout: j.AsyncTimeout, Delay: j.Delay, Retries: j.Retries, RetryDelay: j.RetryDelay, RetryMax: j.RetryMax,
 		OnSuccess: j.OnSuccess, OnFailure: j.OnFailure, OnNodeLoss: j.OnNodeLoss, MaxResult: j.MaxResult, LogPayload: j.LogPayload,
-		Address: j.Address, Annotations: j.Annotations,
+		Profile: j.Profile, Address: j.Address, Shape: j.Shape, Annotations: j.Annotations, Beside: j.Beside,
 	}
 }
 
@@ -260,7 +286,8 @@ func scanApp(scan func(...any) error) (app faas.App, definition string, err erro
 	if err := json.Unmarshal([]byte(definition), &j); err != nil {
 		return faas.App{}, "", damagedRow("app", app.Name, err)
 	}
-	app.Env, app.MaxConcurrency = j.Env, j.MaxConcurrency
+	app.Env, app.MaxConcurrency, app.Syslog, app.Shape = j.Env, j.MaxConcurrency, j.Syslog, j.Shape
+	app.Annotations, app.Beside = j.Annotations, j.Beside
 	app.Created, app.Updated = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
 	return app, definition, nil
 }

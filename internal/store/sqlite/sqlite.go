@@ -70,11 +70,10 @@ type Store struct {
 // statements are prepared once. Those that end in W belong to conn, as do all
 // that change something; the others to readers.
 type statements struct {
-	app, apps, function, functions, functionsOf    *sql.Stmt
-	appByIDW, appByNameW, functionIDsW             *sql.Stmt
-	functionByIDW, functionByNameW                 *sql.Stmt
-	putApp, deleteApp, putFunction, deleteFunction *sql.Stmt
-	deleteFunctionsOf                              *sql.Stmt
+	app, apps, function, functions, functionsOf *sql.Stmt
+	appByIDW, appByNameW                        *sql.Stmt
+	functionByIDW, functionByNameW              *sql.Stmt
+	putApp, deleteApp, putFunction              *sql.Stmt
 }
 
 // Open opens the database at path and brings its schema to the present version;
@@ -242,14 +241,11 @@ func (s *Store) prepare(ctx context.Context) error {
 		{&s.stmt.appByNameW, s.conn, "SELECT " + appColumns + " FROM app WHERE name = ?"},
 		{&s.stmt.functionByIDW, s.conn, function + "WHERE id = ?"},
 		{&s.stmt.functionByNameW, s.conn, function + "WHERE app = ? AND name = ?"},
-		{&s.stmt.functionIDsW, s.conn, "SELECT id FROM function WHERE app = ? ORDER BY name"},
 		{&s.stmt.putApp, s.conn, `INSERT INTO app (id, name, revision, created, updated, definition) VALUES (?, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, updated = excluded.updated, definition = excluded.definition`},
 		{&s.stmt.putFunction, s.conn, `INSERT INTO function (id, app, name, revision, created, updated, definition) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, updated = excluded.updated, definition = excluded.definition`},
 		{&s.stmt.deleteApp, s.conn, "DELETE FROM app WHERE id = ?"},
-		{&s.stmt.deleteFunction, s.conn, "DELETE FROM function WHERE id = ?"},
-		{&s.stmt.deleteFunctionsOf, s.conn, "DELETE FROM function WHERE app = ?"},
 	} {
 		var err error
 		if *p.stmt, err = p.on.PrepareContext(ctx, p.query); err != nil {
@@ -396,7 +392,10 @@ func (s *Store) putApp(ctx context.Context, app faas.App, ifRevision int64) (faa
 	if app, err = store.NextApp(app, ifRevision, old, namesake, time.Now()); err != nil {
 		return faas.App{}, err
 	}
-	definition, err := merged(appJSON{Env: app.Env, MaxConcurrency: app.MaxConcurrency}, stored)
+	definition, err := merged(appJSON{
+		Env: app.Env, MaxConcurrency: app.MaxConcurrency, Syslog: app.Syslog, Shape: app.Shape,
+		Annotations: app.Annotations, Beside: app.Beside,
+	}, stored)
 	if err != nil {
 		return faas.App{}, fmt.Errorf("write app %q: %w", app.Name, err)
 	}
@@ -415,24 +414,21 @@ func (s *Store) deleteApp(ctx context.Context, id string) ([]store.Change, error
 	case app.Name == faas.DefaultApp:
 		return nil, store.KeepsDefaultApp()
 	}
-	rows, err := s.stmt.functionIDsW.QueryContext(ctx, id)
+	var functions []string
+	err = s.w.each("SELECT id FROM function WHERE app = ? ORDER BY name", func(r row) error {
+		functions = append(functions, r.text(0))
+		return nil
+	}, id)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
 	var changes []store.Change
-	for rows.Next() {
-		var fn string
-		if err := rows.Scan(&fn); err != nil {
+	for _, fn := range functions {
+		dropped, err := s.dropFunction(fn)
+		if err != nil {
 			return nil, err
 		}
-		changes = append(changes, store.Change{Deleted: fn})
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	if _, err := s.stmt.deleteFunctionsOf.ExecContext(ctx, id); err != nil {
-		return nil, err
+		changes = append(changes, dropped...)
 	}
 	_, err = s.stmt.deleteApp.ExecContext(ctx, id)
 	return append(changes, store.Change{Deleted: id}), err

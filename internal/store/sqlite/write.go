@@ -200,15 +200,11 @@ func (s *Store) PutFunction(ctx context.Context, fn faas.Function, ifRevision in
 
 // DeleteFunction implements store.Definitions.
 func (s *Store) DeleteFunction(ctx context.Context, id string) error {
-	return s.write(ctx, 0, func(ctx context.Context) ([]store.Change, error) {
-		result, err := s.stmt.deleteFunction.ExecContext(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		n, err := result.RowsAffected()
-		if n == 0 && err == nil {
+	return s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+		changes, err := s.dropFunction(id)
+		if len(changes) == 0 && err == nil {
 			err = faas.Errorf(faas.NotFound, "no function with the ID %q", id)
 		}
-		return []store.Change{{Deleted: id}}, err
+		return changes, err
 	})
 }

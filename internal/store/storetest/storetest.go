@@ -87,7 +87,8 @@ func Function(app faas.App, name string) faas.Function {
 		Port: 37, Concurrency: 38, Min: 39, MaxCalls: 40, Freeze: faas.FreezeNever,
 		AsyncTimeout: 41 * time.Second, Delay: 42 * time.Second, Retries: 43, RetryDelay: 44 * time.Second, RetryMax: 45 * time.Second,
 		OnSuccess: "https://there.example/done", OnFailure: "app/mourn", OnNodeLoss: faas.NodeLossFail, MaxResult: 46 * faas.KB, LogPayload: true,
-		Address: "a7f1c0de-0000-4000-8000-000000000047", Annotations: map[string]string{"hyper/labels": "{\"a\":\"Grüße\"}", "": ""},
+		Profile: faas.ProfileFn, Address: "a7f1c0de-0000-4000-8000-000000000047", Shape: "GENERIC_ARM",
+		Annotations: map[string]string{"team": `"Bäcker"`, "": ""}, Beside: map[string]string{"hyper/labels": `{"a":"Grüße"}`},
 		Revision: 99, Created: time.Unix(1, 0), Updated: time.Unix(2, 0), // Put sets its own
 	}
 	return fn
@@ -216,7 +217,7 @@ func ownValues(t *testing.T, s store.Store) {
 	fn := Function(defaultApp(t, s), "resize")
 	spoil := func(fn faas.Function) {
 		fn.Entrypoint[0], fn.Command[0], fn.Env["A"] = "spoiled", "spoiled", "spoiled"
-		fn.Annotations["hyper/labels"] = "spoiled"
+		fn.Annotations["team"], fn.Beside["hyper/labels"] = "spoiled", "spoiled"
 	}
 	put := mustPut(t, s, fn, store.IfNew)
 	want := put.Clone()
