@@ -10,9 +10,8 @@ package catalog
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
+	"iter"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,7 +30,7 @@ type Catalog struct {
 	Log *slog.Logger // of Run; set before it; nil: nothing is logged
 
 	definitions store.Definitions
-	index       atomic.Pointer[index] // replaced, never changed
+	index       atomic.Pointer[index] // what is read: a copy of next, never changed
 	changed     chan struct{}         // holds one
 
 	// turn is held over a change of the store and of the index together, and
@@ -41,26 +40,10 @@ type Catalog struct {
 	// Order: turn before mu.
 	turn sync.Mutex
 
-	mu   sync.Mutex      // held to replace index
-	gone map[string]bool // guarded by mu; deleted through us, and Watch has not said so yet
+	mu   sync.Mutex
+	next *index          // guarded by mu, as all below
+	gone map[string]bool // deleted through us, and Watch has not said so yet
 }
-
-// index is one state of all definitions. It is never changed.
-type index struct {
-	apps    map[string]*app   // by name
-	appByID map[string]*app   // the same
-	byID    map[string]*entry // functions
-	address map[string]*entry // those that have one, by the hash of it
-}
-
-// app is an app and its functions.
-type app struct {
-	faas.App
-	functions map[string]*entry // by name
-}
-
-// entry is a function. It is a pointer away so that replacing one copies little.
-type entry struct{ faas.Function }
 
 // Load reads all definitions.
 func Load(ctx context.Context, definitions store.Definitions) (*Catalog, error) {
@@ -117,6 +100,12 @@ func (c *Catalog) follow(changes func(func(store.Change) bool)) (reload bool) {
 					ix.putFunction(*change.Function)
 				}
 			})
+		case change.Trigger != nil:
+			c.update(func(ix *index) {
+				if !c.gone[change.Trigger.ID] {
+					ix.putTrigger(*change.Trigger)
+				}
+			})
 		default:
 			c.update(func(ix *index) {
 				ix.remove(change.Deleted)
@@ -142,37 +131,38 @@ func (c *Catalog) reload(ctx context.Context) (func(func(store.Change) bool), er
 	if err != nil {
 		return nil, err
 	}
-	ix := &index{apps: make(map[string]*app), appByID: make(map[string]*app), byID: make(map[string]*entry), address: make(map[string]*entry)}
+	triggers, err := c.definitions.Triggers(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	ix := newIndex()
 	for _, a := range apps {
-		ix.setApp(&app{App: a, functions: make(map[string]*entry)})
+		ix.putApp(a)
 	}
 	for _, fn := range functions {
-		if a := ix.appByID[fn.App]; a != nil { // else the app came after we read the apps: a change follows
-			e := &entry{fn}
-			a.functions[fn.Name] = e
-			ix.setFunction(e)
-		}
+		ix.putFunction(fn) // nothing, if its app came after we read the apps: a change follows
+	}
+	for _, t := range triggers {
+		ix.putTrigger(t)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gone = make(map[string]bool)
-	c.replace(ix)
+	c.next, c.gone = ix, make(map[string]bool)
+	c.publish()
 	return changes, nil
 }
 
-// update replaces the index by a copy that change has changed; change runs with
-// c.mu held.
+// update changes the index; change runs with c.mu held.
 func (c *Catalog) update(change func(*index)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.index.Load()
-	ix := &index{apps: maps.Clone(old.apps), appByID: maps.Clone(old.appByID), byID: maps.Clone(old.byID), address: maps.Clone(old.address)}
-	change(ix)
-	c.replace(ix)
+	change(c.next)
+	c.publish()
 }
 
-func (c *Catalog) replace(ix *index) {
-	c.index.Store(ix)
+// publish shows what next is now. Precondition: c.mu is held.
+func (c *Catalog) publish() {
+	c.index.Store(c.next.clone())
 	select {
 	case c.changed <- struct{}{}:
 	default: // somebody will look anyway
@@ -183,130 +173,59 @@ func (c *Catalog) replace(ix *index) {
 // made for one reader.
 func (c *Catalog) Changed() <-chan struct{} { return c.changed }
 
-// setFunction puts e in the place of what has its ID.
-func (ix *index) setFunction(e *entry) {
-	ix.dropFunction(e.ID)
-	ix.byID[e.ID] = e
-	if e.Address != "" {
-		ix.address[hashOf(e.Address)] = e
-	}
-}
-
-func (ix *index) dropFunction(id string) {
-	if old := ix.byID[id]; old != nil {
-		delete(ix.byID, id)
-		if at := hashOf(old.Address); ix.address[at] == old {
-			delete(ix.address, at)
-		}
-	}
-}
-
-// hashOf is what a secret is looked up by: how long that takes tells nothing of it.
-func hashOf(secret string) string {
-	sum := sha256.Sum256([]byte(secret))
-	return string(sum[:])
-}
-
-func (ix *index) setApp(a *app) { ix.apps[a.Name], ix.appByID[a.ID] = a, a }
-
-// putApp takes in a, unless a later revision of it is there, or an app that
-// was given its name after it.
-func (ix *index) putApp(a faas.App) {
-	functions := make(map[string]*entry)
-	if namesake := ix.apps[a.Name]; namesake != nil && namesake.ID != a.ID && namesake.Created.After(a.Created) {
-		return
-	}
-	if old := ix.appByID[a.ID]; old != nil {
-		if old.Revision >= a.Revision {
-			return
-		}
-		functions = old.functions
-	}
-	ix.setApp(&app{App: a, functions: functions})
-}
-
-// putFunction takes in fn, unless a later revision of it is there, or a
-// function that was given its name after it.
-func (ix *index) putFunction(fn faas.Function) {
-	a := ix.appByID[fn.App]
-	if old := ix.byID[fn.ID]; a == nil || old != nil && old.Revision >= fn.Revision {
-		return
-	}
-	if namesake := a.functions[fn.Name]; namesake != nil && namesake.ID != fn.ID && namesake.Created.After(fn.Created) {
-		return
-	}
-	a = &app{App: a.App, functions: maps.Clone(a.functions)}
-	e := &entry{fn}
-	a.functions[fn.Name] = e
-	ix.setFunction(e)
-	ix.setApp(a)
-}
-
-// remove takes out the app or function with this ID, if it is there.
-func (ix *index) remove(id string) {
-	if a := ix.appByID[id]; a != nil {
-		for _, e := range a.functions {
-			ix.dropFunction(e.ID)
-		}
-		delete(ix.appByID, id)
-		if ix.apps[a.Name] == a {
-			delete(ix.apps, a.Name)
-		}
-	}
-	if e := ix.byID[id]; e != nil {
-		ix.dropFunction(id)
-		if a := ix.appByID[e.App]; a != nil && a.functions[e.Name] == e {
-			a = &app{App: a.App, functions: maps.Clone(a.functions)}
-			delete(a.functions, e.Name)
-			ix.setApp(a)
-		}
-	}
-}
-
 // App returns the app with this name; NotFound if there is none.
 func (c *Catalog) App(name string) (faas.App, error) {
-	if a := c.index.Load().apps[name]; a != nil {
-		return a.App, nil
+	if a := c.index.Load().apps.get(name, ""); a != nil {
+		return *a, nil
 	}
 	return faas.App{}, faas.Errorf(faas.NotFound, "no app %q", name)
 }
 
 // AppByID returns the app with this ID; NotFound if there is none.
 func (c *Catalog) AppByID(id string) (faas.App, error) {
-	if a := c.index.Load().appByID[id]; a != nil {
-		return a.App, nil
+	if a := c.index.Load().appByID.get(id, ""); a != nil {
+		return *a, nil
 	}
 	return faas.App{}, faas.Errorf(faas.NotFound, "no app with the ID %q", id)
 }
 
-// Apps returns all apps, by name.
-func (c *Catalog) Apps() []faas.App {
-	var all []faas.App
-	for _, a := range c.index.Load().apps {
-		all = append(all, a.App)
+// AppByHost returns the app that has this host name of its own (faas.App.Hosts):
+// lower case, without port. NotFound if there is none.
+func (c *Catalog) AppByHost(host string) (faas.App, error) {
+	if a := c.index.Load().hosts.get(host, ""); a != nil {
+		return *a, nil
 	}
-	slices.SortFunc(all, func(a, b faas.App) int { return cmp.Compare(a.Name, b.Name) })
-	return all
+	return faas.App{}, faas.Errorf(faas.NotFound, "no app has the host %q", host)
 }
+
+// AppsAfter returns the apps whose names come after name, by name.
+func (c *Catalog) AppsAfter(name string) iter.Seq[faas.App] {
+	return values(c.index.Load().apps.after(name, ""))
+}
+
+// Apps returns all apps, by name.
+func (c *Catalog) Apps() []faas.App { return slices.Collect(c.AppsAfter("")) }
 
 // Function returns the function with this name in the app with this name;
 // NotFound if there is no such function or no such app. When there is one it
 // takes no lock and allocates nothing.
 func (c *Catalog) Function(app, name string) (faas.Function, error) {
-	a := c.index.Load().apps[app]
+	ix := c.index.Load()
+	a := ix.apps.get(app, "")
 	if a == nil {
 		return faas.Function{}, faas.Errorf(faas.NotFound, "no app %q", app)
 	}
-	if e := a.functions[name]; e != nil {
-		return e.Function, nil
+	if fn := ix.functions.get(a.ID, name); fn != nil {
+		return *fn, nil
 	}
 	return faas.Function{}, faas.Errorf(faas.NotFound, "no function %q in app %q", name, app)
 }
 
-// FunctionByID returns the function with this ID; NotFound if there is none.
+// FunctionByID returns the function with this ID; NotFound if there is none. It
+// costs as little as Function.
 func (c *Catalog) FunctionByID(id string) (faas.Function, error) {
-	if e := c.index.Load().byID[id]; e != nil {
-		return e.Function, nil
+	if fn := c.index.Load().byID.get(id, ""); fn != nil {
+		return *fn, nil
 	}
 	return faas.Function{}, faas.Errorf(faas.NotFound, "no function with the ID %q", id)
 }
@@ -314,11 +233,17 @@ func (c *Catalog) FunctionByID(id string) (faas.Function, error) {
 // ByAddress returns the function with this name and public address; NotFound if
 // there is none. It takes as long for a wrong address as for a right one.
 func (c *Catalog) ByAddress(name, address string) (faas.Function, error) {
-	e := c.index.Load().address[hashOf(address)]
-	if e == nil || address == "" || e.Name != name {
+	fn := c.index.Load().address.get(hashOf(address), "")
+	if fn == nil || address == "" || fn.Name != name {
 		return faas.Function{}, faas.Errorf(faas.NotFound, "no function %q with this address", name)
 	}
-	return e.Function, nil
+	return *fn, nil
+}
+
+// FunctionsAfter returns the functions of the app with this ID whose names come
+// after name, by name.
+func (c *Catalog) FunctionsAfter(appID, name string) iter.Seq[faas.Function] {
+	return values(within(appID, c.index.Load().functions.after(appID, name)))
 }
 
 // Functions returns the functions of the app with this name, by name; if app is
@@ -326,13 +251,9 @@ func (c *Catalog) ByAddress(name, address string) (faas.Function, error) {
 func (c *Catalog) Functions(app string) []faas.Function {
 	ix := c.index.Load()
 	var all []faas.Function
-	for _, name := range slices.Sorted(maps.Keys(ix.apps)) {
-		if app != "" && app != name {
-			continue
-		}
-		functions := ix.apps[name].functions
-		for _, fn := range slices.Sorted(maps.Keys(functions)) {
-			all = append(all, functions[fn].Function)
+	for _, a := range ix.apps.after("", "") {
+		if app == "" || app == a.Name {
+			all = slices.AppendSeq(all, values(within(a.ID, ix.functions.after(a.ID, ""))))
 		}
 	}
 	return all
@@ -342,31 +263,60 @@ func (c *Catalog) Functions(app string) []faas.Function {
 // are in use.
 func (c *Catalog) Digests() map[string]bool {
 	all := make(map[string]bool)
-	for _, e := range c.index.Load().byID {
-		if e.Digest != "" {
-			all[e.Digest] = true
+	for _, fn := range c.index.Load().byID.after("", "") {
+		if fn.Digest != "" {
+			all[fn.Digest] = true
 		}
 	}
 	return all
 }
 
+// Trigger returns the trigger with this ID; NotFound if there is none.
+func (c *Catalog) Trigger(id string) (faas.Trigger, error) {
+	if t := c.index.Load().triggers.get(id, ""); t != nil {
+		return *t, nil
+	}
+	return faas.Trigger{}, faas.Errorf(faas.NotFound, "no trigger with the ID %q", id)
+}
+
+// TriggersAfter returns the triggers of the app with this ID whose names come after
+// name, by name and ID.
+func (c *Catalog) TriggersAfter(appID, name string) iter.Seq[faas.Trigger] {
+	if name != "" {
+		name += afterAll
+	}
+	return values(within(appID, c.index.Load().triggerNames.after(appID, name)))
+}
+
+// TriggerBySource returns the trigger with just this source in the app with this
+// ID; NotFound if there is none.
+func (c *Catalog) TriggerBySource(appID, source string) (faas.Trigger, error) {
+	if t := c.index.Load().sources.get(appID, source); t != nil {
+		return *t, nil
+	}
+	return faas.Trigger{}, noTrigger(source)
+}
+
+func noTrigger(source string) error {
+	return faas.Errorf(faas.NotFound, "no trigger has the source %q", source)
+}
+
 // PutApp is store.Definitions.PutApp for an app that can work, else Invalid. An
 // empty ID is given one.
 func (c *Catalog) PutApp(ctx context.Context, app faas.App, ifRevision int64) (faas.App, error) {
-	if err := faas.CheckName("app", app.Name); err != nil {
+	if err := app.Check(); err != nil {
 		return faas.App{}, err
-	}
-	if err := faas.CheckEnv(app.Env); err != nil {
-		return faas.App{}, err
-	}
-	if app.MaxConcurrency < 0 {
-		return faas.App{}, faas.Errorf(faas.Invalid, "max-concurrency %d of app %s is negative", app.MaxConcurrency, app.Name)
 	}
 	if app.ID == "" {
 		app.ID = faas.NewID()
 	}
 	c.turn.Lock()
 	defer c.turn.Unlock()
+	for _, host := range app.Hosts() {
+		if other, err := c.AppByHost(host); err == nil && other.ID != app.ID {
+			return faas.App{}, faas.Errorf(faas.Conflict, "app %s has the host %s", other.Name, host)
+		}
+	}
 	put, err := c.definitions.PutApp(ctx, app, ifRevision)
 	if err != nil {
 		return faas.App{}, err
@@ -416,16 +366,43 @@ func (c *Catalog) DeleteFunction(ctx context.Context, id string) error {
 	return nil
 }
 
-// forget takes a deleted definition out of the index and keeps it out: changes
-// from before the deletion may still be on their way through Watch.
+// PutTrigger is store.Definitions.PutTrigger for a trigger that can work
+// (faas.Trigger.Check). An empty ID is given one.
+func (c *Catalog) PutTrigger(ctx context.Context, t faas.Trigger, ifRevision int64) (faas.Trigger, error) {
+	if err := t.Check(); err != nil {
+		return faas.Trigger{}, err
+	}
+	if t.ID == "" {
+		t.ID = faas.NewID()
+	}
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	put, err := c.definitions.PutTrigger(ctx, t, ifRevision)
+	if err != nil {
+		return faas.Trigger{}, err
+	}
+	c.update(func(ix *index) { ix.putTrigger(put.Clone()) })
+	return put, nil
+}
+
+// DeleteTrigger is store.Definitions.DeleteTrigger.
+func (c *Catalog) DeleteTrigger(ctx context.Context, id string) error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if err := c.definitions.DeleteTrigger(ctx, id); err != nil {
+		return err
+	}
+	c.forget(id)
+	return nil
+}
+
+// forget takes a deleted definition, and what was in it, out of the index and keeps
+// it out: changes from before the deletion may still be on their way through Watch.
 func (c *Catalog) forget(id string) {
 	c.update(func(ix *index) {
-		c.gone[id] = true
-		if a := ix.appByID[id]; a != nil {
-			for _, e := range a.functions {
-				c.gone[e.ID] = true
-			}
+		for _, id := range ix.remove(id) {
+			c.gone[id] = true
 		}
-		ix.remove(id)
+		c.gone[id] = true
 	})
 }
