@@ -76,7 +76,7 @@ type Limits struct {
 	LockedMemory   faas.Bytes // of a process (RLIMIT_MEMLOCK)
 	PendingSignals int        // of a user (RLIMIT_SIGPENDING)
 	MessageQueues  faas.Bytes // POSIX message queues of a user (RLIMIT_MSGQUEUE)
-	TmpInodes      int        // files and directories in /tmp, in each volume and in the private upper
+	TmpInodes      int        // files and directories in each of what TmpSize is of
 }
 
 // Root is the read-only part of a root filesystem.

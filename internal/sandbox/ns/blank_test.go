@@ -134,12 +134,16 @@ grep -vE 'ctxt|^(Pid|Tgid|PPid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm|Rss|Hug|Cpus|Me
 func TestBlankIsNeverAnothers(t *testing.T) {
 	d := open(t)
 	s := spec(t, "true")
-	s.Memory, s.CPU, s.PIDs, s.Files, s.TmpSize = 32*faas.MB, 500, 64, 256, 4*faas.MB
+	s.Memory, s.CPU, s.TmpSize = 32*faas.MB, 500, 4*faas.MB
+	s.Limits = sandbox.Limits{PIDs: 64, Files: 256, LockedMemory: 64 * faas.KB, PendingSignals: 100, MessageQueues: 64 * faas.KB, TmpInodes: 100}
 	from(t, d, s)
 	stocked(t, d, s, 1)
-	for i := range reflect.TypeFor[sandbox.Spec]().NumField() {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[sandbox.Spec]()) {
+		if field.Anonymous {
+			continue // its own fields follow
+		}
 		other := s
-		name := reflect.TypeFor[sandbox.Spec]().Field(i).Name
+		name := field.Name
 		shared := false
 		switch name {
 		case "ID", "Args", "Env":
@@ -150,7 +154,7 @@ func TestBlankIsNeverAnothers(t *testing.T) {
 		case "User":
 			other.User.Groups = []uint32{1}
 		default:
-			switch f := reflect.ValueOf(&other).Elem().Field(i); f.Kind() {
+			switch f := reflect.ValueOf(&other).Elem().FieldByIndex(field.Index); f.Kind() {
 			case reflect.String:
 				f.SetString("/tmp/x" + f.String())
 			case reflect.Bool:

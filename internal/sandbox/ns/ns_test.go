@@ -269,16 +269,6 @@ func TestTmpfsCountsToMemoryAndIsLimited(t *testing.T) {
 	}
 }
 
-func TestForkBombIsContained(t *testing.T) {
-	d := open(t)
-	s := spec(t, "prog", "fork")
-	s.PIDs, s.Memory = 50, 512*faas.MB
-	r := run(t, d, s)
-	if !strings.Contains(r.out, "resource temporarily unavailable") {
-		t.Errorf("got %q, %q; want the kernel's refusal", r.out, r.err)
-	}
-}
-
 func TestOrphansEndWithTheFirstProcess(t *testing.T) {
 	d := open(t)
 	begin := time.Now()

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hob/faas"
 	"hob/internal/linux"
 	"hob/internal/sandbox"
 )
@@ -109,11 +108,9 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	owner := ",uid=" + strconv.Itoa(d.ids) + ",gid=" + strconv.Itoa(d.ids)
 	mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"+owner)
 	mount("mqueue", "/dev/mqueue", safeNoExec, "")
-	scratch := func(at string, size faas.Bytes) {
-		mount("tmpfs", at, safe, "mode=1777,size="+strconv.FormatInt(int64(size), 10)+",nr_inodes="+inodes(size)+owner)
-	}
+	scratch := "mode=1777,size=" + strconv.FormatInt(int64(spec.TmpSize), 10) + ",nr_inodes=" + strconv.Itoa(spec.TmpInodes) + owner
 	for _, dir := range scratches(spec) {
-		scratch(dir, spec.TmpSize)
+		mount("tmpfs", dir, safe, scratch)
 	}
 	if g.sockets >= 0 {
 		d.mountSockets(p, spec, g.sockets)
@@ -131,9 +128,9 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	}
 	limit("core files", unix.RLIMIT_CORE, 0)
 	limit("open files", unix.RLIMIT_NOFILE, uint64(spec.Files))
-	limit("locked memory", unix.RLIMIT_MEMLOCK, 1<<20)
-	limit("pending signals", unix.RLIMIT_SIGPENDING, 4096)
-	limit("message queues", unix.RLIMIT_MSGQUEUE, 800<<10)
+	limit("locked memory", unix.RLIMIT_MEMLOCK, uint64(spec.LockedMemory))
+	limit("pending signals", unix.RLIMIT_SIGPENDING, uint64(spec.PendingSignals))
+	limit("message queues", unix.RLIMIT_MSGQUEUE, uint64(spec.MessageQueues))
 
 	d.dropRights(p, spec.User)
 	d.dieWithDaemon(p) // a change of IDs has cleared it

@@ -332,13 +332,13 @@ func makeDir(dir string, owner int) error {
 
 // writableRoot returns a detached overlay of r with an upper on a tmpfs of its
 // own, which ends with it. It is called on the vault's thread.
-func (d *Driver) writableRoot(r *root, id string, size faas.Bytes) (int, error) {
+func (d *Driver) writableRoot(r *root, id string, size faas.Bytes, inodes int) (int, error) {
 	at := path.Join(vaultUpper, id)
 	if err := os.Mkdir(at, 0o700); err != nil {
 		return -1, err
 	}
 	defer os.Remove(at)
-	fd, err := linux.Tmpfs(map[string]string{"mode": "700", "size": strconv.FormatInt(int64(size), 10), "nr_inodes": inodes(size)})
+	fd, err := linux.Tmpfs(map[string]string{"mode": "700", "size": strconv.FormatInt(int64(size), 10), "nr_inodes": strconv.Itoa(inodes)})
 	if err != nil {
 		return -1, err
 	}
@@ -354,9 +354,4 @@ func (d *Driver) writableRoot(r *root, id string, size faas.Bytes) (int, error) 
 		return -1, err
 	}
 	return linux.Overlay([]string{r.path}, upper, work)
-}
-
-// inodes is the limit of files of a tmpfs of this size: one for each kilobyte.
-func inodes(size faas.Bytes) string {
-	return strconv.FormatInt(max(1024, int64(size/faas.KB)), 10)
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,13 +18,6 @@ import (
 	"hob/internal/linux"
 	"hob/internal/network"
 	"hob/internal/sandbox"
-)
-
-// Defaults of a Spec.
-const (
-	defaultPIDs  = 1024
-	defaultFiles = 65536
-	defaultTmp   = 64 * faas.MB
 )
 
 // box implements sandbox.Sandbox.
@@ -98,79 +90,6 @@ func (d *Driver) enter() bool {
 	}
 	d.work.Add(1)
 	return true
-}
-
-// complete checks spec and fills in what it leaves to the driver.
-func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
-	if len(spec.Args) == 0 || spec.Args[0] == "" {
-		return spec, faas.Errorf(faas.Invalid, "there is no command to run: neither the function nor its image has one")
-	}
-	if len(spec.Root.Layers) == 0 {
-		return spec, faas.Errorf(faas.Invalid, "the root filesystem has no layers")
-	}
-	for _, id := range append([]uint32{spec.User.UID, spec.User.GID}, spec.User.Groups...) {
-		if id >= idCount {
-			return spec, faas.Errorf(faas.Invalid, "user or group %d is over the highest of %d", id, idCount-1)
-		}
-	}
-	if spec.User.UID == 0 && d.userns < 0 {
-		return spec, faas.Errorf(faas.Unsupported, "this node cannot run a function as root: %s", strings.Join(d.caps.Notes, "; "))
-	}
-	if spec.Memory < faas.MinMemory {
-		return spec, faas.Errorf(faas.Invalid, "memory %v is under the least of %v", spec.Memory, faas.MinMemory)
-	}
-	if spec.PIDs == 0 {
-		spec.PIDs = defaultPIDs
-	}
-	if spec.Files == 0 {
-		spec.Files = defaultFiles
-	}
-	if spec.TmpSize == 0 {
-		spec.TmpSize = min(defaultTmp, spec.Memory/2)
-	}
-	spec.Dir = path.Join("/", spec.Dir)
-	spec.Volumes = slices.Clone(spec.Volumes)
-	for i, v := range spec.Volumes {
-		spec.Volumes[i] = path.Join("/", v)
-	}
-	slices.Sort(spec.Volumes) // a volume in a volume is mounted after it
-	if spec.Sockets != "" {
-		if spec.Sockets = path.Join("/", spec.Sockets); spec.Sockets == "/" {
-			return spec, faas.Errorf(faas.Invalid, "the directory for sockets cannot be the root directory")
-		}
-	}
-	return spec, nil
-}
-
-// directories returns what must exist in the root of spec. The directory for
-// sockets is made by the process if it lies in what is mounted when it starts.
-func directories(spec sandbox.Spec) []string {
-	dirs := append([]string{spec.Dir}, spec.Volumes...)
-	if _, scratch := scratchOf(spec, spec.Sockets); spec.Sockets != "" && !scratch {
-		dirs = append(dirs, spec.Sockets)
-	}
-	return dirs
-}
-
-// scratchOf returns the deepest empty directory of a new sandbox that dir is in
-// or is, and whether there is one.
-func scratchOf(spec sandbox.Spec, dir string) (at string, ok bool) {
-	for _, s := range scratches(spec) {
-		if (dir == s || strings.HasPrefix(dir, s+"/")) && len(s) > len(at) {
-			at, ok = s, true
-		}
-	}
-	return at, ok
-}
-
-// scratches returns where a sandbox gets empty directories of its own, in the
-// order in which they are mounted.
-func scratches(spec sandbox.Spec) []string {
-	dirs := []string{"/dev/shm"}
-	if !spec.Writable {
-		dirs = append(dirs, "/tmp")
-	}
-	return append(dirs, spec.Volumes...)
 }
 
 // start makes the sandbox in the next berth that is ready, of the bare blank there
@@ -291,7 +210,9 @@ func (d *Driver) outfit(spec sandbox.Spec) (b *box, o *outfit, err error) {
 		o.sockets = int(b.sockets.Fd())
 	}
 	if spec.Writable {
-		d.vault.Do(func() { o.root, err = d.writableRoot(r, strconv.FormatInt(d.cgroupN.Add(1), 10), spec.TmpSize) })
+		d.vault.Do(func() {
+			o.root, err = d.writableRoot(r, strconv.FormatInt(d.cgroupN.Add(1), 10), spec.TmpSize, spec.TmpInodes)
+		})
 		if err != nil {
 			return nil, nil, err
 		}

@@ -259,6 +259,7 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 			t.Errorf("Start() = %q", from)
 		}
 	})
+	t.Run("Limits", func(t *testing.T) { s.testLimits(t) })
 	t.Run("UnreadBytesAreCounted", func(t *testing.T) { s.testUnread(t) })
 	t.Run("DialUnix", func(t *testing.T) { s.testDialUnix(t) })
 	t.Run("DialTCP", func(t *testing.T) { s.testDialTCP(t) })

@@ -37,13 +37,10 @@ func run(args []string) int {
 			held = append(held, block)
 		}
 		fmt.Printf("held %d MB", len(held))
-	case "fork": // processes until the kernel refuses
-		for n := 0; ; n++ {
-			if err := exec.Command(args[0], "hang").Start(); err != nil {
-				fmt.Printf("%d: %v", n, err)
-				return 0
-			}
-		}
+	case "take": // as much as there is of something, and show the limits
+		limits, _ := os.ReadFile("/proc/self/limits")
+		n, err := take(args[2])
+		fmt.Printf("%d: %v\n%s", n, err, limits)
 	case "orphan": // leave a child that holds the streams, and end
 		c := exec.Command(args[0], "rest")
 		c.Stdout, c.Stderr = os.Stdout, os.Stderr
