@@ -190,6 +190,35 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 		{"host with a path", func(c *config.Config) { c.HyperHost = "node.lan/x" }, faas.Invalid, "host:port"},
 		{"isolation", func(c *config.Config) { c.HyperIsolation = "ns" }, faas.OK, ""},
 		{"isolation that this node has not", func(c *config.Config) { c.HyperIsolation = "kata" }, faas.Invalid, `"ns"`},
+		{"node", func(c *config.Config) { c.NodeType = "lb" }, faas.Invalid, "full, api"},
+		{"log to a file", func(c *config.Config) { c.LogDest = "file:///var/log/hob.log" }, faas.OK, ""},
+		{"log to syslog", func(c *config.Config) { c.LogDest = "tcp://[::1]:514" }, faas.OK, ""},
+		{"log to nowhere", func(c *config.Config) { c.LogDest = "udp://host" }, faas.Invalid, "udp://HOST:PORT"},
+		{"prefix of lines", func(c *config.Config) { c.LogPrefix = "a\nb" }, faas.Invalid, "256 bytes"},
+		{"label", func(c *config.Config) { c.Label = strings.Repeat("a", 257) }, faas.Invalid, "256 bytes"},
+		{"head", func(c *config.Config) { c.MaxRequestHeader = 1 }, faas.Invalid, "4 KB"},
+		{"endless head", func(c *config.Config) { c.MaxRequestHeader = faas.GB }, faas.Invalid, "16 MB"},
+		{"address", func(c *config.Config) { c.PublicURL = "https://fn.example.org/base" }, faas.OK, ""},
+		{"address without scheme", func(c *config.Config) { c.PublicURL = "fn.example.org:80" }, faas.Invalid, "http://host"},
+		{"origins", func(c *config.Config) { c.CORSOrigins = []string{"*", "http://a:1"} }, faas.OK, ""},
+		{"origin with a path", func(c *config.Config) { c.CORSOrigins = []string{"http://a/"} }, faas.Invalid, "scheme://host"},
+		{"origin without scheme", func(c *config.Config) { c.CORSOrigins = []string{"a.org"} }, faas.Invalid, "scheme://host"},
+		{"header", func(c *config.Config) { c.CORSHeaders = []string{"a b"} }, faas.Invalid, "name of a header"},
+		{"id header", func(c *config.Config) { c.RequestIDHeader = "a:" }, faas.Invalid, "name of a header"},
+		{"domain", func(c *config.Config) { c.Domain = "fn.example-1.org" }, faas.OK, ""},
+		{"domain with a dot before it", func(c *config.Config) { c.Domain = ".example.org" }, faas.Invalid, "functions.example.org"},
+		{"domain with an underscore", func(c *config.Config) { c.Domain = "a_b.org" }, faas.Invalid, "lower case"},
+		{"domain in capitals", func(c *config.Config) { c.Domain = "Example.org" }, faas.Invalid, "lower case"},
+		{"privileged", func(c *config.Config) { c.FnPrivileged = true }, faas.Denied, "--insecure"},
+		{"privileged, insecure", func(c *config.Config) { c.FnPrivileged, c.Insecure = true, true }, faas.OK, ""},
+		{"processes", func(c *config.Config) { c.MaxPIDs = 0 }, faas.Invalid, "least of 1"},
+		{"open files", func(c *config.Config) { c.MaxFiles = 3 }, faas.Invalid, "least of 16"},
+		{"start", func(c *config.Config) { c.FnStartTimeout = 0 }, faas.Invalid, "no time"},
+		{"file system", func(c *config.Config) { c.FnMaxFS = 1 }, faas.Invalid, "0 is no limit"},
+		{"credentials", func(c *config.Config) { c.RegistryAuth = `{"auths":{}}` }, faas.OK, ""},
+		{"file of credentials", func(c *config.Config) { c.RegistryAuth = "/etc/hob/auth.json" }, faas.OK, ""},
+		{"credentials that are not JSON", func(c *config.Config) { c.RegistryAuth = `{"hush"` }, faas.Invalid, "JSON object"},
+		{"credentials as they are printed", func(c *config.Config) { c.RegistryAuth = "***" }, faas.Invalid, "left out"},
 		{"pull time", func(c *config.Config) { c.PullTimeout = 0 }, faas.Invalid, "no time"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -220,6 +249,11 @@ func TestSecretsAreReadAndNeverPrinted(t *testing.T) {
 	}
 	if s := printed.String(); strings.Contains(s, "hush") || !strings.Contains(s, "hyper-keys = AK:***,:***") {
 		t.Errorf("what is printed has a secret, or no access key:\n%s", s)
+	}
+	c, _, err = load(t, `registry-auth = {"auths":{"r":{"password":"hush"}}}`, nil)
+	printed.Reset()
+	if c.WriteTo(&printed); err != nil || c.RegistryAuth[0] != '{' || strings.Contains(printed.String(), "hush") {
+		t.Errorf("%v, credentials are printed:\n%s", err, printed.String())
 	}
 	c, _, err = load(t, "hyper-keys = A:1", nil, "--hyper-keys=B:2", "--hyper-keys=C:3,D:4")
 	if want := []string{"B:2", "C:3", "D:4"}; err != nil || !slices.Equal(c.HyperKeys, want) {

@@ -65,6 +65,18 @@ func (v *keys) String() string {
 }
 func (v *keys) Type() string { return "list" }
 
+// secret is a text that is not printed if it is more than the name of a file.
+type secret string
+
+func (v *secret) Set(s string) error { *v = secret(s); return nil }
+func (v *secret) String() string {
+	if *v == "" || strings.HasPrefix(string(*v), "/") {
+		return string(*v)
+	}
+	return masked
+}
+func (v *secret) Type() string { return "string" }
+
 type boolean bool
 
 func (v *boolean) Set(s string) error {
