@@ -117,7 +117,7 @@ func TestFilesThatNothingNamesAreSwept(t *testing.T) {
 func TestFullDiskKeepsCallsAndPasses(t *testing.T) {
 	testenv.NeedRoot(t)
 	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", dir).CombinedOutput(); err != nil {
 		t.Fatalf("mount: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
@@ -127,7 +127,10 @@ func TestFullDiskKeepsCallsAndPasses(t *testing.T) {
 	})
 	for name, size := range map[string]int{"rows": 10 << 10, "files": store.InMemory + 1} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(dir, name+".db")
+			path, ballast := filepath.Join(dir, name+".db"), filepath.Join(dir, "ballast")
+			if err := os.WriteFile(ballast, make([]byte, 8<<20), 0o600); err != nil { // the room that is made later: enough for all of the log
+				t.Fatal(err)
+			}
 			s := open(t, path)
 			payload := bytes.Repeat([]byte("x"), size)
 			var calls []faas.Call
@@ -152,8 +155,6 @@ func TestFullDiskKeepsCallsAndPasses(t *testing.T) {
 			if full == nil || len(calls) < 2 {
 				t.Fatalf("%d calls, then %v", len(calls), full)
 			}
-			ballast := filepath.Join(dir, "ballast")
-			_ = os.WriteFile(ballast, make([]byte, 8<<20), 0o600) // as much as there is room for
 			_, _, err := s.Accept(t.Context(), acceptance(s, "f", make([]byte, store.InMemory)))
 			if faas.KindOf(err) != faas.Busy {
 				t.Errorf("Accept on a full disk = %v, want busy", err)
