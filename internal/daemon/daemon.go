@@ -183,7 +183,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	d.health = &health{dir: cfg.Data, least: cfg.LeastFreeDisk, logs: d.logs.Fault}
 	d.queue = dispatch.New()
 	d.invoker = &invoke.Invoker{
-		Pool: d.pool, Images: d.launcher, Apps: d.catalog, Journal: d.logs, Log: log,
+		Pool: d.pool, Images: pins{d.launcher, d.catalog}, Apps: d.catalog, Journal: d.logs, Log: log,
 		Calls: db, Queue: d.queue, Events: d.queue, Room: d.health.room, MaxResult: cfg.MaxResult,
 	}
 	d.queue.Calls, d.queue.Runner, d.queue.Room, d.queue.Definitions = db, d.invoker, d.pool, d.catalog

@@ -26,9 +26,10 @@ import (
 )
 
 // Images makes sure that a function's image is on the node, however long that
-// takes: the time counts to no limit of a call.
+// takes: the time counts to no limit of a call. A function that was made without
+// its image is pinned to it then, and returned as it is now.
 type Images interface {
-	Ready(ctx context.Context, fn faas.Function) error
+	Ready(ctx context.Context, fn faas.Function) (faas.Function, error)
 }
 
 // Definitions finds the app of a function, for its part of the configuration, and
@@ -133,7 +134,8 @@ func detached(f faas.Format) bool { return f.Hot() && f != faas.FormatPort }
 func (i *Invoker) run(wait, ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
 	var none faas.Outcome
 	begin := time.Now()
-	if err := i.Images.Ready(wait, fn); err != nil {
+	fn, err := i.Images.Ready(wait, fn)
+	if err != nil {
 		return none, err
 	}
 	pulled := time.Now()

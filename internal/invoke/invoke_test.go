@@ -52,11 +52,11 @@ func (r *records) Record(c faas.Call) {
 	r.calls = append(r.calls, c)
 }
 
-func (r *records) Ready(ctx context.Context, _ faas.Function) error {
+func (r *records) Ready(ctx context.Context, fn faas.Function) (faas.Function, error) {
 	if r.pull == nil {
-		return nil
+		return fn, nil
 	}
-	return r.pull(ctx)
+	return fn, r.pull(ctx)
 }
 
 func (r *records) FunctionByID(id string) (faas.Function, error) {

@@ -48,11 +48,12 @@ type Launcher struct {
 	live map[*process]struct{} // guarded by mu
 }
 
-// Ready makes sure that the image of fn is on the node: it is pulled by its
-// digest if it is missing. The time that takes counts to no limit of the call.
-func (l *Launcher) Ready(ctx context.Context, fn faas.Function) error {
-	if l.Images.Has(fn.Digest) {
-		return nil
+// Ready makes sure that the image of fn is on the node, and returns its digest: it
+// is pulled if it is missing, by its digest if fn is pinned to one. The time that
+// takes counts to no limit of the call.
+func (l *Launcher) Ready(ctx context.Context, fn faas.Function) (digest string, err error) {
+	if fn.Digest != "" && l.Images.Has(fn.Digest) {
+		return fn.Digest, nil
 	}
 	if l.PullTimeout > 0 {
 		var cancel context.CancelFunc
@@ -61,13 +62,18 @@ func (l *Launcher) Ready(ctx context.Context, fn faas.Function) error {
 	}
 	ref, err := l.Images.Normalize(fn.Image)
 	if err != nil {
-		return err
+		return "", err
 	}
-	l.Log.InfoContext(ctx, "pulling an image for a call", "function", fn.Name, "image", fn.Image, "digest", fn.Digest)
-	if _, err := l.Images.Pull(ctx, ref.Name()+"@"+fn.Digest, image.PullOptions{}); err != nil {
-		return fmt.Errorf("image %s of function %s: %w", fn.Image, fn.Name, err)
+	name := fn.Image
+	if fn.Digest != "" {
+		name = ref.Name() + "@" + fn.Digest
 	}
-	return nil
+	l.Log.InfoContext(ctx, "fetching an image for a call", "function", fn.Name, "image", fn.Image, "digest", fn.Digest)
+	img, err := l.Images.Pull(ctx, name, image.PullOptions{})
+	if err != nil {
+		return "", fmt.Errorf("image %s of function %s: %w", fn.Image, fn.Name, err)
+	}
+	return img.Digest, nil
 }
 
 // Start makes what calls of fn need. Of a hot format the process runs and takes

@@ -380,14 +380,14 @@ func TestFailedStartUndoesItsSteps(t *testing.T) {
 func TestMissingImageIsNotFound(t *testing.T) {
 	r := newRig(t, succeed)
 	fn := r.image(t, v1.Config{Cmd: []string{"prog"}})
-	if err := r.Ready(t.Context(), fn); err != nil {
+	if _, err := r.Ready(t.Context(), fn); err != nil {
 		t.Errorf("an image that is there is not ready: %v", err)
 	}
 	fn.Digest = "sha256:" + strings.Repeat("0", 64)
 	if _, err := r.Start(t.Context(), testApp, fn, nil); faas.KindOf(err) != faas.NotFound || !strings.HasPrefix(err.Error(), "image hob.local/test:1 of function resize: ") {
 		t.Errorf("start: %v", err)
 	}
-	if err := r.Ready(t.Context(), fn); err == nil || !strings.HasPrefix(err.Error(), "image hob.local/test:1 of function resize: ") {
+	if _, err := r.Ready(t.Context(), fn); err == nil || !strings.HasPrefix(err.Error(), "image hob.local/test:1 of function resize: ") {
 		t.Errorf("an image that was only ever loaded cannot be fetched again: %v", err)
 	}
 }
