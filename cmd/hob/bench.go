@@ -61,8 +61,9 @@ Takes about ten minutes, and leaves nothing behind.
 
 The parts are cold (fresh containers), hot (one container, many calls), density
 (a thousand idle functions), evict (more functions than memory), start (of the
-daemon), queue (asynchronous calls, and 200,000 of them in line), logs, and, only
-if it is named, soak (half of what is possible, for long).`,
+daemon), fn (calls through the API of Fn, and 10,000 definitions), queue
+(asynchronous calls, and 200,000 of them in line), logs, and, only if it is named,
+soak (half of what is possible, for long).`,
 		Example: "  hob bench\n  hob bench --short\n  hob bench --only cold,hot --json",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -94,7 +95,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"cold", b.cold}, {"hot", b.hot}, {"density", b.density}, {"evict", b.evict}, {"start", b.startWithMany}, {"queue", b.queue}, {"logs", b.logs}, {"soak", b.soak}} {
+	}{{"cold", b.cold}, {"hot", b.hot}, {"density", b.density}, {"evict", b.evict}, {"start", b.startWithMany}, {"fn", b.fn}, {"queue", b.queue}, {"logs", b.logs}, {"soak", b.soak}} {
 		if !slices.Contains(b.only, part.name) && (len(b.only) > 0 || part.name == "soak") {
 			continue
 		}
