@@ -35,13 +35,22 @@ const headerFault = "Hob-Fault"
 type Client struct {
 	address string // as the user wrote it, for messages
 	base    string // what a path is appended to, without a slash at the end
+	token   string // sent with every request; "": none
 	http    *http.Client
 }
+
+// An Option sets what New does not have to be told.
+type Option func(*Client)
+
+// WithToken makes the client name itself to the server with a bearer token, in
+// every request. It is sent as it is, also where nothing keeps others from
+// reading it: whether to do that over http is for the user to decide.
+func WithToken(token string) Option { return func(c *Client) { c.token = token } }
 
 // New returns the client of the daemon at address: "http://127.0.0.1:8080",
 // "https://…", or "unix:///var/lib/hob/hob.sock" for a Unix socket. It does not
 // connect. An address in another form is Invalid.
-func New(address string) (*Client, error) {
+func New(address string, options ...Option) (*Client, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, faas.Errorf(faas.Invalid, "bad server address %q: write it as http://HOST:PORT or unix:///PATH", address)
@@ -73,19 +82,21 @@ func New(address string) (*Client, error) {
 	default:
 		return nil, faas.Errorf(faas.Invalid, "bad server address %q: write it as http://HOST:PORT or unix:///PATH", address)
 	}
+	for _, set := range options {
+		set(c)
+	}
+	if strings.ContainsFunc(c.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, faas.Errorf(faas.Invalid, "the token holds what a header cannot: it is visible ASCII characters")
+	}
 	return c, nil
 }
 
 // Address is what New was given.
 func (c *Client) Address() string { return c.address }
 
-// Base is the URL under which the server's paths stand when they are asked for
-// through Transport.
+// Base is the URL that the server's paths are appended to; of a Unix socket it is
+// one that only this client reaches.
 func (c *Client) Base() string { return c.base }
-
-// Transport is how requests reach the server, for other protocols that it
-// speaks (the registry under /v2/).
-func (c *Client) Transport() http.RoundTripper { return c.http.Transport }
 
 // Close closes the connections that are idle.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -183,6 +194,9 @@ func (c *Client) roundTrip(ctx context.Context, method, path string, query url.V
 		}
 	}
 	req.Header.Set("User-Agent", "hob")
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	for k, v := range header {
 		req.Header[k] = v
 	}

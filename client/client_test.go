@@ -324,3 +324,55 @@ func TestPathReachesTheServerAsItIsWritten(t *testing.T) {
 		t.Errorf("a path that is not escaped: %v, want invalid", err)
 	}
 }
+
+func TestTokenIsSentWithEveryRequest(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("Authorization"); got != "Bearer s3cret" {
+			t.Errorf("%s %s: Authorization %q", r.Method, r.URL, got)
+		}
+		io.WriteString(w, "{}")
+	}))
+	t.Cleanup(s.Close)
+	c, err := client.New(s.URL, client.WithToken("s3cret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	_, nodeErr := c.Node(t.Context())
+	_, callErr := call(t, c, strings.NewReader("x"))
+	_, loadErr := c.Load(t.Context(), strings.NewReader("x"), "")
+	if err := errors.Join(nodeErr, callErr, loadErr); err != nil {
+		t.Error(err)
+	}
+	if _, err := client.New(s.URL, client.WithToken("two\nlines")); faas.KindOf(err) != faas.Invalid || strings.Contains(err.Error(), "two") {
+		t.Errorf("a token of two lines: %v, want invalid, without the token", err)
+	}
+}
+
+func TestNamesAreEscapedInPaths(t *testing.T) {
+	var got string
+	c := server(t, func(w http.ResponseWriter, r *http.Request) {
+		got = r.Method + " " + r.URL.EscapedPath()
+		io.WriteString(w, "{}")
+	})
+	const app, fn = "日本", "größe:1"
+	const at = "/api/apps/%E6%97%A5%E6%9C%AC"
+	for _, ask := range []struct {
+		do   func() error
+		want string
+	}{
+		{func() error { _, err := c.App(t.Context(), app); return err }, "GET " + at},
+		{func() error { _, err := c.Function(t.Context(), app, fn); return err }, "GET " + at + "/functions/gr%C3%B6%C3%9Fe:1"},
+		{func() error { _, err := c.Triggers(t.Context(), app, ""); return err }, "GET " + at + "/triggers"},
+		{func() error { _, err := c.Triggers(t.Context(), app, fn); return err }, "GET " + at + "/functions/gr%C3%B6%C3%9Fe:1/triggers"},
+		{func() error {
+			_, err := c.PutTrigger(t.Context(), app, fn, "a+b", client.TriggerSettings{})
+			return err
+		}, "PUT " + at + "/functions/gr%C3%B6%C3%9Fe:1/triggers/a+b"},
+		{func() error { return c.DeleteTrigger(t.Context(), app, fn, "a?b") }, "DELETE " + at + "/functions/gr%C3%B6%C3%9Fe:1/triggers/a%3Fb"},
+	} {
+		if err := ask.do(); err != nil || got != ask.want {
+			t.Errorf("asked for %s, %v; want %s", got, err, ask.want)
+		}
+	}
+}

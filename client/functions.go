@@ -71,7 +71,8 @@ func (c *Client) Function(ctx context.Context, app, name string) (Function, erro
 }
 
 // CreateFunction makes a function; a name that is taken is a Conflict. pull is
-// "missing" (also if empty), "always" or "never": what to do about the image.
+// "missing" (also if empty), "always" or "never": what to do about the image; or
+// "later", which leaves that to the first call.
 func (c *Client) CreateFunction(ctx context.Context, app, name string, s Settings, pull string) (Function, error) {
 	in := struct {
 		Name string `json:"name"`

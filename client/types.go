@@ -42,12 +42,19 @@ func (c *CPU) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// Annotations are JSON values by key. When they are changed, the value null
+// removes a key, and those that are not named stay.
+type Annotations map[string]json.RawMessage
+
 // App is a group of functions with shared environment.
 type App struct {
 	ID             string            `json:"id"`
 	Name           string            `json:"name"`
 	Env            map[string]string `json:"env"`
 	MaxConcurrency int               `json:"max_concurrency"` // calls at once of all its functions together; 0: no limit
+	Annotations    Annotations       `json:"annotations"`
+	Syslog         string            `json:"syslog"` // URL of the server that gets the lines of its functions; "": none
+	Shape          string            `json:"shape"`  // "": any
 	Revision       int64             `json:"revision"`
 	Created        time.Time         `json:"created"`
 	Updated        time.Time         `json:"updated"`
@@ -58,6 +65,9 @@ type App struct {
 type AppSettings struct {
 	Env            map[string]*string `json:"env,omitempty"` // a nil value removes a variable
 	MaxConcurrency *int               `json:"max_concurrency,omitempty"`
+	Annotations    Annotations        `json:"annotations,omitempty"`
+	Syslog         *string            `json:"syslog,omitempty"`
+	Shape          *string            `json:"shape,omitempty"`
 }
 
 // Function is an image with limits that can be called. See faas.Function for
@@ -67,7 +77,7 @@ type Function struct {
 	App            string            `json:"app"`
 	Name           string            `json:"name"`
 	Image          string            `json:"image"`
-	Digest         string            `json:"digest"`
+	Digest         string            `json:"digest"` // "": pinned by its first call
 	Format         string            `json:"format"`
 	Entrypoint     []string          `json:"entrypoint"`
 	Command        []string          `json:"command"`
@@ -99,6 +109,9 @@ type Function struct {
 	OnFailure      string            `json:"on_failure"`
 	OnNodeLoss     string            `json:"on_node_loss"` // faas.NodeLossFail, or "" for another attempt
 	LogPayload     bool              `json:"log_payload"`
+	Profile        string            `json:"profile"` // faas.ProfileFn, or ""
+	Shape          string            `json:"shape"`
+	Annotations    Annotations       `json:"annotations"`
 	Address        string            `json:"address"` // secret part of its public address; "": it has none
 	Revision       int64             `json:"revision"`
 	Created        time.Time         `json:"created"`
@@ -140,6 +153,9 @@ type Settings struct {
 	OnFailure      *string            `json:"on_failure,omitempty"`
 	OnNodeLoss     *string            `json:"on_node_loss,omitempty"`
 	LogPayload     *bool              `json:"log_payload,omitempty"`
+	Profile        *string            `json:"profile,omitempty"`
+	Shape          *string            `json:"shape,omitempty"`
+	Annotations    Annotations        `json:"annotations,omitempty"`
 
 	Revision int64    `json:"revision,omitempty"` // change only if the function is still at this one; 0: whatever is there
 	Reset    []string `json:"-"`                  // fields, by their name on the wire, that go back to their default
@@ -163,6 +179,30 @@ func (s Settings) MarshalJSON() ([]byte, error) {
 		fields[name] = json.RawMessage("null")
 	}
 	return json.Marshal(fields)
+}
+
+// Trigger is a path under which everybody calls a function.
+type Trigger struct {
+	ID          string      `json:"id"`
+	App         string      `json:"app"`
+	Function    string      `json:"function"`
+	Name        string      `json:"name"` // unique among those of its function
+	Type        string      `json:"type"` // faas.TriggerHTTP
+	Source      string      `json:"source"`
+	URL         string      `json:"url"` // where it is called: "/t/app/source" behind the server's address, if the server does not know its own
+	Annotations Annotations `json:"annotations"`
+	Revision    int64       `json:"revision"`
+	Created     time.Time   `json:"created"`
+	Updated     time.Time   `json:"updated"`
+}
+
+// TriggerSettings are what can be set of a trigger. When one is made, what is nil
+// gets its default; when it is changed, what is nil stays as it is.
+type TriggerSettings struct {
+	Type        *string     `json:"type,omitempty"`
+	Source      *string     `json:"source,omitempty"`
+	Annotations Annotations `json:"annotations,omitempty"`
+	Revision    int64       `json:"revision,omitempty"` // change only if the trigger is still at this one; 0: whatever is there
 }
 
 // Call is the record of one call. It holds no body, query string or credential.

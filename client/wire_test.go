@@ -31,8 +31,9 @@ func TestStructsAreThoseOfTheDocument(t *testing.T) {
 	}
 	for name, typ := range map[string]reflect.Type{
 		"App": reflect.TypeFor[client.App](), "Function": reflect.TypeFor[client.Function](),
-		"FunctionChange": reflect.TypeFor[client.Settings](),
-		"Call":           reflect.TypeFor[client.Call](), "CallTimes": reflect.TypeFor[client.CallTimes](), "CallError": reflect.TypeFor[client.CallError](),
+		"AppChange": reflect.TypeFor[client.AppSettings](), "FunctionChange": reflect.TypeFor[client.Settings](),
+		"Trigger": reflect.TypeFor[client.Trigger](), "TriggerChange": reflect.TypeFor[client.TriggerSettings](),
+		"Call": reflect.TypeFor[client.Call](), "CallTimes": reflect.TypeFor[client.CallTimes](), "CallError": reflect.TypeFor[client.CallError](),
 		"CallStatus": reflect.TypeFor[client.Status](), "LogEvent": reflect.TypeFor[client.LogEvent](),
 		"Sandbox": reflect.TypeFor[client.Sandbox](), "Node": reflect.TypeFor[client.Node](),
 		"Image": reflect.TypeFor[client.Image](), "ImageConfig": reflect.TypeFor[client.ImageConfig](), "Layer": reflect.TypeFor[client.Layer](),

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Limits of annotations, which are those of Fn.
@@ -42,7 +43,7 @@ func CheckAnnotations(annotations map[string]string) error {
 			return Errorf(Invalid, "bad annotation key %q: use visible ASCII characters", key)
 		}
 		var compact bytes.Buffer
-		if err := json.Compact(&compact, []byte(value)); err != nil || compact.String() != value {
+		if err := json.Compact(&compact, []byte(value)); err != nil || compact.String() != value || !utf8.ValidString(value) {
 			return Errorf(Invalid, "the value of annotation %s is no compact JSON", key)
 		}
 		if len(value) > MaxAnnotationValue {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -14,12 +15,18 @@ type appIn struct {
 	Name           string             `json:"name"`
 	Env            map[string]*string `json:"env"`
 	MaxConcurrency int                `json:"max_concurrency"`
+	Annotations    annotationsIn      `json:"annotations"`
+	Syslog         string             `json:"syslog"`
+	Shape          string             `json:"shape"`
 }
 
 // appChangeIn changes an app: absent keeps, null sets back to the default.
 type appChangeIn struct {
 	Env            map[string]*string `json:"env"`
 	MaxConcurrency *int               `json:"max_concurrency"`
+	Annotations    annotationsIn      `json:"annotations"`
+	Syslog         *string            `json:"syslog"`
+	Shape          *string            `json:"shape"`
 }
 
 func (s *Server) listApps(w http.ResponseWriter, r *http.Request) error {
@@ -46,8 +53,11 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readJSON(w, r, &in); err != nil {
 		return err
 	}
-	app := faas.App{ID: faas.NewID(), Name: in.Name, Env: mergedEnv(nil, in.Env), MaxConcurrency: in.MaxConcurrency}
-	if err := checkApp(app); err != nil {
+	app := faas.App{
+		ID: faas.NewID(), Name: in.Name, Env: mergedEnv(nil, in.Env), MaxConcurrency: in.MaxConcurrency,
+		Annotations: in.Annotations.merged(nil), Syslog: in.Syslog, Shape: in.Shape,
+	}
+	if err := app.Check(); err != nil {
 		return err
 	}
 	if _, err := s.Catalog.App(app.Name); err == nil {
@@ -61,7 +71,8 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 }
 
 // updateApp changes what is named. Of the environment it changes the variables
-// that are named; null removes one, and null for the whole environment all.
+// that are named; null removes one, and null for the whole environment all. So it
+// is with annotations.
 func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 	var in appChangeIn
 	fields, err := readJSON(w, r, &in)
@@ -77,10 +88,20 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 			app.Env = nil
 		}
 		app.Env = mergedEnv(app.Env, in.Env)
+		if isNull(fields["annotations"]) {
+			app.Annotations = nil
+		}
+		app.Annotations = in.Annotations.merged(app.Annotations)
 		if fields["max_concurrency"] != nil {
 			app.MaxConcurrency = value(in.MaxConcurrency)
 		}
-		if err := checkApp(app); err != nil {
+		if fields["syslog"] != nil {
+			app.Syslog = value(in.Syslog)
+		}
+		if fields["shape"] != nil {
+			app.Shape = value(in.Shape)
+		}
+		if err := app.Check(); err != nil {
 			return err
 		}
 		app, err = s.Catalog.PutApp(r.Context(), app, app.Revision)
@@ -119,16 +140,6 @@ func (s *Server) deleteApp(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func checkApp(app faas.App) error {
-	if err := faas.CheckName("app", app.Name); err != nil {
-		return err
-	}
-	if app.MaxConcurrency < 0 {
-		return faas.Errorf(faas.Invalid, "max_concurrency %d of app %s is negative", app.MaxConcurrency, app.Name)
-	}
-	return faas.CheckEnv(app.Env)
-}
-
 // mergedEnv is env with the changes: a nil value removes a variable.
 func mergedEnv(env map[string]string, changes map[string]*string) map[string]string {
 	env = maps.Clone(env)
@@ -143,6 +154,31 @@ func mergedEnv(env map[string]string, changes map[string]*string) map[string]str
 		}
 	}
 	return env
+}
+
+// annotationsIn are changes of annotations: null removes one.
+type annotationsIn map[string]json.RawMessage
+
+// merged is annotations with the changes in their shortest writing, nil if none
+// are left. What was decoded can be compacted.
+func (in annotationsIn) merged(annotations map[string]string) map[string]string {
+	all := maps.Clone(annotations)
+	if all == nil {
+		all = make(map[string]string, len(in))
+	}
+	for key, value := range in {
+		if isNull(value) {
+			delete(all, key)
+			continue
+		}
+		var compact bytes.Buffer
+		_ = json.Compact(&compact, value)
+		all[key] = compact.String()
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all
 }
 
 func isNull(raw json.RawMessage) bool { return string(raw) == "null" }

@@ -50,6 +50,7 @@ type Server struct {
 	Sandboxes func() []faas.Sandbox // the live ones; nil: none
 	Node      func() Node           // what this daemon is; nil: nothing is known
 
+	PublicURL  string     // under which everybody reaches this server, for the addresses of triggers; "": they are paths
 	MaxPayload faas.Bytes // of a call's body; 0: no limit
 	Insecure   bool       // functions may run as root and share the node's network
 
@@ -83,6 +84,7 @@ type route struct {
 // openapi.json against it.
 func (s *Server) routes() []route {
 	const app, fn = "/api/apps/{app}", "/api/apps/{app}/functions/{function}"
+	const trigger = fn + "/triggers/{trigger}"
 	return []route{
 		{"GET", "/api/openapi.json", s.openapi},
 		{"GET", "/api/node", s.node},
@@ -103,6 +105,14 @@ func (s *Server) routes() []route {
 		{"GET", fn + "/logs", s.logs},
 		{"GET", fn + "/status", s.status},
 		{"POST", fn + "/refresh", s.refreshFunction},
+
+		{"GET", app + "/triggers", s.listTriggers},
+		{"GET", fn + "/triggers", s.listTriggers},
+		{"POST", fn + "/triggers", s.createTrigger},
+		{"GET", trigger, s.getTrigger},
+		{"PUT", trigger, s.putTrigger},
+		{"PATCH", trigger, s.putTrigger},
+		{"DELETE", trigger, s.deleteTrigger},
 
 		{"GET", "/api/calls", s.listCalls},
 		{"GET", "/api/calls/{call}", s.getCall},

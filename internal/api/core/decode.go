@@ -77,7 +77,11 @@ func badJSON(body []byte, err error) error {
 		if field == "" {
 			return faas.Errorf(faas.Invalid, "the body is a JSON %s: send an object", e.Value)
 		}
-		return faas.Errorf(faas.Invalid, "field %q is a %s: it must be %s", field, e.Value, typeName(e.Type))
+		article := "a"
+		if e.Value == "array" || e.Value == "object" {
+			article = "an"
+		}
+		return faas.Errorf(faas.Invalid, "field %q is %s %s: it must be %s", field, article, e.Value, typeName(e.Type))
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		return faas.Errorf(faas.Invalid, "unknown field %s", name)

@@ -22,7 +22,7 @@ func TestBadJSONNamesThePlace(t *testing.T) {
 		{"cut off", "{\"name\":", "bad JSON at line 1, column 8: unexpected end of JSON input"},
 		{"third line", "{\n\"name\": \"f\",\n\"image\" \"b\"}", `bad JSON at line 3, column 9: invalid character '"' after object key`},
 		{"two values", `{"name":"f"} {}`, "bad JSON at line 1, column 14: invalid character '{' after top-level value"},
-		{"unknown field", `{"memroy":"1g"}`, `unknown field "memroy": this request takes name, image, format, entrypoint, command, env, workdir, user, writable, network, memory, cpus, tmp_size, timeout, wait, start_timeout, idle_timeout, max_concurrency, line, port, concurrency, min, max_calls, freeze, async_timeout, delay, retries, retry_delay, retry_max, on_success, on_failure, on_node_loss, log_payload`},
+		{"unknown field", `{"memroy":"1g"}`, `unknown field "memroy": this request takes name, image, format, entrypoint, command, env, workdir, user, writable, network, memory, cpus, tmp_size, timeout, wait, start_timeout, idle_timeout, max_concurrency, line, port, concurrency, min, max_calls, freeze, async_timeout, delay, retries, retry_delay, retry_max, on_success, on_failure, on_node_loss, log_payload, profile, shape, annotations`},
 		{"other case", `{"Name":"f"}`, `unknown field "Name": this request takes name, `},
 		{"wrong type", `{"writable":"yes"}`, `field "writable" is a string: it must be true or false`},
 		{"number for text", `{"image":7}`, `field "image" is a number: it must be a string`},
@@ -30,6 +30,8 @@ func TestBadJSONNamesThePlace(t *testing.T) {
 		{"too large a number", `{"line":99999999999999999999}`, `field "line" is a number 99999999999999999999: it must be a whole number`},
 		{"word in a list", `{"command":["a",1]}`, `field "command" is a number: it must be a string`},
 		{"text for a list", `{"command":"a b"}`, `field "command" is a string: it must be a list`},
+		{"text for annotations", `{"annotations":"a"}`, `field "annotations" is a string: it must be an object`},
+		{"list for annotations", `{"annotations":[1]}`, `field "annotations" is an array: it must be an object`},
 		{"number in env", `{"env":{"A":1}}`, `field "env" is a number: it must be a string`},
 		{"bad size", `{"memory":"lots"}`, `field "memory": bad size "lots": write it as 64m, 1.5g or 67108864`},
 		{"object for a size", `{"memory":{}}`, `field "memory": bad size "{}": write it as 64m, 1.5g or 67108864`},
@@ -90,7 +92,8 @@ func full() faas.Function {
 		Port: 3000, Concurrency: 80, Min: 2, MaxCalls: 1000, Freeze: faas.FreezeNever, Revision: 4,
 		AsyncTimeout: time.Hour, Delay: time.Minute, Retries: 3, RetryDelay: 5 * time.Second, RetryMax: 20 * time.Second,
 		OnSuccess: "https://example.org/in", OnFailure: "default/alarm", OnNodeLoss: faas.NodeLossFail, LogPayload: true,
-		Address: "7d1b6e2c-0d3e-4b57-8a53-0f9f4c1f2a11", Annotations: map[string]string{"hyper": "{}"}, MaxResult: faas.MB,
+		Address: "7d1b6e2c-0d3e-4b57-8a53-0f9f4c1f2a11", Beside: map[string]string{"hyper": "{}"}, MaxResult: faas.MB,
+		Profile: faas.ProfileFn, Shape: "GENERIC_ARM", Annotations: map[string]string{"team": `"<a & b>"`, "n": "1.50"},
 		Created: time.Unix(1, 0), Updated: time.Unix(2, 0),
 	}
 }
@@ -138,6 +141,10 @@ func TestChangesAreMerged(t *testing.T) {
 			f.AsyncTimeout, f.Delay, f.Retries, f.RetryDelay, f.RetryMax = 0, 0, 0, faas.DefaultRetryDelay, faas.DefaultRetryMax
 			f.OnSuccess, f.OnFailure, f.OnNodeLoss, f.LogPayload = "", "", "", false
 		}},
+		{"one annotation", `{"annotations":{"n": {"a" : [1, null]}}}`, func(f *faas.Function) { f.Annotations["n"] = `{"a":[1,null]}` }},
+		{"one annotation less", `{"annotations":{"n":null}}`, func(f *faas.Function) { delete(f.Annotations, "n") }},
+		{"no annotations", `{"annotations":null}`, func(f *faas.Function) { f.Annotations = nil }},
+		{"profile and shape", `{"profile":null,"shape":"GENERIC_X86"}`, func(f *faas.Function) { f.Profile, f.Shape = "", "GENERIC_X86" }},
 		{"the revision is no setting", `{"revision":4}`, func(*faas.Function) {}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -203,6 +210,7 @@ func FuzzFunction(f *testing.F) {
 	f.Add(`{"name":"f","image":"b","format":"port","port":80,"concurrency":9,"min":1,"max_calls":7,"freeze":"never"}`)
 	f.Add(`{"name":"f","image":"b","async_timeout":"none","delay":"1s","retries":2,"retry_delay":"1s","retry_max":"1m","log_payload":true}`)
 	f.Add(`{"name":"f","image":"b","async_timeout":"-1h","on_success":"default/g","on_failure":"http://h/","on_node_loss":"fail"}`)
+	f.Add(`{"name":"f","image":"b","profile":"fn","shape":"GENERIC_ARM","annotations":{"a":{"b": ["<&>", null]},"c":null}}`)
 	f.Add(`{"name":"f",`)
 	f.Fuzz(func(t *testing.T, body string) {
 		var in functionIn
@@ -222,10 +230,11 @@ func FuzzFunction(f *testing.F) {
 			}
 			return
 		}
-		b, err := json.Marshal(settingsOf(fn))
-		if err != nil {
+		w := httptest.NewRecorder()
+		if err := answer(w, 200, settingsOf(fn)); err != nil {
 			t.Fatal(err)
 		}
+		b := w.Body.Bytes()
 		var again functionIn
 		if _, err := parseJSON(b, &again); err != nil {
 			t.Fatalf("%q is shown as %s, which is refused: %v", body, b, err)
@@ -249,6 +258,7 @@ func FuzzChange(f *testing.F) {
 	f.Add(`{"format":"http","concurrency":2}`)
 	f.Add(`{"format":null,"freeze":null}`)
 	f.Add(`{"retry_delay":"1h","async_timeout":"none"}`)
+	f.Add(`{"profile":"fn","annotations":{"team":null,"<b>":" 1 "}}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		var in changeIn
 		fields, err := parseJSON([]byte(body), &in)

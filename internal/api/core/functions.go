@@ -50,6 +50,9 @@ type settingsIn struct {
 	OnFailure      *string            `json:"on_failure"`
 	OnNodeLoss     *string            `json:"on_node_loss"`
 	LogPayload     *bool              `json:"log_payload"`
+	Profile        *string            `json:"profile"`
+	Shape          *string            `json:"shape"`
+	Annotations    annotationsIn      `json:"annotations"`
 }
 
 // functionIn makes a function.
@@ -64,8 +67,11 @@ type changeIn struct {
 	Revision *int64 `json:"revision"` // change only if the function is still at this one
 }
 
+// pullLater leaves the image to the first call.
+const pullLater = "later"
+
 // pullPolicies are the values of the parameter pull.
-var pullPolicies = []string{"missing", "always", "never"}
+var pullPolicies = []string{"missing", "always", "never", pullLater}
 
 func (s *Server) listFunctions(w http.ResponseWriter, r *http.Request) error {
 	if p := query(r); p.err != nil {
@@ -279,6 +285,7 @@ func (in settingsIn) function() (faas.Function, error) {
 		Min: value(in.Min), MaxCalls: value(in.MaxCalls), Freeze: value(in.Freeze),
 		Retries: value(in.Retries), OnSuccess: value(in.OnSuccess), OnFailure: value(in.OnFailure),
 		OnNodeLoss: value(in.OnNodeLoss), LogPayload: value(in.LogPayload),
+		Profile: faas.Profile(value(in.Profile)), Shape: value(in.Shape), Annotations: in.Annotations.merged(nil),
 	}
 	var errs [11]error
 	fn.Memory, errs[0] = in.Memory.bytes("memory")
@@ -317,7 +324,7 @@ func (in settingsIn) asyncTimeout() (time.Duration, error) {
 
 // merged is old with the changes that fields name, by the rules of JSON Merge
 // Patch (RFC 7396): absent keeps, null sets back to the default, and in env
-// each variable counts for itself.
+// and annotations each entry counts for itself.
 func merged(old faas.Function, fields map[string]json.RawMessage) (faas.Function, error) {
 	settings := settingsOf(old)
 	b, err := json.Marshal(settings)
@@ -342,9 +349,20 @@ func merged(old faas.Function, fields map[string]json.RawMessage) (faas.Function
 			delete(all, name) // it meant something in the old format only
 		}
 	}
+	annotations := old.Annotations
+	if isNull(fields["annotations"]) {
+		annotations = nil
+	}
+	var changes annotationsIn
+	if change := fields["annotations"]; change != nil {
+		if err := json.Unmarshal(change, &changes); err != nil {
+			return old, badJSON(change, err)
+		}
+	}
+	delete(all, "annotations") // written anew they would not be as they were
 	for name, change := range fields {
 		switch {
-		case name == "revision" || name == "env":
+		case name == "revision" || name == "env" || name == "annotations":
 		case isNull(change):
 			delete(all, name)
 		default:
@@ -359,6 +377,7 @@ func merged(old faas.Function, fields map[string]json.RawMessage) (faas.Function
 		return old, badJSON(b, err)
 	}
 	fn, err := in.function()
+	fn.Annotations = changes.merged(annotations)
 	fn.ID, fn.App, fn.Name, fn.Digest = old.ID, old.App, old.Name, old.Digest
 	fn.Address, fn.Beside, fn.MaxResult = old.Address, old.Beside, old.MaxResult // of other APIs
 	fn.Revision, fn.Created, fn.Updated = old.Revision, old.Created, old.Updated
@@ -423,10 +442,15 @@ func isRoot(user string) bool {
 }
 
 // pin brings the image of fn to the node, as pull says, and writes its digest
-// into fn: a tag that moves later changes nothing. The empty pull is "missing".
+// into fn: a tag that moves later changes nothing. The empty pull is "missing";
+// with pullLater the first call does all this.
 func (s *Server) pin(ctx context.Context, fn faas.Function, pull string) (faas.Function, error) {
 	if ref, err := s.Images.Normalize(fn.Image); err == nil && ref.Local() {
 		fn.Image = ref.String() // the server's address may be another one tomorrow
+	}
+	if pull == pullLater {
+		fn.Digest = ""
+		return fn, nil
 	}
 	m, err := s.Images.Pull(ctx, fn.Image, image.PullOptions{Policy: image.Policy(pull)})
 	if err != nil {
@@ -438,6 +462,9 @@ func (s *Server) pin(ctx context.Context, fn faas.Function, pull string) (faas.F
 
 // checkCommand reports whether fn can be started with its image as it is pinned.
 func (s *Server) checkCommand(fn faas.Function) error {
+	if fn.Digest == "" {
+		return nil
+	}
 	m, err := s.Images.Get(fn.Digest)
 	if faas.KindOf(err) == faas.NotFound {
 		return nil // it is pulled again when the function is called, and says so then

@@ -89,6 +89,7 @@ func TestDocumentNamesEveryRouteAndNoOther(t *testing.T) {
 var input = map[string]reflect.Type{
 	"NewApp": reflect.TypeFor[appIn](), "AppChange": reflect.TypeFor[appChangeIn](),
 	"NewFunction": reflect.TypeFor[functionIn](), "FunctionChange": reflect.TypeFor[changeIn](),
+	"NewTrigger": reflect.TypeFor[triggerIn](), "TriggerChange": reflect.TypeFor[triggerChangeIn](),
 	"PullRequest": reflect.TypeFor[pullIn](), "PullAuth": reflect.TypeFor[authIn](),
 }
 
@@ -96,6 +97,7 @@ var output = map[string]reflect.Type{
 	"Fault": reflect.TypeFor[wireFault](), "Node": reflect.TypeFor[wireNode](),
 	"App": reflect.TypeFor[wireApp](), "Apps": reflect.TypeFor[wireApps](),
 	"Function": reflect.TypeFor[wireFunction](), "Functions": reflect.TypeFor[wireFunctions](),
+	"Trigger": reflect.TypeFor[wireTrigger](), "Triggers": reflect.TypeFor[wireTriggers](),
 	"Call": reflect.TypeFor[wireCall](), "Calls": reflect.TypeFor[wireCalls](),
 	"CallTimes": reflect.TypeFor[wireTimes](), "CallError": reflect.TypeFor[wireCallError](),
 	"CallStatus": reflect.TypeFor[wireStatus](), "LogEvent": reflect.TypeFor[wireLogEvent](),

@@ -77,10 +77,16 @@ type wireApp struct {
 	Name           string            `json:"name"`
 	Env            map[string]string `json:"env"`
 	MaxConcurrency int               `json:"max_concurrency"`
+	Annotations    annotations       `json:"annotations"`
+	Syslog         string            `json:"syslog"`
+	Shape          string            `json:"shape"`
 	Revision       int64             `json:"revision"`
 	Created        time.Time         `json:"created"`
 	Updated        time.Time         `json:"updated"`
 }
+
+// annotations are JSON values by key.
+type annotations map[string]json.RawMessage
 
 type wireApps struct {
 	Apps []wireApp `json:"apps"`
@@ -134,10 +140,31 @@ type wireSettings struct {
 	OnFailure      string            `json:"on_failure"`
 	OnNodeLoss     string            `json:"on_node_loss"`
 	LogPayload     bool              `json:"log_payload"`
+	Profile        string            `json:"profile"`
+	Shape          string            `json:"shape"`
+	Annotations    annotations       `json:"annotations"`
 }
 
 type wireFunctions struct {
 	Functions []wireFunction `json:"functions"`
+}
+
+type wireTrigger struct {
+	ID          string      `json:"id"`
+	App         string      `json:"app"`
+	Function    string      `json:"function"`
+	Name        string      `json:"name"`
+	Type        string      `json:"type"`
+	Source      string      `json:"source"`
+	URL         string      `json:"url"`
+	Annotations annotations `json:"annotations"`
+	Revision    int64       `json:"revision"`
+	Created     time.Time   `json:"created"`
+	Updated     time.Time   `json:"updated"`
+}
+
+type wireTriggers struct {
+	Triggers []wireTrigger `json:"triggers"`
 }
 
 type wireCall struct {
@@ -322,6 +349,7 @@ func object(m map[string]string) map[string]string {
 func wireOfApp(a faas.App) wireApp {
 	return wireApp{
 		ID: a.ID, Name: a.Name, Env: object(a.Env), MaxConcurrency: a.MaxConcurrency,
+		Annotations: annotationsOf(a.Annotations), Syslog: a.Syslog, Shape: a.Shape,
 		Revision: a.Revision, Created: a.Created.UTC(), Updated: a.Updated.UTC(),
 	}
 }
@@ -344,7 +372,16 @@ func settingsOf(f faas.Function) wireSettings {
 		AsyncTimeout: asyncTimeout(f.AsyncTimeout), Delay: f.Delay.String(),
 		Retries: f.Retries, RetryDelay: f.RetryDelay.String(), RetryMax: f.RetryMax.String(),
 		OnSuccess: f.OnSuccess, OnFailure: f.OnFailure, OnNodeLoss: f.OnNodeLoss, LogPayload: f.LogPayload,
+		Profile: string(f.Profile), Shape: f.Shape, Annotations: annotationsOf(f.Annotations),
 	}
+}
+
+func annotationsOf(of map[string]string) annotations {
+	all := make(annotations, len(of))
+	for key, value := range of {
+		all[key] = json.RawMessage(value)
+	}
+	return all
 }
 
 // noTimeout is the async_timeout of calls that may run for as long as they like.
