@@ -9,11 +9,14 @@ package fnv2
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"hob/faas"
+	"hob/internal/api"
 	"hob/internal/catalog"
 	"hob/internal/logs"
 	"hob/internal/store"
@@ -56,4 +59,176 @@ type Caller interface {
 	Enqueue(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, delay time.Duration) (faas.Call, error)
 	Find(ctx context.Context, id string) (faas.Call, error)
 	Live() []faas.Call
+}
+
+// Match reports whether r is for this API, going by its path, and whether it is a
+// call of a function: that is for everybody, all else is management. What it does
+// not match comes here only if no other API wants it.
+//
+// Paths are taken decoded, as Fn takes them: of "%2F" it makes what it makes of "/".
+func (s *Server) Match(r *http.Request) (match, call bool) {
+	path := r.URL.Path
+	call = isCall(path)
+	return call || path == "/" || path == "/v2" || strings.HasPrefix(path, "/v2/"), call
+}
+
+func isCall(path string) bool {
+	return strings.HasPrefix(path, "/invoke/") || strings.HasPrefix(path, "/t/")
+}
+
+// invokedFn returns the ID in the path of /invoke/{id}.
+func invokedFn(path string) (id string, ok bool) {
+	id, ok = strings.CutPrefix(path, "/invoke/")
+	return id, ok && id != "" && !strings.Contains(id, "/")
+}
+
+// calledSource returns what the path /t/{app}[/{source...}] names: without a source
+// it is "/".
+func calledSource(path string) (app, source string, ok bool) {
+	rest, ok := strings.CutPrefix(path, "/t/")
+	app, source, _ = strings.Cut(rest, "/")
+	return app, "/" + source, ok && app != ""
+}
+
+// Handler answers every request, those for paths that are nothing here too. It is
+// not to be put behind an http.ServeMux, which redirects from paths that it takes
+// for unclean.
+func (s *Server) Handler() http.Handler {
+	routes := s.routes()
+	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
+		err := s.serve(routes, w, r)
+		if f, known := faultOf(err); err != nil && known {
+			writeFault(w, f)
+			return nil
+		}
+		return err
+	}, WriteFault, s.Log)
+}
+
+// serve finds who answers r.
+func (s *Server) serve(routes []route, w http.ResponseWriter, r *http.Request) error {
+	path := r.URL.Path
+	if isCall(path) && !s.NoInvoke {
+		if _, ok := invokedFn(path); ok && r.Method == http.MethodPost {
+			return s.invoke(w, r)
+		} else if ok {
+			return methodNotAllowed(r)
+		}
+		if _, _, ok := calledSource(path); ok {
+			return s.trigger(w, r)
+		}
+	}
+	elements, known := strings.Split(path, "/"), false
+	for _, route := range routes {
+		if !route.match(elements) {
+			continue
+		}
+		if route.method == r.Method {
+			route.read(elements, r)
+			return route.handle(w, r)
+		}
+		known = true
+	}
+	if known {
+		return methodNotAllowed(r)
+	}
+	return pathNotFound(r)
+}
+
+// route is one entry of the API.
+type route struct {
+	method string
+	path   []string // elements: "{id}" is any that is not empty, "{source...}" all the rest, or nothing
+	handle api.Handler
+}
+
+// routes are those of management: calls of functions are looked at before them.
+func (s *Server) routes() []route {
+	var all []route
+	add := func(method, path string, handle api.Handler) {
+		all = append(all, route{method, strings.Split(path, "/"), handle})
+	}
+	add("GET", "/", s.hello)
+
+	add("GET", "/v2/apps", s.listApps)
+	add("POST", "/v2/apps", s.createApp)
+	add("GET", "/v2/apps/{id}", s.getApp)
+	add("PUT", "/v2/apps/{id}", s.updateApp)
+	add("DELETE", "/v2/apps/{id}", s.deleteApp)
+
+	add("GET", "/v2/fns", s.listFns)
+	add("POST", "/v2/fns", s.createFn)
+	add("GET", "/v2/fns/{id}", s.getFn)
+	add("PUT", "/v2/fns/{id}", s.updateFn)
+	add("DELETE", "/v2/fns/{id}", s.deleteFn)
+	add("GET", "/v2/fns/{id}/calls", s.listCalls)
+	add("GET", "/v2/fns/{id}/calls/{call}", s.getCall)
+	add("GET", "/v2/fns/{id}/calls/{call}/log", s.getCallLog)
+
+	add("GET", "/v2/triggers", s.listTriggers)
+	add("POST", "/v2/triggers", s.createTrigger)
+	add("GET", "/v2/triggers/{id}", s.getTrigger)
+	add("PUT", "/v2/triggers/{id}", s.updateTrigger)
+	add("DELETE", "/v2/triggers/{id}", s.deleteTrigger)
+	add("GET", "/v2/runner/apps/{app}/triggerBySource/{type}/{source...}", s.triggerBySource)
+	return all
+}
+
+func (t route) match(elements []string) bool {
+	for i, want := range t.path {
+		switch {
+		case strings.HasSuffix(want, "...}"):
+			return true
+		case i == len(elements):
+			return false
+		case strings.HasPrefix(want, "{"):
+			if elements[i] == "" {
+				return false
+			}
+		case want != elements[i]:
+			return false
+		}
+	}
+	return len(t.path) == len(elements)
+}
+
+// read sets the path values of r. Precondition: t.match(elements).
+func (t route) read(elements []string, r *http.Request) {
+	for i, name := range t.path {
+		if name, ok := strings.CutPrefix(name, "{"); ok {
+			if rest, ok := strings.CutSuffix(name, "...}"); ok {
+				r.SetPathValue(rest, strings.Join(elements[i:], "/"))
+			} else {
+				r.SetPathValue(strings.TrimSuffix(name, "}"), elements[i])
+			}
+		}
+	}
+}
+
+// hello is what a Fn server says at its root.
+func (s *Server) hello(w http.ResponseWriter, _ *http.Request) error {
+	return answer(w, struct {
+		Goto  string `json:"goto"`
+		Hello string `json:"hello"`
+	}{"https://github.com/fnproject/fn", "world!"})
+}
+
+const contentJSON = "application/json; charset=utf-8"
+
+// answer writes v as JSON. An error of writing is the client's: it has left.
+func answer(w http.ResponseWriter, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", contentJSON)
+	_, _ = w.Write(body)
+	return nil
+}
+
+// done answers that something was removed.
+func done(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
