@@ -1,0 +1,230 @@
+package funcfile
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"hob/faas"
+)
+
+// Annotations that keep what a file says in Oracle's words.
+const (
+	AnnotationFreeform = "oracle.com/oci/freeformTags"
+	AnnotationDefined  = "oracle.com/oci/definedTags"
+)
+
+// function reads the keys of a func.yaml.
+func (r *reader) function(f *Function, fields object) {
+	texts := map[string]*string{
+		"name": &f.Name, "runtime": &f.Runtime, "image": &f.Image, "build_image": &f.BuildImage, "run_image": &f.RunImage,
+		"content_type": &f.ContentType, "type": &f.Type, "format": &f.Format,
+	}
+	path := ""
+	for _, name := range slices.Sorted(maps.Keys(fields)) { // in order: the first error is always the same
+		at := fields[name]
+		if to, ok := texts[name]; ok {
+			*to = r.text(at)
+			continue
+		}
+		switch name {
+		case "schema_version":
+		case "version":
+			f.Version = r.plain(at)
+		case "entrypoint":
+			f.Entrypoint = r.words(at)
+		case "cmd":
+			f.Cmd = r.words(at)
+		case "build":
+			f.Build = r.list(at)
+		case "memory":
+			f.Memory = r.memory(at)
+		case "cpus":
+			f.CPUs = r.cpus(at)
+		case "timeout":
+			f.Timeout = r.duration(at)
+		case "idle_timeout":
+			f.IdleTimeout = r.duration(at)
+		case "max_concurrency":
+			f.MaxConcurrency = r.count(at)
+		case "config":
+			f.Config = r.texts(at)
+		case "annotations":
+			f.Annotations = r.annotations(at)
+		case "expects":
+			f.Expects = r.expects(at)
+		case "triggers":
+			f.Triggers = r.triggers(at)
+		case "tests":
+			f.Tests = r.tests(at)
+		case "path":
+			path = r.text(at)
+		case "deploy":
+			r.deploy(f, at)
+		case "headers":
+			r.mapping(at.value, name)
+			r.note(at, "is of the answers of a route, and does nothing here: let the function set them")
+		case "jwt_key", "signing_details":
+			r.note(at, "does nothing here")
+		default:
+			r.note(at, "is not known, and does nothing")
+		}
+	}
+	if path != "" && !f.Schema {
+		f.Triggers = append(f.Triggers, Trigger{Name: f.ShortName(), Type: faas.TriggerHTTP, Source: path})
+	}
+	if f.Type == "async" {
+		r.note(fields["type"], `is for the caller to choose here: "hob call --async", or Fn-Invoke-Type: detached`)
+	}
+}
+
+// count is an integer that IronFunctions wrote as text at times.
+func (r *reader) count(at field) int {
+	if at.value.ShortTag() == "!!str" {
+		n := *at.value
+		n.Tag = "!!int"
+		at.value = &n
+	}
+	return r.integer(at, at.name)
+}
+
+func (r *reader) expects(at field) (all []Expect) {
+	fields := r.mapping(at.value, at.name)
+	config, ok := fields["config"]
+	if !ok {
+		return nil
+	}
+	config.name = "expects.config"
+	for item := range r.items(config) {
+		var e Expect
+		for _, part := range r.mapping(item.value, item.name) {
+			switch part.name {
+			case "name":
+				e.Name = r.text(part)
+			case "required":
+				e.Required = r.boolean(part)
+			}
+		}
+		if e.Name == "" {
+			r.fail(item.value, "%s has no name", item.name)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+func (r *reader) triggers(at field) (all []Trigger) {
+	for item := range r.items(at) {
+		t := Trigger{Type: faas.TriggerHTTP}
+		for _, part := range r.mapping(item.value, item.name) {
+			switch part.name {
+			case "name":
+				t.Name = r.text(part)
+			case "type":
+				t.Type = r.text(part)
+			case "source":
+				t.Source = r.text(part)
+			default:
+				part.name = item.name + "." + part.name
+				r.note(part, "is not known, and does nothing")
+			}
+		}
+		if t.Name == "" || t.Source == "" {
+			r.fail(item.value, "%s needs a name and a source", item.name)
+		}
+		if !strings.HasPrefix(t.Source, "/") {
+			t.Source = "/" + t.Source
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+func (r *reader) tests(at field) (all []Test) {
+	for item := range r.items(at) {
+		var t Test
+		for _, part := range r.mapping(item.value, item.name) {
+			switch part.name {
+			case "name":
+				t.Name = r.plain(part)
+			case "in":
+				t.In = r.plain(part)
+			case "out":
+				out := r.plain(part)
+				t.Out = &out
+			case "err":
+				text := r.plain(part)
+				t.Err = &text
+			case "env":
+				t.Env = r.texts(part)
+			}
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+// deploy reads deploy.oci.
+func (r *reader) deploy(f *Function, at field) {
+	oci, ok := r.mapping(at.value, at.name)["oci"]
+	if !ok {
+		return
+	}
+	for _, part := range r.mapping(oci.value, "deploy.oci") {
+		name := part.name
+		part.name = "deploy.oci." + name
+		switch name {
+		case "provisioned_concurrency":
+			fields := r.mapping(part.value, part.name)
+			constant := fields["strategy"].value != nil && strings.EqualFold(r.text(fields["strategy"]), "constant")
+			if count, ok := fields["count"]; ok && constant {
+				f.Min = r.integer(count, part.name+".count")
+			}
+		case "detached_mode":
+			r.detached(f, part)
+		case "freeform_tags", "defined_tags":
+			key := map[string]string{"freeform_tags": AnnotationFreeform, "defined_tags": AnnotationDefined}[name]
+			r.mapping(part.value, part.name)
+			if part.value.Tag != "!!null" {
+				if f.Annotations == nil {
+					f.Annotations = map[string]string{}
+				}
+				f.Annotations[key] = r.json(part)
+			}
+		case "pbf":
+			r.note(part, "names a function that Oracle has built, and there are none here: name an image")
+		default:
+			r.note(part, "is not known, and does nothing")
+		}
+	}
+}
+
+func (r *reader) detached(f *Function, at field) {
+	for _, part := range r.mapping(at.value, at.name) {
+		name := part.name
+		part.name = at.name + "." + name
+		switch name {
+		case "timeout":
+			f.AsyncTimeout = r.duration(part)
+		case "on_success":
+			f.OnSuccess = r.destination(part)
+		case "on_failure":
+			f.OnFailure = r.destination(part)
+		}
+	}
+}
+
+// destination is the target of a result, where hob can send it: a URL or
+// APP/FUNCTION in place of the id that only Oracle knows.
+func (r *reader) destination(at field) string {
+	target, ok := r.mapping(at.value, at.name)["ocid"]
+	if !ok {
+		return ""
+	}
+	to := r.text(target)
+	if to == "" || faas.CheckDestination(at.name, to) == nil {
+		return to
+	}
+	r.note(at, "is a place at Oracle: write a URL or APP/FUNCTION as its ocid for results to be sent there")
+	return ""
+}

@@ -1,0 +1,151 @@
+package funcfile
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"go.yaml.in/yaml/v3"
+
+	"hob/faas"
+)
+
+// Migrate turns a file of version 1 into one of version 20180708 and keeps the old
+// one as FILE.bak. Comments and order stay. What the new version cannot say goes,
+// except for what hob heeds in both; a path becomes a trigger, and a format that
+// was not named is named, for without a word it would be another one now. A file
+// that is up to date is a Conflict, and so is a FILE.bak that is there.
+func Migrate(file string) error {
+	data, err := readFile(file)
+	if err != nil {
+		return err
+	}
+	changed, err := migrated(file, data)
+	if err != nil {
+		return err
+	}
+	backup, err := os.OpenFile(file+".bak", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return faas.Errorf(faas.Conflict, "%s is there already: remove it first", file+".bak")
+	case err != nil:
+		return faas.Errorf(faas.Denied, "%w", err)
+	}
+	_, err = backup.Write(data)
+	if err = errors.Join(err, backup.Close()); err != nil {
+		return err
+	}
+	return write(file, changed)
+}
+
+// migrated is the content of a file in version 20180708.
+func migrated(file string, data []byte) ([]byte, error) {
+	f, err := Parse(file, data)
+	if err != nil {
+		return nil, err
+	}
+	if f.Schema {
+		return nil, faas.Errorf(faas.Conflict, "you have an up to date %s file and do not need to migrate", filepath.Base(file))
+	}
+	root, err := parse(file, data)
+	if err != nil {
+		return nil, err
+	}
+	kept := []*yaml.Node{text("schema_version"), {Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.Itoa(Schema)}}
+	if len(root.Content) > 0 { // a comment at the top stays there
+		kept[0].HeadComment, root.Content[0].HeadComment = root.Content[0].HeadComment, ""
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if !slices.Contains([]string{"path", "headers", "jwt_key", "schema_version", "triggers"}, root.Content[i].Value) {
+			kept = append(kept, root.Content[i], root.Content[i+1])
+		}
+	}
+	if f.Format == "" {
+		kept = append(kept, text("format"), text(f.FormatOr()))
+	}
+	if len(f.Triggers) > 0 {
+		list := &yaml.Node{Kind: yaml.SequenceNode}
+		for _, t := range f.Triggers {
+			list.Content = append(list.Content, &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
+				text("name"), text(t.Name), text("type"), text(t.Type), text("source"), text(t.Source)}})
+		}
+		kept = append(kept, text("triggers"), list)
+	}
+	root.Content = kept
+	for i := 2; i+1 < len(kept); i += 2 {
+		asText(kept[i].Value, kept[i+1])
+	}
+	return render(file, root)
+}
+
+func text(s string) *yaml.Node {
+	n := &yaml.Node{}
+	n.SetString(s)
+	return n
+}
+
+// asText quotes what version 1 took for text and the schema of the new one would
+// take for a number.
+func asText(key string, n *yaml.Node) {
+	if slices.Contains([]string{"name", "runtime", "image", "build_image", "run_image", "content_type", "type", "format"}, key) &&
+		n.Kind == yaml.ScalarNode && n.ShortTag() != "!!str" && n.Tag != "!!null" {
+		n.Tag, n.Style = "!!str", yaml.DoubleQuotedStyle
+	}
+}
+
+func render(file string, root *yaml.Node) ([]byte, error) {
+	var out bytes.Buffer
+	if isJSON(file) {
+		if err := writeJSON(&out, root); err != nil {
+			return nil, err
+		}
+		var pretty bytes.Buffer
+		if err := json.Indent(&pretty, out.Bytes(), "", "  "); err != nil {
+			return nil, err
+		}
+		pretty.WriteByte('\n')
+		return pretty.Bytes(), nil
+	}
+	enc := yaml.NewEncoder(&out)
+	enc.SetIndent(2)
+	if err := errors.Join(enc.Encode(root), enc.Close()); err != nil {
+		return nil, faas.Errorf(faas.Invalid, "%s: %w", file, err)
+	}
+	return out.Bytes(), nil
+}
+
+// writeJSON writes a tree that came from JSON, in its order.
+func writeJSON(out *bytes.Buffer, n *yaml.Node) error {
+	switch {
+	case n.Kind == yaml.ScalarNode && n.ShortTag() != "!!str":
+		out.WriteString(n.Value)
+		return nil
+	case n.Kind == yaml.ScalarNode:
+		b, err := json.Marshal(n.Value)
+		out.Write(b)
+		return err
+	}
+	open, shut := byte('['), byte(']')
+	if n.Kind == yaml.MappingNode {
+		open, shut = '{', '}'
+	}
+	out.WriteByte(open)
+	for i, child := range n.Content {
+		switch {
+		case n.Kind == yaml.MappingNode && i%2 == 1:
+			out.WriteByte(':')
+		case i > 0:
+			out.WriteByte(',')
+		}
+		if err := writeJSON(out, child); err != nil {
+			return err
+		}
+	}
+	out.WriteByte(shut)
+	return nil
+}
