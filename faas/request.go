@@ -20,7 +20,7 @@ type Request struct {
 	Body    io.Reader         // never nil; read once
 	Size    int64             // of Body; -1: unknown
 
-	MaxHeader Bytes // of the header of the answer, which is refused above it; 0: what the format allows
+	MaxHeader Bytes // of the header of the answer of formats http and http-stream, with its first line: it is refused above that; 0: what the format allows
 
 	Key string // by which its caller knows a call again that it sends twice; "": it does not
 

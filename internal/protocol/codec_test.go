@@ -18,7 +18,7 @@ import (
 
 // readOurs reads a response as an exchange does.
 func readOurs(raw io.Reader, bodiless bool) (h head, header http.Header, body []byte, err error) {
-	b := reader{src: raw, buf: make([]byte, 512)}
+	b := reader{src: raw, most: maxHead, buf: make([]byte, 512)}
 	if err := b.readHead(bodiless); err != nil {
 		return b.head, nil, nil, err
 	}
@@ -252,7 +252,7 @@ func FuzzCloudEvent(f *testing.F) {
 
 // checkObject returns the object at the start of raw, or nil.
 func checkObject(t *testing.T, raw []byte) []byte {
-	b := reader{src: iotest.HalfReader(bytes.NewReader(raw)), buf: make([]byte, 16)}
+	b := reader{src: iotest.HalfReader(bytes.NewReader(raw)), most: maxHead, buf: make([]byte, 16)}
 	object, err := b.readObject()
 	var theirs json.RawMessage
 	d := json.NewDecoder(bytes.NewReader(raw))

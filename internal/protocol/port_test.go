@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"hob/faas"
-	"hob/internal/protocol"
 )
 
 func TestServerBehindAPortSeesAProxy(t *testing.T) {

@@ -1,13 +1,14 @@
 package protocol
 
 import (
-	"hob/faas"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
+
+	"hob/faas"
 )
 
 // Limits of what a function answers with, apart from its body.
@@ -17,14 +18,17 @@ const (
 	maxTrailer = 2 << 10 // of what follows the last chunk
 )
 
-// errHead is a head over its limit; every other error of a reader that is not one
-// of reading is a malformed.
-var errHead error = reason{faas.ErrHeaderTooLarge, fmt.Sprintf("the function answered with a header of more than %d KB", maxHead>>10)}
+// headOver is the error of a head over its limit. Every other error of a reader
+// that is not one of reading is a malformed.
+func headOver(limit int) error {
+	return reason{faas.ErrHeaderTooLarge, fmt.Sprintf("the function answered with a header of more than %v", faas.Bytes(limit))}
+}
 
 // malformed says why what a function wrote is no answer that can be passed on.
 type malformed string
 
 func (m malformed) Error() string { return string(m) }
+func (m malformed) Unwrap() error { return faas.ErrMalformed }
 
 func answeredWith(format string, args ...any) error {
 	return malformed("the function answered with " + fmt.Sprintf(format, args...))
@@ -36,6 +40,7 @@ type reader struct {
 	src  io.Reader
 	buf  []byte
 	r, w int // buf[r:w] has arrived and was not taken
+	most int // bytes of the head and the interim ones before it
 
 	head head
 	left int64 // of the body or the chunk
@@ -115,7 +120,7 @@ func (b *reader) readHead(bodiless bool) error {
 			if n := min(len(got), len(protocolName)); string(got[:n]) != protocolName[:n] {
 				return answeredWith("something that is not HTTP: %q", excerpt(got))
 			}
-			if end = headEnd(got, scanned); end >= 0 || taken+len(got) > maxHead {
+			if end = headEnd(got, scanned); end >= 0 || taken+len(got) > b.most {
 				break
 			}
 			scanned = max(0, len(got)-3)
@@ -129,8 +134,8 @@ func (b *reader) readHead(bodiless bool) error {
 				b.r++
 			}
 		}
-		if end < 0 || taken+end > maxHead {
-			return errHead
+		if end < 0 || taken+end > b.most {
+			return headOver(b.most)
 		}
 		if err := b.head.parse(b.buf[b.r:b.r+end], bodiless); err != nil {
 			return err

@@ -47,7 +47,7 @@ func TestStartThatDoesNotListen(t *testing.T) {
 	}{
 		{name: "never", program: idle, kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "the function was not ready within 50ms: it does not listen on "},
 		{name: "with the wrong mode", program: idle, dial: errors.New("the socket has mode 0755"), kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "the socket has mode 0755"},
-		{name: "behind a link", program: idle, dial: faas.Errorf(faas.Invalid, "lsnr.sock is an absolute link"), kind: faas.FuncFailed, says: "lsnr.sock is an absolute link"},
+		{name: "behind a link", program: idle, dial: faas.Errorf(faas.Invalid, "lsnr.sock is an absolute link"), kind: faas.FuncFailed, is: faas.ErrStartExited, says: "lsnr.sock is an absolute link"},
 		{name: "and ends", program: func(_ context.Context, p *process) faas.Exit {
 			p.words = "FN_LISTENER is not set"
 			return faas.Exit{Code: 2}

@@ -50,7 +50,7 @@ func dial(ctx context.Context, l *life, network, addr, where string) (net.Conn, 
 			return conn, nil
 		}
 		if faas.KindOf(err) == faas.Invalid {
-			return nil, faas.Errorf(faas.FuncFailed, "the function cannot be reached on %s: %w", where, err)
+			return nil, fault(faas.FuncFailed, faas.ErrStartExited, "the function cannot be reached on %s: %v", where, err) // it may as well have ended
 		}
 		if timeout, ok := errors.AsType[net.Error](err); ctx.Err() == nil && !(ok && timeout.Timeout()) { // else the dial itself ran out of time
 			why = err

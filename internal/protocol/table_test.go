@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -481,25 +480,6 @@ func TestCallThatMeetsADeadProcessIsNotLost(t *testing.T) {
 					t.Errorf("the body is %d bytes now, %v, want %d", len(rest), err, size)
 				}
 			})
-		}
-	}
-}
-
-func TestErrorsOfAHotFunctionCanBeToldApart(t *testing.T) {
-	for _, tt := range []struct {
-		reply reply
-		want  error
-	}{
-		{reply{status: 502}, faas.ErrFunction},
-		{reply{status: 504}, faas.ErrFunction},
-		{reply{status: 500}, faas.ErrStatus},
-		{reply{exit: &faas.Exit{Code: 1}}, faas.ErrBroken},
-		{reply{raw: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10), hang: true}, faas.ErrHeaderTooLarge},
-	} {
-		c := open(t, faas.FormatHTTPStream, func(a ask) reply { a.read(); return tt.reply })
-		_, err := c.Exchange(t.Context(), request(""), httptest.NewRecorder())
-		if !errors.Is(err, tt.want) {
-			t.Errorf("error %v, want %v", err, tt.want)
 		}
 	}
 }

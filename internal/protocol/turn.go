@@ -95,6 +95,9 @@ func (t *turn) begin(ctx context.Context, req *faas.Request, w http.ResponseWrit
 	t.out = buffers.Get().(*[]byte)
 	t.buf = buffers.Get().(*[]byte)
 	t.in.buf, t.in.r, t.in.w = *t.buf, 0, 0
+	if t.in.most = maxHead; req.MaxHeader > 0 {
+		t.in.most = int(min(req.MaxHeader, maxHead))
+	}
 }
 
 func (t *turn) end() {
