@@ -113,8 +113,13 @@ func testEnv(vars map[string]string, stdin string) (env *environ, stdout, stderr
 	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
 	return &environ{
 		Stdin: strings.NewReader(stdin), Stdout: stdout, Stderr: stderr,
-		Getenv:   func(name string) string { return vars[name] },
-		Environ:  func() []string { return nil },
+		Getenv: func(name string) string { return vars[name] },
+		Environ: func() (all []string) {
+			for name, val := range vars {
+				all = append(all, name+"="+val)
+			}
+			return all
+		},
 		Terminal: func(any) bool { return false },
 	}, stdout, stderr
 }

@@ -23,6 +23,10 @@ environment (HOB_DATA for --data) and a line of the configuration file; a flag
 wins over the environment, and that over the file. "hob config" shows what comes
 of it, and "hob doctor" what this machine lacks.
 
+The variables of Fn's server (FN_PORT, FN_DB_URL, FN_MAX_REQUEST_SIZE, ...) are
+other names of these settings; hob's own win over them. Any variable may be given
+as NAME_FILE, the name of a file with the value. What has no effect here is logged.
+
 With --tls-listen it serves HTTPS beside HTTP: with the certificate of --tls-cert, or
 with one that it makes at the first start, whose fingerprint and file it logs.
 
@@ -37,7 +41,7 @@ the time of --grace. The second ends the process at once.`,
 }
 
 func runServe(ctx context.Context, c *cli, cmd *cobra.Command) error {
-	cfg, err := config.Load(cmd.Flags(), c.Getenv)
+	cfg, err := config.Load(cmd.Flags(), c.Environ())
 	if err != nil {
 		return err
 	}

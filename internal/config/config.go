@@ -1,7 +1,7 @@
 // Package config is the daemon's configuration: one struct, its defaults in one
 // function, and the four places a value can come from, the later winning: the
-// default, the configuration file, the environment (HOB_…), a flag. It knows
-// where each value came from and says so.
+// default, the configuration file, the environment (HOB_…, and those of Fn's
+// server: FN_…), a flag. It knows where each value came from and says so.
 //
 // It reads and checks; it opens nothing that a value names and leaves it to the
 // daemon to act on them.
@@ -107,6 +107,7 @@ type Config struct {
 	LogPrefix     string        // in front of each line, as the attribute "prefix" of JSON
 
 	origins map[string]string // by the name of the setting; a missing one is the default
+	notes   []string
 }
 
 // Default returns the settings of a daemon that was told nothing.
@@ -164,7 +165,7 @@ func Default() Config {
 }
 
 // Origin says where the value of the named setting came from: "default", "file
-// NAME:LINE", "environment HOB_…" or "flag --…".
+// NAME:LINE", "environment NAME" or "flag --…".
 func (c Config) Origin(name string) string {
 	if from, ok := c.origins[name]; ok {
 		return from

@@ -16,7 +16,7 @@ import (
 	"hob/internal/config"
 )
 
-var update = flag.Bool("update", false, "rewrite docs/configuration.md with what the code says now")
+var update = flag.Bool("update", false, "rewrite the tables in docs with what the code says now")
 
 // load puts a configuration together from a file, an environment and a command
 // line; each may be empty.
@@ -31,7 +31,11 @@ func load(t *testing.T, file string, env map[string]string, args ...string) (con
 	if err := flags.Parse(append([]string{"--config", name}, args...)); err != nil {
 		return config.Config{}, name, err
 	}
-	c, err := config.Load(flags, func(key string) string { return env[key] })
+	var environ []string
+	for key, val := range env {
+		environ = append(environ, key+"="+val)
+	}
+	c, err := config.Load(flags, environ)
 	return c, name, err
 }
 
@@ -279,9 +283,48 @@ func TestEveryFieldIsASetting(t *testing.T) {
 	}
 }
 
-func TestReferencePageIsTrue(t *testing.T) {
-	const page = "../../docs/configuration.md"
-	const begin, end = "<!-- settings: made by go test ./internal/config -update -->\n", "<!-- end of settings -->\n"
+func TestReferencePagesAreTrue(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("| setting | variable | default | meaning |\n|---|---|---|---|\n")
+	for _, e := range config.Default().Entries() {
+		def := "`" + e.Value + "`"
+		if e.Value == "" {
+			def = "none"
+		}
+		text := capital(e.Help) + "."
+		if e.Note != "" {
+			text += " " + e.Note
+		}
+		b.WriteString("| `" + e.Name + "` | `" + e.Env + "` | " + def + " | " + text + " |\n")
+	}
+	isTable(t, "../../docs/configuration.md", "settings", b.String())
+
+	b.Reset()
+	b.WriteString("| variable | here | how |\n|---|---|---|\n")
+	for _, v := range config.Variables() {
+		here := "no effect"
+		switch {
+		case v.Setting != "":
+			here = "`" + v.Setting + "`"
+		case v.Instead != "":
+			here = "no effect: " + v.Instead
+		}
+		b.WriteString("| `" + v.Name + "` | " + here + " | " + capital(v.Text) + " |\n")
+	}
+	isTable(t, "../../docs/fn-variables.md", "variables", b.String())
+}
+
+func capital(s string) string {
+	if s == "" {
+		return ""
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// isTable checks that a page has the table between the two marks of its name.
+func isTable(t *testing.T, page, name, table string) {
+	t.Helper()
+	begin, end := "<!-- "+name+": made by go test ./internal/config -update -->\n", "<!-- end of "+name+" -->\n"
 	data, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
@@ -291,27 +334,14 @@ func TestReferencePageIsTrue(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatalf("%s has not the two marks %q and %q", page, begin, end)
 	}
-	var b strings.Builder
-	b.WriteString(before + begin + "\n| setting | variable | default | meaning |\n|---|---|---|---|\n")
-	for _, e := range config.Default().Entries() {
-		def := "`" + e.Value + "`"
-		if e.Value == "" {
-			def = "none"
-		}
-		text := strings.ToUpper(e.Help[:1]) + e.Help[1:] + "."
-		if e.Note != "" {
-			text += " " + e.Note
-		}
-		b.WriteString("| `" + e.Name + "` | `" + e.Env + "` | " + def + " | " + text + " |\n")
-	}
-	b.WriteString("\n" + end + after)
+	want := before + begin + "\n" + table + "\n" + end + after
 	if *update {
-		if err := os.WriteFile(page, []byte(b.String()), 0o644); err != nil {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	if b.String() != string(data) {
+	if want != string(data) {
 		t.Errorf("%s is not what the code says: run go test ./internal/config -update", page)
 	}
 }

@@ -58,19 +58,26 @@ func (v *flagValue) String() string {
 func (v *flagValue) Type() string { return v.scratch.Type() }
 
 // Load puts together the settings of a daemon: Default, then the file, then the
-// environment, then flags, which Flags has registered (nil: none). getenv is
-// asked for each name; an empty variable counts as not set. The file is the one
-// that --config or HOB_CONFIG names, else DefaultFile if it exists. A list that
-// a later place gives replaces that of an earlier one; a flag of a list that is
-// given twice adds up. A relative data directory is made absolute.
+// environment ("NAME=value", as os.Environ), then flags, which Flags has
+// registered (nil: none). In the environment hob's own variables win over those of
+// Fn's server; an empty one counts as not set, and NAME_FILE names a file with the
+// value of NAME. The file is the one that --config or HOB_CONFIG names, else
+// DefaultFile if it exists. A list that a later place gives replaces that of an
+// earlier one; a flag of a list that is given twice adds up. A relative data
+// directory is made absolute.
 //
 // Whatever is wrong is Invalid and names the file, line and setting, or the
 // variable. Load does not Check, so that a broken setup can be printed.
-func Load(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
+func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 	c := Default()
 	c.origins = make(map[string]string)
+	env := newEnvironment(environ)
 
-	name, must := getenv("HOB_CONFIG"), true
+	name, _, err := env.lookup("HOB_CONFIG")
+	if err != nil {
+		return Config{}, err
+	}
+	must := true
 	if flags != nil {
 		if f := flags.Lookup("config"); f != nil && f.Changed {
 			name = f.Value.String()
@@ -82,17 +89,26 @@ func Load(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 	if err := c.readFile(name, must); err != nil {
 		return Config{}, err
 	}
+	if err := c.readEnvironment(env); err != nil {
+		return Config{}, err
+	}
+	if flags != nil {
+		if err := c.readFlags(flags); err != nil {
+			return Config{}, err
+		}
+	}
+	if c.Data != "" {
+		abs, err := filepath.Abs(c.Data)
+		if err != nil {
+			return Config{}, fmt.Errorf("data directory %s: %w", c.Data, err)
+		}
+		c.Data = abs
+	}
+	return c, nil
+}
 
+func (c *Config) readFlags(flags *pflag.FlagSet) error {
 	for _, s := range c.settings() {
-		if v := getenv(envName(s.name)); v != "" {
-			if err := s.value.Set(v); err != nil {
-				return Config{}, faas.Errorf(faas.Invalid, "environment variable %s: %w", envName(s.name), err)
-			}
-			c.origins[s.name] = "environment " + envName(s.name)
-		}
-		if flags == nil {
-			continue
-		}
 		f := flags.Lookup(s.name)
 		if f == nil || !f.Changed {
 			continue
@@ -106,18 +122,11 @@ func Load(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 			given = strings.Join(v.given, ",")
 		}
 		if err := s.value.Set(given); err != nil {
-			return Config{}, faas.Errorf(faas.Invalid, "flag --%s: %w", s.name, err)
+			return faas.Errorf(faas.Invalid, "flag --%s: %w", s.name, err)
 		}
 		c.origins[s.name] = "flag --" + s.name
 	}
-	if c.Data != "" {
-		abs, err := filepath.Abs(c.Data)
-		if err != nil {
-			return Config{}, fmt.Errorf("data directory %s: %w", c.Data, err)
-		}
-		c.Data = abs
-	}
-	return c, nil
+	return nil
 }
 
 func (c *Config) readFile(name string, must bool) error {
