@@ -20,7 +20,7 @@ func (s *Store) Accept(ctx context.Context, a store.Acceptance) (call faas.Call,
 		a.Body.Discard()
 		return faas.Call{}, false, s.explain(err)
 	}
-	err = s.write(ctx, len(in.body.bytes), func(context.Context) (_ []store.Change, err error) {
+	err = s.write(ctx, len(in.body.bytes), func() (_ []store.Change, err error) {
 		call, known, err = s.accept(in)
 		return nil, err
 	})

@@ -15,7 +15,7 @@ import (
 // most statements on calls do. It has one user at a time. A statement is
 // prepared when it is first used and kept.
 type db struct {
-	source     string      // to open conn with when it is first used
+	source     string      // to open conn with
 	conn       driver.Conn // nil: not yet
 	statements map[string]statement
 	args       []driver.NamedValue // of the statement that is being bound
@@ -27,11 +27,8 @@ type statement interface {
 	driver.StmtQueryContext
 }
 
-// dial returns a connection of its own.
+// dial returns a connection that is opened when it is first used.
 func dial(source string) *db { return &db{source: source, statements: make(map[string]statement)} }
-
-// lend returns a db of a connection that is closed by others, after it.
-func lend(conn driver.Conn) *db { return &db{conn: conn, statements: make(map[string]statement)} }
 
 func (d *db) close() error {
 	var errs []error
@@ -39,7 +36,7 @@ func (d *db) close() error {
 		errs = append(errs, stmt.Close())
 	}
 	clear(d.statements)
-	if d.source != "" && d.conn != nil {
+	if d.conn != nil {
 		errs = append(errs, d.conn.Close())
 	}
 	return errors.Join(errs...)

@@ -44,7 +44,7 @@ func (s *Store) Deliveries(ctx context.Context, limit int) (due []store.Delivery
 
 // Delivered implements store.Calls.
 func (s *Store) Delivered(ctx context.Context, id string, done bool, retry time.Duration, outcome string) error {
-	return s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+	return s.write(ctx, 0, func() ([]store.Change, error) {
 		r, err := s.w.one("SELECT call FROM delivery WHERE id = ?", id)
 		if err != nil {
 			return nil, err

@@ -72,7 +72,7 @@ func (s *Store) expireSome(now int64) (more bool, err error) {
 
 func (s *Store) sweepKeys(ctx context.Context) error {
 	for more := s.limits.KeyAge > 0; more; {
-		if err := s.write(ctx, 0, func(context.Context) (_ []store.Change, err error) {
+		if err := s.write(ctx, 0, func() (_ []store.Change, err error) {
 			more, err = s.expireSome(s.clock.now())
 			return nil, err
 		}); err != nil {

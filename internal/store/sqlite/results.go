@@ -194,7 +194,7 @@ func (s *Store) Result(ctx context.Context, id string) (result faas.Result, body
 
 // Fetched implements store.Calls.
 func (s *Store) Fetched(ctx context.Context, id string) error {
-	return s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+	return s.write(ctx, 0, func() ([]store.Change, error) {
 		r, err := s.w.one(callByID, id)
 		if err != nil || r == nil {
 			return nil, err

@@ -1,8 +1,6 @@
 package sqlite
 
 import (
-	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -131,12 +129,12 @@ func migrations() []string {
 // migrate brings the database to the present version, each step in a
 // transaction of its own. It refuses a file that is not ours and one whose
 // version it does not know.
-func migrate(ctx context.Context, conn *sql.Conn, path string) error {
-	var id, version, tables int
-	if err := conn.QueryRowContext(ctx, "SELECT (SELECT * FROM pragma_application_id), (SELECT * FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)").Scan(&id, &version, &tables); err != nil {
+func migrate(d *db, path string) error {
+	r, err := d.one("SELECT (SELECT * FROM pragma_application_id), (SELECT * FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)")
+	if err != nil {
 		return err
 	}
-	steps := migrations()
+	id, version, tables, steps := r.num(0), int(r.num(1)), r.num(2), migrations()
 	switch {
 	case tables > 0 && id != applicationID:
 		return faas.Errorf(faas.Invalid, "%s is an SQLite database, but not one of hob: choose another data directory, or move the file away", path)
@@ -145,8 +143,8 @@ func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 	}
 	for ; version < len(steps); version++ {
 		step := fmt.Sprintf("BEGIN IMMEDIATE; %s\nPRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", steps[version], applicationID, version+1)
-		if _, err := conn.ExecContext(ctx, step); err != nil {
-			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // nothing to roll back is no harm
+		if _, err := d.exec(step); err != nil {
+			_, _ = d.exec("ROLLBACK") // nothing to roll back is no harm
 			return fmt.Errorf("schema step %d: %w", version+1, err)
 		}
 	}
@@ -161,6 +159,20 @@ type appJSON struct {
 	Shape          string            `json:"shape"`
 	Annotations    map[string]string `json:"annotations"`
 	Beside         map[string]string `json:"beside"`
+}
+
+func appToJSON(app faas.App) appJSON {
+	return appJSON{
+		Env: app.Env, MaxConcurrency: app.MaxConcurrency, Syslog: app.Syslog, Shape: app.Shape,
+		Annotations: app.Annotations, Beside: app.Beside,
+	}
+}
+
+func (j appJSON) app() faas.App {
+	return faas.App{
+		Env: j.Env, MaxConcurrency: j.MaxConcurrency, Syslog: j.Syslog, Shape: j.Shape,
+		Annotations: j.Annotations, Beside: j.Beside,
+	}
 }
 
 // triggerJSON is the column definition of a trigger.
@@ -267,48 +279,6 @@ func merged(v any, old string) (string, error) {
 		b, err = json.Marshal(fields)
 	}
 	return string(b), err
-}
-
-// columns of app and function, in the order in which scanApp and scanFunction
-// take them.
-const (
-	appColumns      = "app.id, app.name, app.revision, app.created, app.updated, app.definition"
-	functionColumns = "function.id, function.app, function.name, function.revision, function.created, function.updated, function.definition"
-)
-
-// scanApp reads one row; definition is its JSON as it is stored.
-func scanApp(scan func(...any) error) (app faas.App, definition string, err error) {
-	var created, updated int64
-	if err := scan(&app.ID, &app.Name, &app.Revision, &created, &updated, &definition); err != nil {
-		return faas.App{}, "", err
-	}
-	var j appJSON
-	if err := json.Unmarshal([]byte(definition), &j); err != nil {
-		return faas.App{}, "", damagedRow("app", app.Name, err)
-	}
-	app.Env, app.MaxConcurrency, app.Syslog, app.Shape = j.Env, j.MaxConcurrency, j.Syslog, j.Shape
-	app.Annotations, app.Beside = j.Annotations, j.Beside
-	app.Created, app.Updated = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
-	return app, definition, nil
-}
-
-// scanFunction reads one row; definition is its JSON as it is stored.
-func scanFunction(scan func(...any) error, defaults functionJSON) (fn faas.Function, definition string, err error) {
-	var (
-		id, app, name              string
-		revision, created, updated int64
-	)
-	if err := scan(&id, &app, &name, &revision, &created, &updated, &definition); err != nil {
-		return faas.Function{}, "", err
-	}
-	j := defaults
-	if err := json.Unmarshal([]byte(definition), &j); err != nil {
-		return faas.Function{}, "", damagedRow("function", name, err)
-	}
-	fn = j.function()
-	fn.ID, fn.App, fn.Name, fn.Revision = id, app, name, revision
-	fn.Created, fn.Updated = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
-	return fn, definition, nil
 }
 
 // defaultJSON is what a function reads as where its JSON says nothing.

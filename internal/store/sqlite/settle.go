@@ -23,7 +23,7 @@ func (s *Store) Settle(ctx context.Context, settled store.Settlement) error {
 			return err
 		}
 	}
-	err := s.write(ctx, len(out.body.bytes), func(context.Context) ([]store.Change, error) { return nil, s.settle(out) })
+	err := s.write(ctx, len(out.body.bytes), func() ([]store.Change, error) { return nil, s.settle(out) })
 	switch {
 	case settled.Result == nil, faas.KindOf(err) == faas.Busy: // which is tried again with the same body
 	case err != nil:
@@ -140,7 +140,7 @@ func (s *Store) dropPayload(c callRow) error {
 
 // Cancel implements store.Calls.
 func (s *Store) Cancel(ctx context.Context, id, reason string) (call faas.Call, err error) {
-	err = s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+	err = s.write(ctx, 0, func() ([]store.Change, error) {
 		c, err := s.byID(s.w, id)
 		if err != nil {
 			return nil, err
@@ -177,7 +177,7 @@ const portion = 200
 func (s *Store) CancelQueued(ctx context.Context, function, reason string) (n int, err error) {
 	for {
 		done := 0
-		err := s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+		err := s.write(ctx, 0, func() ([]store.Change, error) {
 			places, err := s.lines(s.w, s.books.of(function), func(b *book) counts { return b.next }).due(1<<62, portion)
 			if err != nil {
 				return nil, err

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -404,87 +403,6 @@ func TestWhatPutReturnedNilForSurvivesKill(t *testing.T) {
 			}
 			clear(put)
 		}()
-	}
-}
-
-func TestThousandFunctionsLoadFast(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "hob.db")
-	fillThousand(t, path)
-	start := time.Now()
-	s := open(t, path)
-	opened := time.Since(start)
-	all, err := s.Functions(t.Context(), "")
-	if err != nil || len(all) != 1000 {
-		t.Fatalf("%d functions, %v; want 1000", len(all), err)
-	}
-	t.Logf("opened in %v, read in %v", opened, time.Since(start)-opened)
-	if took := time.Since(start); took > time.Second { // a guard, not the figure: that is BenchmarkLoad
-		t.Errorf("open and read 1,000 functions: %v", took)
-	}
-}
-
-func fillThousand(t testing.TB, path string) {
-	s, err := sqlite.Open(t.Context(), path, store.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	app, err := s.App(t.Context(), faas.DefaultApp)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	for worker := range 50 {
-		wg.Go(func() {
-			for i := range 20 {
-				if _, err := s.PutFunction(t.Context(), storetest.Function(app, fmt.Sprintf("fn%d", worker*20+i)), store.IfNew); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// BenchmarkLoad is what a start of the daemon pays: open, and read 1,000 functions.
-func BenchmarkLoad(b *testing.B) {
-	path := filepath.Join(b.TempDir(), "hob.db")
-	fillThousand(b, path)
-	for b.Loop() {
-		s, err := sqlite.Open(b.Context(), path, store.Limits{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if all, err := s.Functions(b.Context(), ""); err != nil || len(all) != 1000 {
-			b.Fatal(len(all), err)
-		}
-		s.Close()
-	}
-}
-
-// BenchmarkPut shows what group commit gains: compare the callers of one run.
-func BenchmarkPut(b *testing.B) {
-	for _, callers := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "hob.db"), store.Limits{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer s.Close()
-			app, err := s.App(b.Context(), faas.DefaultApp)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.SetParallelism(max(1, callers/2))
-			b.RunParallel(func(pb *testing.PB) {
-				fn := storetest.Function(app, "fn-"+faas.NewID())
-				for pb.Next() {
-					if _, err := s.PutFunction(b.Context(), fn, store.AnyRevision); err != nil {
-						b.Error(err)
-					}
-				}
-			})
-		})
 	}
 }
 

@@ -31,7 +31,7 @@ func (s *Store) sweepMany(ctx context.Context) error {
 	}
 	for _, b := range s.books.all(func(b *book) bool { return tooMany(b.counts) > 0 }) {
 		for over := 1; over > 0; {
-			if err := s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+			if err := s.write(ctx, 0, func() ([]store.Change, error) {
 				over = tooMany(b.next)
 				old, err := s.oldestOver(b, max(0, min(over, portion)))
 				if err != nil {
@@ -74,7 +74,7 @@ func (s *Store) sweepCalls(ctx context.Context) error {
 			return err
 		}
 		if len(old) > 0 {
-			if err := s.write(ctx, 0, func(context.Context) ([]store.Change, error) { return nil, s.removeCalls(old) }); err != nil {
+			if err := s.write(ctx, 0, func() ([]store.Change, error) { return nil, s.removeCalls(old) }); err != nil {
 				return err
 			}
 		}
@@ -134,7 +134,7 @@ func (s *Store) sweepBooks(ctx context.Context) error {
 	if len(s.books.all(none)) == 0 {
 		return nil
 	}
-	return s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+	return s.write(ctx, 0, func() ([]store.Change, error) {
 		for _, b := range s.books.all(none) {
 			if !b.next.empty() {
 				continue
@@ -153,7 +153,7 @@ func (s *Store) sweepBooks(ctx context.Context) error {
 // of the node, which may have been lowered.
 func (s *Store) sweepResults(ctx context.Context) error {
 	for more := true; more; {
-		if err := s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
+		if err := s.write(ctx, 0, func() ([]store.Change, error) {
 			before := s.books.total.kept
 			err := s.rotateAll(0, portion)
 			more = s.keepsTooMuch() && s.books.total.kept < before

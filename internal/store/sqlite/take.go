@@ -15,7 +15,7 @@ func (s *Store) Take(ctx context.Context, owner string, lanes []store.Lane) (tak
 	if !slices.ContainsFunc(s.booksOfLanes(lanes), func(b *book) bool { return s.books.committed(b).states[queued] > 0 }) {
 		return nil, 0, context.Cause(ctx) // nothing is written for nothing
 	}
-	err = s.write(ctx, 0, func(context.Context) (_ []store.Change, err error) {
+	err = s.write(ctx, 0, func() (_ []store.Change, err error) {
 		taken, due, err = s.take(owner, lanes)
 		return nil, err
 	})

@@ -15,7 +15,7 @@ type write struct {
 	// connection. An error with a Kind means that it has changed nothing; any
 	// other ends the transaction, and the others of its batch are made again
 	// without it.
-	do      func(ctx context.Context) ([]store.Change, error)
+	do      func() ([]store.Change, error)
 	size    int // of the body that it writes, about
 	changes []store.Change
 	done    chan error // capacity 1: its outcome
@@ -28,7 +28,7 @@ type write struct {
 //
 // The end of ctx takes back a change that is still waiting; one that has been
 // taken into a transaction is waited for, as it cannot be taken back.
-func (s *Store) write(ctx context.Context, size int, do func(ctx context.Context) ([]store.Change, error)) error {
+func (s *Store) write(ctx context.Context, size int, do func() ([]store.Change, error)) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (s *Store) write(ctx context.Context, size int, do func(ctx context.Context
 	case err := <-w.done:
 		return err
 	case s.turn <- struct{}{}:
-		s.commitWaiting(context.WithoutCancel(ctx))
+		s.commitWaiting()
 		<-s.turn
 	case <-ctx.Done():
 		if s.takeBack(w) {
@@ -67,14 +67,14 @@ func (s *Store) takeBack(w *write) bool {
 
 // commitWaiting commits all that waits and tells each its outcome.
 // Precondition: the caller has the turn.
-func (s *Store) commitWaiting(ctx context.Context) {
+func (s *Store) commitWaiting() {
 	s.mu.Lock()
 	batch := s.waiting
 	s.waiting = nil
 	s.mu.Unlock()
 	for len(batch) > 0 {
 		s.tx.begin()
-		refused, culprit, err := s.commit(ctx, batch)
+		refused, culprit, err := s.commit(batch)
 		if err == nil {
 			s.committed(batch, refused)
 			return
@@ -134,13 +134,13 @@ func (t *tx) remove(file string) {
 // commit runs a batch as one transaction. It returns, for each write, why it
 // was refused, or the error that kept all of them out of the database and the
 // write that made it; nil if it was none of them.
-func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, culprit *write, err error) {
+func (s *Store) commit(batch []*write) (refused []error, culprit *write, err error) {
 	refused = make([]error, len(batch))
 	if _, err := s.w.exec("BEGIN IMMEDIATE"); err != nil {
 		return nil, nil, err
 	}
 	for i, w := range batch {
-		w.changes, err = w.do(ctx)
+		w.changes, err = w.do()
 		if _, ok := errors.AsType[*faas.Error](err); ok {
 			refused[i], err = err, nil
 		}
@@ -159,52 +159,4 @@ func (s *Store) commit(ctx context.Context, batch []*write) (refused []error, cu
 		_, _ = s.w.exec("ROLLBACK") // the engine may have done it already
 	}
 	return refused, culprit, err
-}
-
-// PutApp implements store.Definitions.
-func (s *Store) PutApp(ctx context.Context, app faas.App, ifRevision int64) (faas.App, error) {
-	app = app.Clone()
-	var put faas.App
-	err := s.write(ctx, 0, func(ctx context.Context) ([]store.Change, error) {
-		var err error
-		put, err = s.putApp(ctx, app, ifRevision)
-		changed := put.Clone()
-		return []store.Change{{App: &changed}}, err
-	})
-	if err != nil {
-		return faas.App{}, err
-	}
-	return put, nil
-}
-
-// DeleteApp implements store.Definitions.
-func (s *Store) DeleteApp(ctx context.Context, id string) error {
-	return s.write(ctx, 0, func(ctx context.Context) ([]store.Change, error) { return s.deleteApp(ctx, id) })
-}
-
-// PutFunction implements store.Definitions.
-func (s *Store) PutFunction(ctx context.Context, fn faas.Function, ifRevision int64) (faas.Function, error) {
-	fn = fn.Clone()
-	var put faas.Function
-	err := s.write(ctx, 0, func(ctx context.Context) ([]store.Change, error) {
-		var err error
-		put, err = s.putFunction(ctx, fn, ifRevision)
-		changed := put.Clone()
-		return []store.Change{{Function: &changed}}, err
-	})
-	if err != nil {
-		return faas.Function{}, err
-	}
-	return put, nil
-}
-
-// DeleteFunction implements store.Definitions.
-func (s *Store) DeleteFunction(ctx context.Context, id string) error {
-	return s.write(ctx, 0, func(context.Context) ([]store.Change, error) {
-		changes, err := s.dropFunction(id)
-		if len(changes) == 0 && err == nil {
-			err = faas.Errorf(faas.NotFound, "no function with the ID %q", id)
-		}
-		return changes, err
-	})
 }

@@ -94,6 +94,15 @@ func Function(app faas.App, name string) faas.Function {
 	return fn
 }
 
+// Trigger returns a trigger named name of a function with every field set.
+func Trigger(fn faas.Function, name string) faas.Trigger {
+	return faas.Trigger{
+		ID: faas.NewID(), App: fn.App, Function: fn.ID, Name: name, Type: faas.TriggerHTTP, Source: "/" + fn.Name + "/" + name,
+		Annotations: map[string]string{"team": `"Bäcker"`, "": ""},
+		Revision:    99, Created: time.Unix(1, 0), Updated: time.Unix(2, 0), // Put sets its own
+	}
+}
+
 func defaultApp(t *testing.T, s store.Store) faas.App {
 	t.Helper()
 	app, err := s.App(t.Context(), faas.DefaultApp)

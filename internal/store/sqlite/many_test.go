@@ -1,0 +1,119 @@
+package sqlite_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"hob/faas"
+	"hob/internal/store"
+	"hob/internal/store/sqlite"
+	"hob/internal/store/storetest"
+)
+
+func TestThousandFunctionsLoadFast(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	s := open(t, path)
+	fillFunctions(t, s, 1000)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	loadAll(t, path, 1000)
+	if took := time.Since(start); took > time.Second { // a guard, not the figure: that is BenchmarkLoad
+		t.Errorf("open and read 1,000 functions and triggers: %v", took)
+	}
+}
+
+// loadAll does with the database what a start of the daemon does.
+func loadAll(t testing.TB, path string, n int) {
+	s, err := sqlite.Open(t.Context(), path, store.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if all, err := s.Functions(t.Context(), ""); err != nil || len(all) != n {
+		t.Fatalf("%d functions, %v; want %d", len(all), err, n)
+	}
+	if all, err := s.Triggers(t.Context(), ""); err != nil || len(all) != n {
+		t.Fatalf("%d triggers, %v; want %d", len(all), err, n)
+	}
+}
+
+// fillFunctions makes n functions, each with a trigger, in the default app.
+func fillFunctions(t testing.TB, s *sqlite.Store, n int) {
+	app := defaultApp(t, s)
+	var wg sync.WaitGroup
+	for worker := range 50 {
+		wg.Go(func() {
+			for i := worker; i < n; i += 50 {
+				fn, err := s.PutFunction(t.Context(), storetest.Function(app, fmt.Sprint("fn", i)), store.IfNew)
+				if err == nil {
+					_, err = s.PutTrigger(t.Context(), storetest.Trigger(fn, "t"), store.IfNew)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func defaultApp(t testing.TB, s *sqlite.Store) faas.App {
+	t.Helper()
+	app, err := s.App(t.Context(), faas.DefaultApp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return app
+}
+
+// BenchmarkLoad is what a start of the daemon pays: open, and read 10,000 functions
+// with a trigger each.
+func BenchmarkLoad(b *testing.B) {
+	const n = 10_000
+	path := filepath.Join(b.TempDir(), "hob.db")
+	s, err := sqlite.Open(b.Context(), path, store.Limits{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	fillFunctions(b, s, n)
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		loadAll(b, path, n)
+	}
+}
+
+// BenchmarkPut shows what group commit gains: compare the callers of one run; and
+// what the functions that are there cost: nothing.
+func BenchmarkPut(b *testing.B) {
+	for _, there := range []int{0, 10_000} {
+		s := openFor(b, store.Limits{})
+		fillFunctions(b, s, there)
+		app := defaultApp(b, s)
+		for _, callers := range []int{1, 32} {
+			b.Run(fmt.Sprintf("functions=%d/callers=%d", there, callers), func(b *testing.B) {
+				each(b, callers, func() error {
+					_, err := s.PutFunction(b.Context(), storetest.Function(app, faas.NewID()), store.IfNew)
+					return err
+				})
+			})
+		}
+		b.Run(fmt.Sprintf("functions=%d/callers=32/triggers", there), func(b *testing.B) {
+			fn, err := s.PutFunction(b.Context(), storetest.Function(app, faas.NewID()), store.IfNew)
+			if err != nil {
+				b.Fatal(err)
+			}
+			each(b, 32, func() error {
+				_, err := s.PutTrigger(b.Context(), storetest.Trigger(fn, faas.NewID()), store.IfNew)
+				return err
+			})
+		})
+	}
+}
