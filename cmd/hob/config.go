@@ -29,7 +29,7 @@ that runs already.`,
 // runConfig prints a configuration that could not be used too, and then says
 // what is wrong with it.
 func runConfig(c *cli, cmd *cobra.Command, file bool) error {
-	cfg, err := config.Load(cmd.Flags(), c.Getenv)
+	cfg, err := config.Load(cmd.Flags(), c.Environ())
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ it. It changes nothing. The exit code is 10 if a server could not start here.`,
 }
 
 func runDoctor(c *cli, cmd *cobra.Command) error {
-	cfg, err := config.Load(cmd.Flags(), c.Getenv)
+	cfg, err := config.Load(cmd.Flags(), c.Environ())
 	if err != nil {
 		return err
 	}
