@@ -124,6 +124,7 @@ type Sandbox struct {
 	Start    Start  // how it was started
 	Calls    int    // served so far
 	Started  time.Time
+	Label    string // that the operator has all sandboxes of the node bear; "": none
 
 	Memory, PeakMemory Bytes
 	CPUTime            time.Duration

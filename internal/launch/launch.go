@@ -43,6 +43,8 @@ type Launcher struct {
 	Log    *slog.Logger
 
 	PullTimeout time.Duration // of a pull that a call needs; 0: no limit
+	Fn          Profile       // of functions of faas.ProfileFn
+	Label       string        // of each sandbox, as Live shows it; "": none
 
 	mu   sync.Mutex
 	live map[*process]struct{} // guarded by mu
@@ -57,7 +59,7 @@ func (l *Launcher) Ready(ctx context.Context, fn faas.Function) (digest string, 
 	}
 	if l.PullTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, l.PullTimeout, faas.Errorf(faas.TimedOut, "the pull took longer than %v", l.PullTimeout))
+		ctx, cancel = context.WithTimeoutCause(ctx, l.PullTimeout, faas.Errorf(faas.TimedOut, "%w: it may take %v", faas.ErrPullTimeout, l.PullTimeout))
 		defer cancel()
 	}
 	ref, err := l.Images.Normalize(fn.Image)
@@ -86,6 +88,9 @@ func (l *Launcher) Start(ctx context.Context, app faas.App, fn faas.Function, di
 		return nil, fmt.Errorf("image %s of function %s: %w", fn.Image, fn.Name, err)
 	}
 	c := &Conn{launcher: l, root: root}
+	if fn.Profile == faas.ProfileFn {
+		fn = l.Fn.over(fn)
+	}
 	spec, err := l.spec(fn, root)
 	if err == nil && fn.Format.Hot() {
 		err = c.startHot(ctx, app, fn, spec, died)
@@ -117,6 +122,12 @@ func (l *Launcher) spec(fn faas.Function, root *image.RootFS) (sandbox.Spec, err
 		Args:     args(fn, cfg), Env: cfg.Env, Dir: cmp.Or(fn.Workdir, cfg.Workdir),
 		Memory: fn.Memory, CPU: fn.CPU, TmpSize: fn.TmpSize,
 		Writable: fn.Writable, Volumes: cfg.Volumes, HostNetwork: fn.Network == "host",
+	}
+	if fn.Profile == faas.ProfileFn {
+		s.Limits = l.Fn.Limits
+		if len(s.Volumes) > 0 && !l.Fn.Volumes {
+			return s, faas.Errorf(faas.Invalid, "%w", faas.ErrVolumes)
+		}
 	}
 	if fn.Format == faas.FormatHTTPStream {
 		s.Sockets = protocol.ListenerDir
@@ -177,12 +188,12 @@ func hostname(name string) string {
 func (l *Launcher) start(ctx context.Context, fn faas.Function, spec sandbox.Spec, call string) (*process, error) {
 	if fn.StartTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, fn.StartTimeout, faas.Errorf(faas.TimedOut, "the sandbox did not start within %v", fn.StartTimeout))
+		ctx, cancel = context.WithTimeoutCause(ctx, fn.StartTimeout, faas.Errorf(faas.TimedOut, "%w", late(fn.StartTimeout)))
 		defer cancel()
 	}
 	p := &process{
 		launcher: l, function: fn.ID,
-		info: faas.Sandbox{ID: spec.ID, App: fn.App, Function: fn.Name, Format: fn.Format, Started: time.Now()},
+		info: faas.Sandbox{ID: spec.ID, App: fn.App, Function: fn.Name, Format: fn.Format, Label: l.Label, Started: time.Now()},
 		said: make(chan struct{}), payload: fn.LogPayload,
 	}
 	if call != "" {
@@ -200,6 +211,14 @@ func (l *Launcher) start(ctx context.Context, fn faas.Function, spec sandbox.Spe
 	p.listen(fn.Format == faas.FormatHTTPStream || fn.Format == faas.FormatPort)
 	return p, nil
 }
+
+// late is the error of a sandbox that was not made within this time.
+type late time.Duration
+
+func (l late) Error() string {
+	return fmt.Sprintf("the sandbox did not start within %v", time.Duration(l))
+}
+func (l late) Unwrap() error { return faas.ErrStartTimeout }
 
 func (l *Launcher) add(p *process) {
 	l.mu.Lock()

@@ -4,9 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"slices"
@@ -392,6 +394,19 @@ func TestMissingImageIsNotFound(t *testing.T) {
 	}
 }
 
+func TestSlowPullIsTimedOut(t *testing.T) {
+	r := newRig(t, succeed)
+	registry := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }))
+	defer registry.Close()
+	fn := r.image(t, v1.Config{Cmd: []string{"prog"}})
+	fn.Image, fn.Digest = strings.TrimPrefix(registry.URL, "http://")+"/slow:1", ""
+	r.PullTimeout = 20 * time.Millisecond
+	_, err := r.Ready(t.Context(), fn)
+	if faas.KindOf(err) != faas.TimedOut || !errors.Is(err, faas.ErrPullTimeout) || !strings.HasSuffix(err.Error(), "the pull of the image took too long: it may take 20ms") {
+		t.Errorf("error %v of kind %q", err, faas.KindOf(err))
+	}
+}
+
 func TestStandardErrorReachesTheLogAndTheCaller(t *testing.T) {
 	r := newRig(t, func(_ context.Context, p *fake.Proc) int {
 		for n := range 7 {
@@ -537,7 +552,7 @@ func TestSlowStartIsTimedOut(t *testing.T) {
 	fn := r.image(t, v1.Config{Cmd: []string{"prog"}})
 	fn.StartTimeout = 10 * time.Millisecond
 	_, err := r.call(t, fn)
-	if want := "start function resize: the sandbox did not start within 10ms"; faas.KindOf(err) != faas.TimedOut || err.Error() != want {
+	if want := "start function resize: the sandbox did not start within 10ms"; faas.KindOf(err) != faas.TimedOut || err.Error() != want || !errors.Is(err, faas.ErrStartTimeout) {
 		t.Errorf("error %v of kind %q, want TimedOut %q", err, faas.KindOf(err), want)
 	}
 	if len(r.Live()) != 0 || !r.unpinned(t, fn) {
