@@ -162,7 +162,7 @@ func (x *exchange) run(ctx context.Context) error {
 	// What is done after the answer the caller need not wait for; but the connection
 	// must be told to close first if a rest of the body is in it.
 	if cut := x.answer.end(err == nil, x.taken()); err == nil && cut != nil {
-		err = faas.Errorf(faas.Canceled, "the caller went away: %w", cut)
+		err = canceled(cut)
 	}
 	if !unblock() {
 		<-unblocked
@@ -175,7 +175,7 @@ func (x *exchange) run(ctx context.Context) error {
 }
 
 // take copies the answer until the process has ended and nothing more comes. A
-// failed write ends it with an error of kind Canceled.
+// failed write ends it (canceled).
 func (x *exchange) take(ctx context.Context) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
@@ -193,7 +193,7 @@ func (x *exchange) take(ctx context.Context) error {
 		n, err := x.Stdout().Read(*buf)
 		if n > 0 {
 			if err := x.answer.write((*buf)[:n]); err != nil {
-				return faas.Errorf(faas.Canceled, "the caller went away: %w", err)
+				return canceled(err)
 			}
 		}
 		switch {

@@ -468,8 +468,12 @@ func (t *turn) broken(err error) error {
 	return fault(faas.FuncFailed, faas.ErrBroken, "the function closed its output before it had answered")
 }
 
-// canceled is the error of a call whose caller is gone.
+// canceled is the error of a call whose answer nobody takes, for the reason err: its
+// caller is gone, unless a writer that keeps answers says otherwise.
 func canceled(err error) error {
+	if _, decided := errors.AsType[*faas.Error](err); decided {
+		return err
+	}
 	return faas.Errorf(faas.Canceled, "the caller went away: %w", err)
 }
 
