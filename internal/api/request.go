@@ -27,17 +27,18 @@ func Identify(next http.Handler) http.Handler {
 // Guard keeps web pages away from what manages the node. A browser can be made to
 // send requests to any address its user can reach; Guard refuses those that name a
 // host that is not this node (so that no page can point its own name here), and
-// those that a page of another origin sends.
+// those that a page of another origin sends, unless CORS has it.
 type Guard struct {
 	Hosts []string // names, without port, that a Host header may have besides loopback
+	CORS  CORS     // pages of its origins may manage the node
 }
 
 // Wrap refuses with body what Guard does not let through, and passes the rest on.
 func (g Guard) Wrap(next http.Handler, body FaultBody) http.Handler {
-	origin := http.NewCrossOriginProtection()
+	origin, trusts := http.NewCrossOriginProtection(), g.CORS.trusts()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := g.checkHost(r.Host)
-		if err == nil && origin.Check(r) != nil {
+		if err == nil && origin.Check(r) != nil && !trusts(r) {
 			err = faas.Errorf(faas.Denied, "a web page of another origin may not manage this node")
 		}
 		if err != nil {

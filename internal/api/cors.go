@@ -1,0 +1,58 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/rs/cors"
+)
+
+// CORS says which web pages of other origins may read the answers of the APIs, and
+// manage the node where Guard has it too. Without origins there are none.
+type CORS struct {
+	Origins []string // "https://ui.example.org", "https://*.example.org", or "*" for all
+	Headers []string // that their requests may have, besides Origin, Content-Length and Content-Type
+}
+
+// corsMaxAge is how many seconds a browser may remember what it was told.
+const corsMaxAge = 12 * 60 * 60
+
+func (c CORS) rules() *cors.Cors {
+	return cors.New(cors.Options{
+		AllowedOrigins: c.Origins,
+		AllowedMethods: []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodHead, http.MethodDelete},
+		AllowedHeaders: slices.Concat([]string{"Origin", "Content-Length", "Content-Type"}, c.Headers),
+		MaxAge:         corsMaxAge,
+	})
+}
+
+// Wrap answers what browsers ask before they send a request of another origin, and
+// tells them of the answers to the others who may read them. A request of another
+// origin is carried out all the same, if nothing behind Wrap refuses it.
+func (c CORS) Wrap(next http.Handler) http.Handler {
+	if len(c.Origins) == 0 {
+		return next
+	}
+	h := c.rules().Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked := r.Header["Access-Control-Request-Headers"]; asked != nil && r.Method == http.MethodOptions {
+			names := strings.Split(strings.ToLower(strings.Join(asked, ",")), ",") // as browsers write it; programs do not always
+			for i, name := range names {
+				names[i] = strings.TrimSpace(name)
+			}
+			slices.Sort(names)
+			r.Header["Access-Control-Request-Headers"] = []string{strings.Join(slices.Compact(names), ",")}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// trusts returns whether a request comes from a page of one of the origins.
+func (c CORS) trusts() func(*http.Request) bool {
+	if len(c.Origins) == 0 {
+		return func(*http.Request) bool { return false }
+	}
+	rules := c.rules()
+	return func(r *http.Request) bool { return r.Header.Get("Origin") != "" && rules.OriginAllowed(r) }
+}
