@@ -95,8 +95,13 @@ func calledSource(path string) (app, source string, ok bool) {
 // for unclean.
 func (s *Server) Handler() http.Handler {
 	routes := s.routes()
+	return s.handler(func(w http.ResponseWriter, r *http.Request) error { return s.serve(routes, w, r) })
+}
+
+// handler answers with the error of h in Fn's words.
+func (s *Server) handler(h api.Handler) http.Handler {
 	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
-		err := s.serve(routes, w, r)
+		err := h(w, r)
 		if f, known := faultOf(err); err != nil && known {
 			writeFault(w, f)
 			return nil

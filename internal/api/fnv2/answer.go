@@ -1,0 +1,93 @@
+package fnv2
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"hob/faas"
+	"hob/internal/api"
+)
+
+// Ways in which a call fails that are found here.
+var (
+	errInvalid    = fault{http.StatusBadGateway, "invalid function response"}
+	errAnswerBody = fault{http.StatusBadGateway, "function response body too large"}
+)
+
+const seeLogs = ", please ensure you are using the latest fdk and check the logs"
+
+// failures are the ways in which a call fails that Fn has words for.
+var failures = []struct {
+	is    error
+	fault fault
+}{
+	{faas.ErrNeverFits, invalid("Requested CPU/Memory cannot be allocated")},
+	{faas.ErrVolumes, invalid("image has Volume definition")},
+	{faas.ErrPullTimeout, fault{http.StatusGatewayTimeout, "Image pull timed out"}},
+	{faas.ErrStartTimeout, fault{http.StatusGatewayTimeout, "Container initialization timed out" + seeLogs}},
+	{faas.ErrStartExited, errStart},
+	{faas.ErrHeaderTooLarge, fault{http.StatusBadGateway, "function response header too large"}},
+	{faas.ErrStatus, errInvalid},
+	{faas.ErrBroken, errReceive},
+}
+
+// Faults that a Kind stands for, if nothing more is known.
+var (
+	errBusy     = fault{http.StatusServiceUnavailable, "Timed out - server too busy"}
+	errTimeout  = fault{http.StatusGatewayTimeout, "Timed out"}
+	errStart    = fault{http.StatusBadGateway, "Container failed to initialize" + seeLogs}
+	errReceive  = fault{http.StatusBadGateway, "error receiving function response"}
+	errFunction = fault{http.StatusBadGateway, "function failed"}
+)
+
+// retryAfter is how many seconds a caller of a busy node is asked to wait.
+const retryAfter = "15"
+
+// failed puts why a call of fn failed into Fn's words, if there are any: else into
+// ours, or, for what only the operator may read, leaves it as it is.
+func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function, call *faas.Call, err error) error {
+	if f, decided := errors.AsType[fault](err); decided {
+		return f
+	}
+	for _, known := range failures {
+		if errors.Is(err, known.is) {
+			return known.fault
+		}
+	}
+	stream := fn.Format == faas.FormatHTTPStream // others have no words in Fn for what they do
+	switch kind := faas.KindOf(err); kind {
+	case faas.Busy:
+		w.Header().Set("Retry-After", retryAfter)
+		return errBusy
+	case faas.TimedOut:
+		return errTimeout
+	case faas.Canceled:
+		if r.Context().Err() != nil {
+			return errClientGone
+		}
+		return fault{statusClientGone, words(fn, err)} // somebody else canceled it
+	case faas.Internal:
+		return fmt.Errorf("call %s: %w", call.ID, err)
+	case faas.FuncFailed:
+		switch {
+		case errors.Is(err, faas.ErrFunction):
+			return errFunction
+		case stream && call.Started.IsZero():
+			return errStart
+		case stream:
+			return errReceive
+		}
+	}
+	return fault{api.Status(err), words(fn, err)}
+}
+
+// words are ours for why a call failed. They name the image if it is the reason.
+func words(fn faas.Function, err error) string {
+	text := err.Error()
+	if faas.KindOf(err) == faas.NotFound && !strings.Contains(text, fn.Image) {
+		text = "image " + fn.Image + ": " + text
+	}
+	return text
+}

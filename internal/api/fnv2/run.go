@@ -1,0 +1,188 @@
+package fnv2
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"hob/faas"
+	"hob/internal/api"
+	"hob/internal/invoke"
+)
+
+// Headers of calls.
+const (
+	headerCall     = "Fn-Call-Id"     // on every answer that is about a call
+	headerType     = "Fn-Invoke-Type" // of /invoke: "detached", or "sync"
+	headerDryRun   = "Is-Dry-Run"     // of /invoke
+	headerKey      = "Idempotency-Key"
+	headerReplayed = invoke.HeaderReplayed
+)
+
+// invoke calls the function whose ID is in the path.
+func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
+	id, _ := invokedFn(r.URL.Path)
+	body, err := s.body(w, r)
+	if err != nil {
+		return err
+	}
+	fn, err := s.Catalog.FunctionByID(id)
+	if err != nil {
+		return errNoFn
+	}
+	app, err := s.Catalog.AppByID(fn.App)
+	if err != nil {
+		return errNoFn
+	}
+	dry, err := dryRun(r.Header)
+	if err != nil {
+		return err
+	}
+	c, err := s.newCall(r, app, fn, body)
+	if err != nil {
+		return err
+	}
+	c.req.Target = "/"
+	detached := r.Header.Get(headerType) == "detached"
+	switch {
+	case dry:
+		return s.rehearse(w, fn, detached)
+	case detached:
+		return s.detach(w, r, c)
+	}
+	return s.run(w, r, c)
+}
+
+// call is one that is about to be made.
+type call struct {
+	app    faas.App
+	fn     faas.Function
+	req    *faas.Request
+	body   *payload
+	mapped bool // the function is told of an HTTP request in Fn's headers, and answers in them
+}
+
+// newCall makes a call of what a request brings. Its header is the function's from
+// then on.
+func (s *Server) newCall(r *http.Request, app faas.App, fn faas.Function, body *payload) (*call, error) {
+	key := ""
+	if given := r.Header[headerKey]; given != nil {
+		if key = given[0]; len(given) > 1 || !api.IsKey(key) {
+			return nil, invalid(fmt.Sprintf("Invalid header %s: one of 1 to %d visible ASCII characters is wanted", headerKey, api.MaxKey))
+		}
+	}
+	dropHops(r.Header)
+	return &call{app: app, fn: fn, body: body, req: &faas.Request{
+		Method: r.Method, URL: api.URL(r), Caller: api.Caller(r), Header: r.Header, Body: body, Size: r.ContentLength,
+		MaxHeader: s.MaxResponseHeader, Key: key,
+	}}, nil
+}
+
+// run makes a call and gives its caller the answer.
+func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
+	record := invoke.NewCall(c.app, c.fn, faas.CallSync)
+	if c.req.Key != "" { // the body is kept before the function has any of it
+		c.body.ReadCloser = api.Steady(w, c.body.ReadCloser)
+	}
+	answer := s.hold(w, r)
+	defer answer.release()
+	err := s.Caller.Call(r.Context(), c.fn, record, c.req, answer)
+	if err == nil {
+		err = answer.send(record.ID, c.mapped)
+	}
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, faas.ErrKeyReused) { // else there is none
+		w.Header().Set(headerCall, record.ID)
+	}
+	switch {
+	case answer.over:
+		err = errAnswerBody
+	case c.body.over:
+		err = errTooLarge
+	}
+	return s.failed(w, r, c.fn, record, err)
+}
+
+// detach accepts a call that nobody waits for.
+func (s *Server) detach(w http.ResponseWriter, r *http.Request, c *call) error {
+	record := invoke.NewCall(c.app, c.fn, faas.CallAsync)
+	c.body.ReadCloser = api.Steady(w, c.body.ReadCloser)
+	kept, err := s.Caller.Enqueue(r.Context(), c.fn, record, c.req, -1)
+	switch {
+	case err != nil && c.body.over:
+		api.HearOut(w, r)
+		return errTooLarge
+	case err != nil:
+		return s.failed(w, r, c.fn, record, err)
+	}
+	h := w.Header()
+	h.Set(headerCall, kept.ID)
+	if kept.ID != record.ID {
+		h.Set(headerReplayed, "true")
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// dryRun reports whether a call is only to be tried.
+func dryRun(h http.Header) (bool, error) {
+	given := h.Get(headerDryRun)
+	if given == "" {
+		return false, nil
+	}
+	dry, err := strconv.ParseBool(given)
+	if err != nil {
+		return false, invalid(fmt.Sprintf("Invalid header %s: %q is neither true nor false", headerDryRun, given))
+	}
+	return dry, nil
+}
+
+// rehearse answers for a call as it would begin, and makes none.
+func (s *Server) rehearse(w http.ResponseWriter, fn faas.Function, detached bool) error {
+	if fn.Digest == "" && s.Images != nil { // it is pulled by the first call
+		if _, err := s.Images.Local(fn.Image); err != nil {
+			return err
+		}
+	}
+	status := http.StatusOK
+	if detached {
+		status = http.StatusAccepted
+	}
+	w.WriteHeader(status)
+	return nil
+}
+
+// payload is the body of a call. It remembers that it was over the limit, which who
+// reads it says in words of its own.
+type payload struct {
+	io.ReadCloser
+	over bool
+}
+
+func (p *payload) Read(b []byte) (int, error) {
+	n, err := p.ReadCloser.Read(b)
+	if err != nil && err != io.EOF {
+		_, p.over = errors.AsType[*http.MaxBytesError](err)
+	}
+	return n, err
+}
+
+// body is the body of r, which ends with an error above the limit. One whose length
+// says that it is larger is refused at once.
+func (s *Server) body(w http.ResponseWriter, r *http.Request) (*payload, error) {
+	limit := int64(s.MaxRequest)
+	if limit <= 0 {
+		return &payload{ReadCloser: r.Body}, nil
+	}
+	if r.ContentLength > limit {
+		if r.Header.Get("Expect") == "" { // else the client waits to be asked for it
+			api.HearOut(w, r)
+		}
+		return nil, fault{http.StatusRequestEntityTooLarge, fmt.Sprintf("Content-Length too large for this server, %d > max %d", r.ContentLength, limit)}
+	}
+	return &payload{ReadCloser: http.MaxBytesReader(w, r.Body, limit)}, nil
+}
