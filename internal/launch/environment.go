@@ -21,7 +21,11 @@ func environment(spec sandbox.Spec, env []string) []string {
 	if spec.User.UID == 0 {
 		home = "/root"
 	}
-	all := slices.Concat([]string{"PATH=" + defaultPath, "HOME=" + home, "HOSTNAME=" + spec.Hostname}, spec.Env, env)
+	all := []string{"PATH=" + defaultPath, "HOME=" + home}
+	if spec.Hostname != "" { // else the driver knows
+		all = append(all, "HOSTNAME="+spec.Hostname)
+	}
+	all = slices.Concat(all, spec.Env, env)
 	at := make(map[string]int, len(all))
 	out := all[:0]
 	for _, e := range all {

@@ -124,6 +124,7 @@ func (l *Launcher) spec(fn faas.Function, root *image.RootFS) (sandbox.Spec, err
 		Writable: fn.Writable, Volumes: cfg.Volumes, HostNetwork: fn.Network == "host",
 	}
 	if fn.Profile == faas.ProfileFn {
+		s.Hostname = "" // each sandbox has one of its own there
 		s.Limits = l.Fn.Limits
 		if len(s.Volumes) > 0 && !l.Fn.Volumes {
 			return s, faas.Errorf(faas.Invalid, "%w", faas.ErrVolumes)

@@ -3,6 +3,7 @@ package launch_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,9 @@ func TestProfileIsLaidOverTheFunction(t *testing.T) {
 		{name: "nothing is decided", want: func(s sandbox.Spec) bool {
 			return s.Limits == sandbox.Limits{} && !s.Writable && s.User.UID == 1000 && s.User.GID == 1000 && s.TmpSize == 128*faas.MB
 		}},
+		{name: "a host name of its own", want: func(s sandbox.Spec) bool {
+			return len(s.Hostname) == 12 && slices.Contains(s.Env, "HOSTNAME="+s.Hostname)
+		}},
 		{name: "limits", profile: launch.Profile{Limits: limits}, want: func(s sandbox.Spec) bool { return s.Limits == limits }},
 		{name: "a writable root", profile: launch.Profile{Writable: true}, want: func(s sandbox.Spec) bool { return s.Writable }},
 		{name: "a small file system", profile: launch.Profile{MaxFS: 10 * faas.MB}, want: func(s sandbox.Spec) bool { return s.TmpSize == 10*faas.MB }},
@@ -46,7 +50,7 @@ func TestProfileIsLaidOverTheFunction(t *testing.T) {
 		{name: "a function of ours", profile: launch.Profile{Limits: limits, Writable: true, MaxFS: faas.MB, ImageUser: true},
 			image: v1.Config{User: "app", Volumes: map[string]struct{}{"/data": {}}}, fn: func(fn *faas.Function) { fn.Profile = faas.ProfileHob },
 			want: func(s sandbox.Spec) bool {
-				return s.Limits == sandbox.Limits{} && !s.Writable && s.User.UID == 1000 && s.TmpSize == 128*faas.MB && len(s.Volumes) == 1
+				return s.Limits == sandbox.Limits{} && !s.Writable && s.User.UID == 1000 && s.TmpSize == 128*faas.MB && len(s.Volumes) == 1 && s.Hostname == "resize"
 			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,13 +1,16 @@
 // Package sandbox is the driver contract: what a sandbox is asked to be (Spec),
 // what it can be asked for once it runs (Sandbox), and who makes one (Driver).
-// It holds types only. Package sandboxtest is the contract as tests; ns, oci
+// It holds types, and what they mean to every driver. Package sandboxtest is the contract as tests; ns, oci
 // and fake are the drivers.
 package sandbox
 
 import (
 	"context"
+	"crypto/rand"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"hob/faas"
@@ -49,11 +52,11 @@ type Capabilities struct {
 // Spec is everything a driver needs to know to make a sandbox.
 type Spec struct {
 	ID       string // unique among the sandboxes of this driver: letters, digits and '-'
-	Hostname string
+	Hostname string // "": one that no other sandbox has, which the process also gets as HOSTNAME, unless Env has one
 	Root     Root
 
 	Args []string // program and arguments; a program without '/' is looked up in the PATH of Env, inside the root
-	Env  []string // "NAME=value", exactly what the process gets
+	Env  []string // "NAME=value", exactly what the process gets (but see Hostname)
 	Dir  string   // working directory inside the root; "" is "/". It is made if it is missing
 	User User
 
@@ -77,6 +80,24 @@ type Limits struct {
 	PendingSignals int        // of a user (RLIMIT_SIGPENDING)
 	MessageQueues  faas.Bytes // POSIX message queues of a user (RLIMIT_MSGQUEUE)
 	TmpInodes      int        // files and directories in each of what TmpSize is of
+}
+
+// Named returns s with a host name, of 12 letters and digits, if it has none. It is
+// for drivers.
+func (s Spec) Named() Spec {
+	if s.Hostname == "" {
+		s.Hostname = strings.ToLower(rand.Text()[:12])
+	}
+	return s
+}
+
+// Told returns the environment of s for a process that was named host by its
+// driver.
+func (s Spec) Told(host string) []string {
+	if s.Hostname != "" || slices.ContainsFunc(s.Env, func(e string) bool { return strings.HasPrefix(e, "HOSTNAME=") }) {
+		return s.Env
+	}
+	return append(slices.Clip(s.Env), "HOSTNAME="+host)
 }
 
 // Root is the read-only part of a root filesystem.

@@ -208,7 +208,8 @@ func newBox(d *Driver, spec sandbox.Spec) (*box, *Proc, error) {
 		returned: make(chan struct{}), stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
 	b.ctx, b.kill = context.WithCancel(context.Background())
-	spec.Args, spec.Env = slices.Clone(spec.Args), slices.Clone(spec.Env)
+	named := spec.Named()
+	spec.Args, spec.Env, spec.Hostname = slices.Clone(spec.Args), slices.Clone(spec.Told(named.Hostname)), named.Hostname
 	if spec.Sockets != "" {
 		dir, err := os.MkdirTemp("", "hob")
 		if err != nil {

@@ -22,7 +22,7 @@ func TestDriver(t *testing.T) {
 			},
 		})
 		return sandboxtest.Rig{Driver: d, Spec: func(args ...string) sandbox.Spec {
-			return sandbox.Spec{ID: faas.NewID(), Args: append([]string{"prog"}, args...), Env: []string{"PATH=/"}, Memory: 64 * faas.MB}
+			return sandbox.Spec{ID: faas.NewID(), Hostname: "fn", Args: append([]string{"prog"}, args...), Env: []string{"PATH=/"}, Memory: 64 * faas.MB}
 		}}
 	})
 }

@@ -110,8 +110,9 @@ func (d *Driver) startPrepared(key string, spec sandbox.Spec) (*box, error) {
 		if p == nil {
 			return nil, nil
 		}
-		last := linux.NewProgram(8)
-		execute(last, spec)
+		last, told := linux.NewProgram(8), spec
+		told.Env = spec.Told(p.box.host)
+		execute(last, told)
 		p.program.Resume(last)
 		r := d.outcome(p.blank)
 		if r.unused() {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -460,5 +461,37 @@ func TestSandboxOutlivesTheStock(t *testing.T) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		return len(d.idle) == 0 || d.berths > d.base
+	})
+}
+
+// TestEachSandboxHasANameOfItsOwn, whatever it was made from.
+func TestEachSandboxHasANameOfItsOwn(t *testing.T) {
+	d := open(t)
+	s := spec(t, "sh", "-c", "echo $HOSTNAME; hostname")
+	s.Hostname = ""
+	taken := make(map[string]bool)
+	for range 4 {
+		r := run(t, d, s)
+		told, name, _ := strings.Cut(strings.TrimSpace(r.out), "\n")
+		if told != name || len(name) != 12 || taken[name] {
+			t.Errorf("told %q, is named %q; taken are %v", told, name, taken)
+		}
+		taken[name] = true
+		stocked(t, d, s, 1)
+	}
+}
+
+// TestBlanksWaitBeforeTheFirstStart: as many as the operator asks for, or more.
+func TestBlanksWaitBeforeTheFirstStart(t *testing.T) {
+	d := open(t, func(c *Config) { c.Blanks = 2 })
+	until(t, "two processes wait", func() bool {
+		waiting := 0
+		for _, pid := range d.cgroups.Open(d.cgroup()).Processes() {
+			status, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+			if strings.Contains(string(status), "\nNSpid:\t"+strconv.Itoa(pid)+"\t1\n") { // the first of a PID namespace
+				waiting++
+			}
+		}
+		return waiting >= 2
 	})
 }

@@ -51,6 +51,7 @@ type givens struct {
 	in, out, err int // its streams
 	root         int // a detached mount; negative: a copy of the one at path in the vault
 	path         string
+	host         string
 	net          int // a network namespace; negative: the daemon's own
 	sockets      int // a detached mount for Spec.Sockets; negative: none
 }
@@ -117,7 +118,7 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	}
 	d.mask(p)
 
-	p.Do("set the host name", 0, unix.SYS_SETHOSTNAME, str(spec.Hostname), uintptr(len(spec.Hostname)))
+	p.Do("set the host name", 0, unix.SYS_SETHOSTNAME, str(g.host), uintptr(len(g.host)))
 	p.Do("enter the working directory "+spec.Dir, 0, unix.SYS_CHDIR, str(spec.Dir))
 
 	limit := func(what string, resource int, most uint64) {

@@ -24,6 +24,7 @@ import (
 type box struct {
 	d       *Driver
 	id      string
+	host    string // its name
 	process *linux.Process
 	cgroup  *linux.Cgroup
 	root    *root
@@ -119,6 +120,7 @@ func (d *Driver) start(ctx context.Context, spec sandbox.Spec) (*box, error) {
 
 // carryOut makes the process of b execute its program.
 func (d *Driver) carryOut(b *box, at *berth, spec sandbox.Spec, g givens) error {
+	spec.Env = spec.Told(b.host)
 	if bare := at.blank; bare != nil {
 		at.blank = nil
 		p := linux.NewProgram(stepsOfStart)
@@ -186,10 +188,10 @@ func (d *Driver) outfit(spec sandbox.Spec) (b *box, o *outfit, err error) {
 		return nil, nil, err
 	}
 	b = &box{
-		d: d, id: spec.ID, root: r, hostNet: spec.HostNetwork,
+		d: d, id: spec.ID, host: spec.Named().Hostname, root: r, hostNet: spec.HostNetwork,
 		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	o = &outfit{givens: givens{root: -1, path: r.path, net: -1, sockets: -1}}
+	o = &outfit{givens: givens{host: b.host, root: -1, path: r.path, net: -1, sockets: -1}}
 	defer func() {
 		if err != nil {
 			o.release()

@@ -99,6 +99,19 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 			t.Errorf("environment %q, want %q", got, spec.Env)
 		}
 	})
+	t.Run("SandboxWithoutANameGetsOne", func(t *testing.T) {
+		named := make(map[string]bool)
+		for _, env := range [][]string{{"A=1"}, {"A=1"}, {"A=1", "HOSTNAME=mine"}} {
+			spec := s.Spec("env")
+			spec.Hostname, spec.Env = "", env
+			said := strings.Split(read(t, s.startSpec(t, spec).Stdio().Stdout), "\n")
+			name := strings.TrimPrefix(said[len(said)-1], "HOSTNAME=")
+			if len(said) != 2 || said[0] != "A=1" || named[name] || len(name) != 12 && name != "mine" {
+				t.Errorf("environment %q, with a name of its own; taken are %v", said, named)
+			}
+			named[name] = true
+		}
+	})
 	t.Run("ExitStatusIsReported", func(t *testing.T) {
 		b := s.start(t, "exit", "7")
 		s.ends(t, b, faas.Exit{Code: 7})
