@@ -1,9 +1,9 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -110,15 +110,15 @@ func list[T any](ctx context.Context, s *Store, of func(row) (T, string, error),
 		}
 		return err
 	})
-	var read []T
+	var read [][]T
 	for _, p := range all {
-		err = errors.Join(err, p.err)
-		read = append(read, p.read...)
+		err = cmp.Or(err, p.err)
+		read = append(read, p.read)
 	}
 	if err != nil {
 		return nil, s.explain(err)
 	}
-	return read, nil
+	return slices.Concat(read...), nil
 }
 
 // put makes one definition durable: next decides what is to be stored and stores

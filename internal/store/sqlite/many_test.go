@@ -1,8 +1,11 @@
 package sqlite_test
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +28,75 @@ func TestThousandFunctionsLoadFast(t *testing.T) {
 	if took := time.Since(start); took > time.Second { // a guard, not the figure: that is BenchmarkLoad
 		t.Errorf("open and read 1,000 functions and triggers: %v", took)
 	}
+}
+
+// What a change of one definition costs does not depend on how many there are.
+func TestNothingScansDefinitions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	s := open(t, path)
+	app, err := s.PutApp(t.Context(), faas.App{ID: faas.NewID(), Name: "photos"}, store.IfNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fn := storetest.Function(app, "resize")
+	for range 2 {
+		_, errFunction := s.PutFunction(t.Context(), fn, store.AnyRevision)
+		_, errTrigger := s.PutTrigger(t.Context(), storetest.Trigger(fn, "t"), store.AnyRevision)
+		_, errGet := s.Function(t.Context(), app.ID, fn.Name)
+		_, errList := s.Functions(t.Context(), app.ID)
+		_, errTriggers := s.Triggers(t.Context(), app.ID)
+		err := errors.Join(errFunction, errTrigger, errGet, errList, errTriggers, s.DeleteFunction(t.Context(), fn.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"", "absent"} {
+		if err := s.DeleteTrigger(t.Context(), id); faas.KindOf(err) != faas.NotFound {
+			t.Error(err)
+		}
+	}
+	if err := s.DeleteApp(t.Context(), app.ID); err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for query := range s.Queries() {
+		if !strings.Contains(query, "?") {
+			continue
+		}
+		checked++
+		if plan := planOf(t, path, query); strings.Contains(plan, "SCAN") {
+			t.Errorf("%s\nis answered by:%s", query, plan)
+		}
+	}
+	if checked < 15 {
+		t.Errorf("checked %d statements only", checked)
+	}
+}
+
+func planOf(t *testing.T, path, query string) (plan string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.Query("EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			t.Fatal(err)
+		}
+		plan += "\n" + detail
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return plan
 }
 
 // loadAll does with the database what a start of the daemon does.
