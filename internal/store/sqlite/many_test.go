@@ -64,7 +64,7 @@ func TestNothingScansDefinitions(t *testing.T) {
 			continue
 		}
 		checked++
-		if plan := planOf(t, path, query); strings.Contains(plan, "SCAN") {
+		if plan := planOf(t, path, query); strings.Contains(plan, "SCAN") && !strings.HasSuffix(plan, "SCAN clock") { // which has one row
 			t.Errorf("%s\nis answered by:%s", query, plan)
 		}
 	}
