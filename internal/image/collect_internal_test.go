@@ -37,6 +37,7 @@ func TestGarbageIsChosenByNameUseAndSize(t *testing.T) {
 		"nameless in use":           {garbage{images: []candidate{img("b", 2, "")}, exempt: map[string]bool{"b": true}}, ""},
 		"exempt by name":            {garbage{images: []candidate{img("a", 1, "a"), img("b", 2, "docker.io/library/b:v1")}, budget: 1, keep: []string{"b:v1"}}, "a"},
 		"exempt without tag":        {garbage{images: []candidate{img("b", 2, "docker.io/library/b:v1")}, budget: 1, keep: []string{"b"}}, ""},
+		"several exempt":            {garbage{images: []candidate{img("a", 3, "docker.io/library/a:latest"), img("b", 2, "docker.io/team/b:1 docker.io/team/b:2"), img("c", 1, "docker.io/team/c:1")}, budget: 1, keep: []string{"a:latest", "team/b:2", "docker.io/team/c:2"}}, "c"},
 		"exempt by pattern":         {garbage{images: []candidate{img("b", 2, "hob.local/team/b:v1"), img("c", 2, "hob.local/c:v1")}, budget: 1, keep: []string{"hob.local/team/*"}}, "c"},
 	} {
 		t.Run(name, func(t *testing.T) {

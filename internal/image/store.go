@@ -32,7 +32,7 @@ type Config struct {
 	Self      []string               // the server's own addresses (host:port), which mean hob.local in a reference
 	PlainHTTP []string               // registries (host or host:port) that may be spoken to without TLS; loopback always may
 	Proxy     string                 // URL of the proxy to registries; "": as $HTTPS_PROXY, $HTTP_PROXY and $NO_PROXY say
-	Keychain  authn.Keychain         // credentials for registries; nil: the Docker config file and its helpers, as $DOCKER_CONFIG or $HOME say
+	Keychain  authn.Keychain         // credentials for registries, such as Credentials returns; nil: the Docker config file and its helpers, as $DOCKER_CONFIG or $HOME say
 	InUse     func() map[string]bool // digests of images that functions use; nil: none. It is called with no lock of the store held by readers, and must not call the store
 	Budget    faas.Bytes             // what Collect leaves at most; 0: no bound
 	Keep      []string               // names that Collect never removes: "docker.io/library/busybox", with or without tag, '*' matching within a part
