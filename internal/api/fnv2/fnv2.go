@@ -43,6 +43,7 @@ type Settings struct {
 	CallsGone         bool       // the calls of a function are answered as a Fn server does: 410
 	Patterns          bool       // parameters and wildcards in sources are such, unless the app says otherwise
 	Domain            string     // {app}.Domain is the host name of an app; "": none has one by its name
+	Hosts             []string   // names, without port, that are the node's own whatever apps there are
 	NoInvoke          bool       // this node manages only: nothing can be called through it
 }
 
@@ -95,13 +96,8 @@ func calledSource(path string) (app, source string, ok bool) {
 // for unclean.
 func (s *Server) Handler() http.Handler {
 	routes := s.routes()
-	return s.handler(func(w http.ResponseWriter, r *http.Request) error { return s.serve(routes, w, r) })
-}
-
-// handler answers with the error of h in Fn's words.
-func (s *Server) handler(h api.Handler) http.Handler {
 	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
-		err := h(w, r)
+		err := s.serve(routes, w, r)
 		if f, known := faultOf(err); err != nil && known {
 			writeFault(w, f)
 			return nil
@@ -112,6 +108,9 @@ func (s *Server) handler(h api.Handler) http.Handler {
 
 // serve finds who answers r.
 func (s *Server) serve(routes []route, w http.ResponseWriter, r *http.Request) error {
+	if app, hosted := s.host(r); hosted {
+		return s.triggerOfHost(w, r, app)
+	}
 	path := r.URL.Path
 	if isCall(path) && !s.NoInvoke {
 		if _, ok := invokedFn(path); ok && r.Method == http.MethodPost {
