@@ -3,22 +3,29 @@ package fnv2
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"hob/faas"
-	"hob/internal/api"
 )
 
-// Host returns the app whose host name r was sent to, and false if that is no app's:
-// {app}.Domain, or a name of its own (faas.AnnotationHosts). Port and case are
-// ignored, and a dot at the end. A name below Domain that is no app's is one all the
-// same, of an app that is not there: its ID is "".
+// Hosted reports whether r was sent to the host name of an app: whatever its path
+// is, it is a call of a function, and only Handler may answer it.
 //
-// Neither an IP address nor localhost is an app's. Who has other names that are the
-// node's own looks at them before.
-func (s *Server) Host(r *http.Request) (app faas.App, ok bool) {
+// The host name of an app is {app}.Domain, or one of its own (faas.AnnotationHosts).
+// Port and case are ignored, and a dot at the end. A name below Domain that is no
+// app's is one all the same, of an app that is not there. IP addresses, localhost and
+// Hosts are the node's own.
+func (s *Server) Hosted(r *http.Request) bool {
+	_, hosted := s.host(r)
+	return hosted
+}
+
+// host returns the app whose host name r was sent to; its ID is "" if it is not
+// there.
+func (s *Server) host(r *http.Request) (app faas.App, hosted bool) {
 	name := hostName(r.Host)
-	if name == "" {
+	if name == "" || slices.ContainsFunc(s.Hosts, func(h string) bool { return strings.EqualFold(h, name) }) {
 		return faas.App{}, false
 	}
 	lower := strings.ToLower(name)
@@ -37,7 +44,7 @@ func (s *Server) Host(r *http.Request) (app faas.App, ok bool) {
 	return app, true
 }
 
-// hostName is the name in the Host header of a request; "" if it names no app.
+// hostName is the name in the Host header of a request; "" if it can be no app's.
 func hostName(host string) string {
 	if strings.HasPrefix(host, "[") {
 		return "" // an IPv6 address
@@ -50,25 +57,21 @@ func hostName(host string) string {
 	return name
 }
 
-// HostHandler answers requests to the host names of apps (Host), whatever their
-// path: it is the source of a trigger of the app.
-func (s *Server) HostHandler() http.Handler {
-	return s.handler(func(w http.ResponseWriter, r *http.Request) error {
-		if s.NoInvoke {
-			return pathNotFound(r)
-		}
-		body, err := s.body(w, r)
-		if err != nil {
-			return err
-		}
-		app, ok := s.Host(r)
-		if !ok || app.ID == "" {
-			return errNoApp
-		}
-		source, written := r.URL.Path, r.URL.EscapedPath()
-		if source == "" { // of an absolute address without a path
-			source, written = "/", "/"
-		}
-		return s.route(w, r, app, source, written, body)
-	})
+// triggerOfHost calls the function that a path of the host name of app leads to.
+func (s *Server) triggerOfHost(w http.ResponseWriter, r *http.Request, app faas.App) error {
+	if s.NoInvoke {
+		return pathNotFound(r)
+	}
+	body, err := s.body(w, r)
+	if err != nil {
+		return err
+	}
+	if app.ID == "" {
+		return errNoApp
+	}
+	source, written := r.URL.Path, r.URL.EscapedPath()
+	if source == "" { // of an absolute address without a path
+		source, written = "/", "/"
+	}
+	return s.route(w, r, app, source, written, body)
 }

@@ -1,13 +1,11 @@
 package fnv2
 
 import (
-	"errors"
 	"net/http"
 	"net/textproto"
 	"strings"
 
 	"hob/faas"
-	"hob/internal/api"
 )
 
 // trigger calls the function that a path below /t/ leads to.
