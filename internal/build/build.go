@@ -43,6 +43,10 @@ type Options struct {
 	Program string // a file that becomes /NAME and the entrypoint; for FromProgram
 	Name    string // of the program in the image; "": its file name
 	Dir     string // whose content becomes the root; for FromDir
+	Into    string // directory of the image that gets the content of Dir in place of the root
+
+	// Skip leaves out names in Dir, and all that is below one; nil: none.
+	Skip func(name string, dir bool) bool
 
 	Base   v1.Image // what the new layer lies on; nil: From
 	From   string   // where OpenBase finds the base; "" or "scratch": nothing

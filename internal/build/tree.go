@@ -185,6 +185,12 @@ func readDir(ctx context.Context, dir *os.Root, opt Options) (*tree, error) {
 		if name == "." {
 			return nil
 		}
+		if opt.Skip != nil && opt.Skip(name, d.IsDir()) {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
 		if count++; count > opt.MaxFiles {
 			return faas.Errorf(faas.TooLarge, "directory %s holds more than the limit of %d files", opt.Dir, opt.MaxFiles)
 		}
@@ -229,7 +235,7 @@ func readDir(ctx context.Context, dir *os.Root, opt Options) (*tree, error) {
 		default:
 			return faas.Errorf(faas.Invalid, "%s is %s: an image is made of files, directories and links only", from, kindOfFile(mode))
 		}
-		t.put(name, n)
+		t.put(path.Join(path.Clean("/" + opt.Into)[1:], name), n)
 		return nil
 	})
 	if err != nil {
