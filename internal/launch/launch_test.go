@@ -63,16 +63,19 @@ func newRig(t *testing.T, run fake.Program) *rig {
 	return r
 }
 
-// image loads an image with this configuration and returns a function of it.
-func (r *rig) image(t *testing.T, cfg v1.Config) faas.Function {
+// image loads an image with this configuration, and layers above that of accounts,
+// and returns a function of it.
+func (r *rig) image(t *testing.T, cfg v1.Config, layers ...[]byte) faas.Function {
 	t.Helper()
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(accounts)), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		t.Fatal(err)
+	img := empty.Image
+	for _, text := range slices.Concat([][]byte{accounts}, layers) {
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if img, err = mutate.AppendLayers(img, layer); err != nil {
+			t.Fatal(err)
+		}
 	}
 	f, err := img.ConfigFile()
 	if err != nil {

@@ -1,0 +1,121 @@
+// Command contract is a function of format http-stream that shows what it finds
+// around it and does what the body of a request says, for tests. MODE says how it
+// begins.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	mode := os.Getenv("MODE")
+	switch mode {
+	case "silent":
+		time.Sleep(time.Hour)
+	case "exit":
+		log.Fatal("no such picture")
+	}
+	name, ok := strings.CutPrefix(os.Getenv("FN_LISTENER"), "unix:")
+	if !ok {
+		log.Fatal("FN_LISTENER does not begin with unix:")
+	}
+	if err := serve(mode, name, filepath.Dir(name)); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// serve listens under another name and then gives the socket its own, as mode says.
+func serve(mode, name, dir string) error {
+	early := filepath.Join(dir, "early.sock")
+	if mode == "longest" { // that an address of a Unix socket can have
+		early = filepath.Join(dir, strings.Repeat("x", 107-len(dir)-1))
+	}
+	if mode == "elsewhere" {
+		early = "/tmp/early.sock"
+	}
+	l, err := net.Listen("unix", early)
+	if err != nil {
+		return err
+	}
+	rights := os.FileMode(0o666)
+	if mode == "private" {
+		rights = 0o600
+	}
+	if err := os.Chmod(early, rights); err != nil {
+		return err
+	}
+	switch mode {
+	case "absolute":
+		err = os.Symlink(early, name)
+	case "elsewhere":
+		err = os.Symlink("../early.sock", name)
+	case "file":
+		err = os.WriteFile(name, nil, 0o666)
+	case "renamed":
+		err = os.Rename(early, name)
+	default:
+		err = os.Symlink(filepath.Base(early), name)
+	}
+	if err != nil {
+		return err
+	}
+	return http.Serve(l, http.HandlerFunc(answer))
+}
+
+func answer(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	what, arg, _ := strings.Cut(string(body), " ")
+	n, _ := strconv.Atoi(arg)
+	switch what {
+	case "status":
+		w.WriteHeader(n)
+		fmt.Fprint(w, `{"message":"no picture"}`)
+	case "header":
+		w.Header().Set("X-Large", strings.Repeat("x", n))
+	case "hang":
+		time.Sleep(time.Hour)
+	case "close":
+		c, _, _ := http.NewResponseController(w).Hijack()
+		c.Close()
+	case "exit":
+		os.Exit(n)
+	case "hog":
+		var held [][]byte
+		for {
+			block := make([]byte, 1<<20)
+			for i := range block {
+				block[i] = 1
+			}
+			held = append(held, block)
+		}
+	default:
+		json.NewEncoder(w).Encode(report(r))
+	}
+}
+
+// report is what the function finds.
+func report(r *http.Request) map[string]any {
+	host, _ := os.Hostname()
+	groups, _ := os.Getgroups()
+	read := func(file string) string { b, _ := os.ReadFile(file); return string(b) }
+	writes := make(map[string]string)
+	for _, dir := range []string{"/", "/tmp", "/tmp/iofs", "/srv", "/dev/shm"} {
+		writes[dir] = fmt.Sprint(os.WriteFile(filepath.Join(dir, "x"), nil, 0o600))
+	}
+	return map[string]any{
+		"method": r.Method, "url": r.RequestURI, "host": r.Host, "header": r.Header,
+		"env": os.Environ(), "hostname": host,
+		"user": []int{os.Getuid(), os.Getgid()}, "groups": groups, "pid": os.Getpid(),
+		"status": read("/proc/self/status"), "limits": read("/proc/self/limits"), "mounts": read("/proc/self/mounts"), "writes": writes,
+	}
+}
