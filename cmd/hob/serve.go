@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"io"
-	"log/slog"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
-	"hob/faas"
 	"hob/internal/config"
 	"hob/internal/daemon"
 )
@@ -45,9 +42,16 @@ func runServe(ctx context.Context, c *cli, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	log, err := newLog(c.Stderr, cfg)
+	if err := cfg.Check(); err != nil { // the log needs it
+		return err
+	}
+	log, dest, err := newLog(c.Stderr, cfg)
 	if err != nil {
 		return err
+	}
+	defer dest.Close()
+	for _, note := range cfg.Notes() {
+		log.Warn("a variable of the environment is not what it is at Fn", "why", note)
 	}
 	if c.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
@@ -63,16 +67,3 @@ func runServe(ctx context.Context, c *cli, cmd *cobra.Command) error {
 // used is collected. Its memory is a few megabytes, and calls make garbage quickly:
 // with Go's own 100 a tenth of the processor goes into collecting.
 const collectAt = 400
-
-// newLog is the daemon's own log; what functions write is not in it.
-func newLog(w io.Writer, cfg config.Config) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		return nil, faas.Errorf(faas.Invalid, "log-level (from %s): %w", cfg.Origin("log-level"), err)
-	}
-	opt := &slog.HandlerOptions{Level: level}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opt)), nil
-	}
-	return slog.New(slog.NewTextHandler(w, opt)), nil
-}
