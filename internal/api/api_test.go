@@ -72,7 +72,7 @@ func TestEveryKindHasAStatus(t *testing.T) {
 
 func TestClientsCannotChooseTheRequestID(t *testing.T) {
 	var inside string
-	h := Identify(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { inside = r.Header.Get(RequestID) }))
+	h := Identify(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { inside = r.Header.Get(RequestID) }), "", nil)
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set(RequestID, "mine")
 	w := httptest.NewRecorder()

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,12 +15,17 @@ import (
 // on answers. The listener sets it over whatever the client sent.
 const RequestID = "Request-Id"
 
-// Identify gives every request an ID that clients cannot choose.
-func Identify(next http.Handler) http.Handler {
+// Identify gives every request an ID that clients cannot choose. What they name it
+// themselves, in the header called name, is logged with that ID; an empty name is no
+// header.
+func Identify(next http.Handler, name string, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := faas.NewID()
 		r.Header.Set(RequestID, id)
 		w.Header().Set(RequestID, id)
+		if name != "" && r.Header.Get(name) != "" {
+			log.InfoContext(r.Context(), "request", "request", id, "named", r.Header.Get(name), "method", r.Method)
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,9 +41,11 @@ type Catalog struct {
 	// Order: turn before mu.
 	turn sync.Mutex
 
-	mu   sync.Mutex
-	next *index          // guarded by mu, as all below
-	gone map[string]bool // deleted through us, and Watch has not said so yet
+	mu      sync.Mutex
+	next    *index          // guarded by mu, as all below
+	gone    map[string]bool // deleted through us, and Watch has not said so yet
+	touched map[string]bool // IDs of apps and functions that were put or removed since Touched was asked
+	all     bool            // all may have been
 }
 
 // Load reads all definitions.
@@ -148,6 +151,7 @@ func (c *Catalog) reload(ctx context.Context) (func(func(store.Change) bool), er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.next, c.gone = ix, make(map[string]bool)
+	c.touched, c.all = make(map[string]bool), true
 	c.publish()
 	return changes, nil
 }
@@ -157,6 +161,10 @@ func (c *Catalog) update(change func(*index)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	change(c.next)
+	for _, id := range c.next.touched {
+		c.touched[id] = true
+	}
+	c.next.touched = c.next.touched[:0]
 	c.publish()
 }
 
@@ -170,8 +178,19 @@ func (c *Catalog) publish() {
 }
 
 // Changed says that definitions may have changed since it said so last. It is
-// made for one reader.
+// made for one reader, who asks Touched then.
 func (c *Catalog) Changed() <-chan struct{} { return c.changed }
+
+// Touched returns the IDs of the apps and functions that were made, changed or
+// removed since it was asked last; all says that any may have been.
+func (c *Catalog) Touched() (ids []string, all bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ids, all = slices.Collect(maps.Keys(c.touched)), c.all
+	clear(c.touched)
+	c.all = false
+	return ids, all
+}
 
 // App returns the app with this name; NotFound if there is none.
 func (c *Catalog) App(name string) (faas.App, error) {

@@ -24,6 +24,8 @@ type index struct {
 	triggerNames tree[faas.Trigger]  // by ID of the app, and name and ID
 	ofFunction   tree[faas.Trigger]  // by ID of the function and ID
 	patterns     tree[pattern]       // by ID of the app: those of its triggers whose sources are patterns
+
+	touched []string // IDs of apps and functions that were put or removed, for who changes the index
 }
 
 func newIndex() *index {
@@ -121,6 +123,7 @@ func (ix *index) putApp(a faas.App) {
 	if old != nil && old.Revision >= a.Revision {
 		return
 	}
+	ix.touched = append(ix.touched, a.ID)
 	ix.dropHosts(old)
 	ix.apps.put(a.Name, "", &a)
 	ix.appByID.put(a.ID, "", &a)
@@ -150,6 +153,7 @@ func (ix *index) putFunction(fn faas.Function) {
 	if namesake := ix.functions.get(fn.App, fn.Name); namesake != nil && namesake.ID != fn.ID && namesake.Created.After(fn.Created) {
 		return
 	}
+	ix.touched = append(ix.touched, fn.ID)
 	ix.dropAddress(old)
 	ix.functions.put(fn.App, fn.Name, &fn)
 	ix.byID.put(fn.ID, "", &fn)
@@ -237,6 +241,7 @@ func (ix *index) remove(id string) (within []string) {
 		}
 	}
 	if fn := ix.byID.get(id, ""); fn != nil {
+		ix.touched = append(ix.touched, id)
 		within = append(within, ix.removeTriggers(id)...)
 		ix.dropAddress(fn)
 		ix.byID.drop(id, "")

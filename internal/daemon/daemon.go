@@ -138,8 +138,12 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 		return nil, err
 	}
 
+	credentials, err := image.Credentials(cfg.RegistryAuth)
+	if err != nil {
+		return nil, err
+	}
 	if d.images, err = image.Open(image.Config{
-		Dir: d.path("images"), Self: d.self(), PlainHTTP: cfg.PlainHTTP, InUse: d.catalog.Digests,
+		Dir: d.path("images"), Self: d.self(), PlainHTTP: cfg.PlainHTTP, Keychain: credentials, InUse: d.catalog.Digests,
 		Budget: cfg.ImageBytes, Keep: cfg.ImageKeep, Limits: layer.Limits{Bytes: int64(cfg.MaxImage)}, Log: log,
 	}); err != nil {
 		return nil, err
@@ -152,7 +156,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	}
 	if d.logs, err = logs.Open(logs.Config{
 		Dir: d.path("logs"), PerFunction: cfg.LogPerFunction, Total: cfg.LogTotal, MaxAge: cfg.LogAge,
-		JournalBytes: cfg.JournalBytes, JournalAge: cfg.JournalAge, Log: log,
+		JournalBytes: cfg.JournalBytes, JournalAge: cfg.JournalAge, Syslog: d.syslogOf, Log: log,
 	}); err != nil {
 		return nil, err
 	}
@@ -174,7 +178,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 		cpus = faas.CPU(1000 * runtime.NumCPU())
 	}
 	d.capacity = capacity.New(faas.Resources{Memory: total, CPU: cpus})
-	d.launcher = &launch.Launcher{Images: d.images, Driver: d.driver, Caps: d.caps, Logs: d.logs, PullTimeout: cfg.PullTimeout, Log: log}
+	d.launcher = &launch.Launcher{Images: d.images, Driver: d.driver, Caps: d.caps, Logs: d.logs, PullTimeout: cfg.PullTimeout, Fn: fnProfile(cfg), Label: cfg.Label, Log: log}
 	d.pool = &pool.Set{
 		Start: d.startSandbox, Capacity: d.capacity, Log: log,
 		MaxCalls: cfg.MaxConcurrency, MaxWaiting: cfg.MaxWaiting, FreezeAfter: cfg.FreezeAfter, AsyncShare: cfg.AsyncShare,
@@ -191,6 +195,9 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	d.queue.Delivering = d.outbox.Wake
 	d.queue.Events, d.queue.Journal, d.queue.Owner, d.queue.Marks, d.queue.MaxResult, d.queue.Log = d.logs, d.logs, d.run, d.path("running"), cfg.MaxResult, log
 
+	for _, note := range cfg.Notes() {
+		log.Info("a variable of the environment", "note", note)
+	}
 	for _, file := range cfg.Load {
 		images, err := d.images.LoadPath(ctx, file, "")
 		if err != nil {
@@ -202,6 +209,30 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	}
 	d.serveHTTP()
 	return d, nil
+}
+
+// syslogOf is where the lines of a function go besides its log.
+func (d *Daemon) syslogOf(function string) logs.Source {
+	fn, err := d.catalog.FunctionByID(function)
+	if err != nil {
+		return logs.Source{}
+	}
+	app, err := d.catalog.AppByID(fn.App)
+	if err != nil || app.Syslog == "" {
+		return logs.Source{}
+	}
+	return logs.Source{Syslog: app.Syslog, AppID: app.ID, App: app.Name, Func: fn.Name}
+}
+
+// fnProfile is what the operator decides of functions made for Fn.
+func fnProfile(cfg config.Config) launch.Profile {
+	return launch.Profile{
+		Limits: sandbox.Limits{
+			PIDs: cfg.MaxPIDs, Files: cfg.MaxFiles, LockedMemory: cfg.MaxLockedMemory,
+			PendingSignals: cfg.MaxPendingSignals, MessageQueues: cfg.MaxMessageQueues, TmpInodes: cfg.MaxTmpInodes,
+		},
+		StartTimeout: cfg.FnStartTimeout, MaxFS: cfg.FnMaxFS, Writable: cfg.FnWritable, ImageUser: cfg.FnPrivileged, Volumes: cfg.FnVolumes,
+	}
 }
 
 // startSandbox is how the pool starts one.

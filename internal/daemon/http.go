@@ -4,33 +4,71 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"strings"
-	"time"
 
+	"hob/faas"
 	"hob/internal/api"
 	"hob/internal/api/core"
+	"hob/internal/api/fnv2"
 	"hob/internal/api/hyperfunc"
-)
-
-// Limits of HTTP. There is none on the whole of a request: an upload of an image
-// may take long, and the time of a call is bounded by its function.
-const (
-	maxHeader  = 256 << 10        // bytes of a request's head; above it 431
-	headerTime = 10 * time.Second // for a request's head to arrive
-	idleTime   = 2 * time.Minute  // between two requests of a connection
+	"hob/internal/image"
 )
 
 // serveHTTP builds the servers of the two listeners.
 func (d *Daemon) serveHTTP() {
-	own := &core.Server{
-		Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker, Queue: d.invoker, Calls: d.queue.View(),
-		Sandboxes: d.sandboxes, Node: d.node,
-		MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
+	e := edges{
+		own: &core.Server{
+			Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker, Queue: d.invoker, Calls: d.queue.View(),
+			Sandboxes: d.sandboxes, Node: d.node,
+			MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
+		},
+		fn: d.fn(), hyper: d.hyper(),
 	}
-	hyper := d.hyper()
-	d.server = d.newServer(d.handler(own, hyper, true))
-	d.local = d.newServer(d.handler(own, hyper, false))
+	d.server = d.newServer(d.handler(e, true))
+	d.local = d.newServer(d.handler(e, false))
+}
+
+// edges are the APIs that answer besides the registry.
+type edges struct {
+	own   *core.Server
+	fn    *fnv2.Server
+	hyper *hyperfunc.Server
+}
+
+// fn is the API of Fn Project.
+func (d *Daemon) fn() *fnv2.Server {
+	return &fnv2.Server{
+		Catalog: d.catalog, Images: onNode{d.images}, Logs: d.logs, Calls: d.queue.View(), Caller: d.invoker,
+		Settings: fnv2.Settings{
+			PublicURL: d.cfg.PublicURL, MaxRequest: d.cfg.MaxRequest, MaxResponse: d.cfg.MaxResponse, MaxResponseHeader: d.cfg.MaxResponseHeader,
+			CallsGone: d.cfg.FnCallsGone, Patterns: d.cfg.Patterns, Domain: d.cfg.Domain, Hosts: d.cfg.Hosts, NoInvoke: d.managesOnly(),
+		},
+		Log: d.log,
+	}
+}
+
+// cors is who may call from a browser.
+func (d *Daemon) cors() api.CORS {
+	return api.CORS{Origins: d.cfg.CORSOrigins, Headers: d.cfg.CORSHeaders}
+}
+
+// managesOnly reports whether no function can be called through this node.
+func (d *Daemon) managesOnly() bool { return d.cfg.NodeType == "api" }
+
+// onNode tells which images are on this node.
+type onNode struct{ images *image.Store }
+
+// Local implements fnv2.Images.
+func (n onNode) Local(ref string) (digest string, err error) {
+	named, err := n.images.Normalize(ref)
+	if err != nil {
+		return "", err
+	}
+	img, err := n.images.Get(named.String())
+	if faas.KindOf(err) == faas.NotFound {
+		return "", nil
+	}
+	return img.Digest, err
 }
 
 // hyper is the API of Hyper Func.
@@ -50,59 +88,69 @@ func (d *Daemon) hyper() *hyperfunc.Server {
 	}
 }
 
+// newServer limits what a client can hold. There is no limit on the whole of a
+// request unless the operator sets one: an upload of an image may take long, and the
+// time of a call is bounded by its function.
 func (d *Daemon) newServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		Handler: h, MaxHeaderBytes: int(d.cfg.MaxRequestHeader),
+		ReadHeaderTimeout: d.cfg.HeaderTimeout, ReadTimeout: d.cfg.BodyTimeout, WriteTimeout: d.cfg.WriteTimeout, IdleTimeout: d.cfg.ConnIdleTimeout,
 		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 }
 
 // handler is everything that one listener answers. A guarded one keeps web pages
 // away from management; calls of functions are for everybody.
-func (d *Daemon) handler(own *core.Server, hyper *hyperfunc.Server, guarded bool) http.Handler {
-	ours := own.Handler()
+func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 	guard := func(h http.Handler, body api.FaultBody) http.Handler {
 		if !guarded {
 			return h
 		}
-		return api.Guard{Hosts: d.cfg.Hosts}.Wrap(h, body)
+		return api.Guard{Hosts: d.cfg.Hosts, CORS: d.cors()}.Wrap(h, body)
 	}
-	manage := func(h http.Handler) http.Handler { return guard(h, core.WriteFault) }
+	own, fn, funcs := e.own.Handler(), e.fn.Handler(), e.hyper.Handler()
+	manageFn, manageFuncs := guard(fn, fnv2.WriteFault), guard(funcs, hyperfunc.WriteFault)
+	if len(d.cfg.HyperKeys) > 0 {
+		manageFuncs = funcs // it looks at signatures
+	}
+	pushes := guard(d.registry.Handler(), core.WriteFault)
+
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", d.health.alive)
 	mux.HandleFunc("GET /readyz", d.health.ready)
 	mux.HandleFunc("GET /version", d.answerVersion)
-	mux.Handle("/", manage(ours))
+	mux.Handle("/api/", guard(own, core.WriteFault))
 
-	pushes := manage(d.registry.Handler())
-	funcs := hyper.Handler()
-	manageFuncs := guard(funcs, hyperfunc.WriteFault)
-	if len(d.cfg.HyperKeys) > 0 {
-		manageFuncs = funcs // it looks at signatures
+	answers := func(r *http.Request) http.Handler {
+		path := r.URL.Path
+		// Paths of other APIs may hold what a ServeMux takes for one to be cleaned.
+		switch match, call := e.fn.Match(r); {
+		case e.fn.Hosted(r):
+			return fn
+		case strings.HasPrefix(path, "/v2/") && d.registry.Match(r):
+			return pushes
+		case call:
+			return fn
+		case match:
+			return manageFn
+		case e.hyper.Match(r) && !e.hyper.Data(r):
+			return manageFuncs
+		case d.managesOnly() && (e.hyper.Match(r) || core.IsCall(r)):
+			return fn // it knows no such path
+		case e.hyper.Match(r): // the secret is in its path
+			return funcs
+		case core.IsCall(r): // the rest of its path is for the function, as it is
+			return own
+		case path == "/healthz", path == "/readyz", path == "/version", strings.HasPrefix(path, "/api/"):
+			return mux
+		}
+		return manageFn // nobody's
 	}
-	return api.Identify(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Names of images may hold what a ServeMux takes for a path to be cleaned.
-		if strings.HasPrefix(r.URL.Path, "/v2/") && d.registry.Match(r) {
-			pushes.ServeHTTP(w, r)
-			return
-		}
-		if hyper.Match(r) {
-			if hyper.Data(r) { // the secret is in its path
-				funcs.ServeHTTP(w, r)
-			} else {
-				manageFuncs.ServeHTTP(w, r)
-			}
-			return
-		}
-		if core.IsCall(r) { // the rest of its path is for the function, as it is
-			ours.ServeHTTP(w, r)
-			return
-		}
-		mux.ServeHTTP(w, r)
-	}))
+	all := d.cors().Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answers(r).ServeHTTP(w, r) }))
+	return api.Identify(all, d.cfg.RequestIDHeader, d.log)
 }
 
 func (d *Daemon) answerVersion(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(map[string]string{"version": d.version, "go": runtime.Version()})
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	json.NewEncoder(w).Encode(map[string]string{"version": d.version})
 }
