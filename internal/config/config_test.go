@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"cmp"
 	"flag"
 	"os"
 	"path/filepath"
@@ -302,14 +303,14 @@ func TestReferencePagesAreTrue(t *testing.T) {
 	b.Reset()
 	b.WriteString("| variable | here | how |\n|---|---|---|\n")
 	for _, v := range config.Variables() {
-		here := "no effect"
+		here, text := "ignored", capital(v.Text)
 		switch {
 		case v.Setting != "":
-			here = "`" + v.Setting + "`"
+			here = "honoured: `" + v.Setting + "`"
 		case v.Instead != "":
-			here = "no effect: " + v.Instead
+			here = "differently named: " + v.Instead
 		}
-		b.WriteString("| `" + v.Name + "` | " + here + " | " + capital(v.Text) + " |\n")
+		b.WriteString("| `" + v.Name + "` | " + here + " | " + cmp.Or(text, "The same value.") + " |\n")
 	}
 	isTable(t, "../../docs/fn-variables.md", "variables", b.String())
 }

@@ -93,7 +93,7 @@ func (c *Config) readFn(env environment, settings map[string]value) error {
 	for _, v := range fnVariables {
 		if v.Setting == "" && v.read == nil {
 			if env[v.Name] != "" || env[v.Name+"_FILE"] != "" {
-				c.note("%s is not used: %s", v.Name, v.Text)
+				c.note("%s", v.unused())
 			}
 			continue
 		}
@@ -110,7 +110,7 @@ func (c *Config) readFn(env environment, settings map[string]value) error {
 			}
 		}
 		if v.Setting == "" {
-			c.note("%s is not used: %s", v.Name, v.Text)
+			c.note("%s", v.unused())
 			continue
 		}
 		if err := c.setFrom(from, v.Setting, settings[v.Setting], val); err != nil {

@@ -10,13 +10,22 @@ import (
 type Variable struct {
 	Name    string
 	Setting string // that it is another name of; "": it has no effect
-	Instead string // what does its work here, if Setting is empty; "": nothing has to
+	Instead string // what does its work here, if Setting is empty; "": nothing need
 	Text    string // how it is read, or why it has no effect
 
 	// read turns its value into one of Setting, or says what to use in place of
 	// the value; nil: the two are written alike.
 	read func(c *Config, val string) (string, error)
 	tell bool // Text is worth a note even if the variable is used
+}
+
+// unused is the note of a variable without effect.
+func (v Variable) unused() string {
+	note := v.Name + " is not used: " + v.Text
+	if v.Instead != "" {
+		note += " See " + strings.ReplaceAll(v.Instead, "`", "") + "."
+	}
+	return note
 }
 
 // Variables lists what hob knows of Fn's variables, in the order of Fn's documents.
@@ -43,8 +52,8 @@ var fnVariables = []Variable{
 	{Name: "FN_LOG_PREFIX", Setting: "log-prefix"},
 	{Name: "FN_API_CORS_ORIGINS", Setting: "cors-origins", Text: "With commas."},
 	{Name: "FN_API_CORS_HEADERS", Setting: "cors-headers", Text: "With commas."},
-	{Name: "FN_ZIPKIN_URL", Text: "hob sends no traces yet."},
-	{Name: "FN_JAEGER_URL", Text: "hob sends no traces yet."},
+	{Name: "FN_ZIPKIN_URL", Text: "traces are not sent yet."},
+	{Name: "FN_JAEGER_URL", Text: "traces are not sent yet."},
 	{Name: "FN_RID_HEADER", Setting: "request-id-header"},
 	{Name: "FN_PROCESS_COLLECTOR_LIST", Text: "no other processes take part."},
 	{Name: "FN_MAX_REQUEST_SIZE", Setting: "max-request", read: size, Text: "Bytes."},
@@ -103,8 +112,8 @@ var fnVariables = []Variable{
 	{Name: "FN_EJECT_IDLE_MSECS", Text: "an idle sandbox makes room as soon as another function needs it."},
 	{Name: "FN_ASYNC_CHEW_POLL_MSECS", Text: "nothing polls: the queue knows when a call is due."},
 	{Name: "FN_DISABLE_TINI", Text: "the first process of a sandbox is always hob's own."},
-	{Name: "ZIPKIN_URL", Text: "hob sends no traces yet."},
-	{Name: "JAEGER_URL", Text: "hob sends no traces yet."},
+	{Name: "ZIPKIN_URL", Text: "traces are not sent yet."},
+	{Name: "JAEGER_URL", Text: "traces are not sent yet."},
 
 	{Name: "FN_REGISTRY", Text: "command lines read it, not the server."},
 	{Name: "FN_CONTEXT", Text: "command lines read it, not the server."},
