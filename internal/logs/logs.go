@@ -8,6 +8,9 @@
 // and records that were not yet on the disk when the daemon dies are lost:
 // those of the last flushDelay, if the disk keeps up.
 //
+// Lines of functions whose app has a syslog server go there, too, from memory of
+// their own: neither a function nor the log waits for a server.
+//
 // It knows functions and calls by their IDs only; who may read is decided above.
 // README.md in this directory states the format of a segment.
 package logs
@@ -15,6 +18,7 @@ package logs
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +43,11 @@ type Config struct {
 
 	JournalBytes faas.Bytes    // records of calls kept; 0: 1 GB
 	JournalAge   time.Duration // of records; 0: no limit
+
+	// Syslog says where the lines of the function with this ID go besides, and is
+	// asked while it writes: it must not wait. nil: nowhere.
+	Syslog      func(funcID string) Source
+	SyslogRoots *x509.CertPool // who vouches for servers of tcp+tls; nil: whom the system trusts
 
 	Log *slog.Logger // nil: nothing is logged
 }
@@ -67,6 +76,7 @@ type Store struct {
 	dir     string // of the functions' series
 	used    atomic.Int64
 	journal *journal
+	syslog  *forwarder
 	health  health
 	buffers sync.Pool // *[]byte: for frames on their way
 
@@ -103,6 +113,7 @@ func Open(config Config) (*Store, error) {
 		return nil, fmt.Errorf("open the logs: %w", err)
 	}
 	s.journal = newJournal(s)
+	s.syslog = newForwarder(s)
 	return s, nil
 }
 
@@ -152,9 +163,11 @@ func (s *Store) flush() {
 	}
 }
 
-// Close brings what is left to the disk. Lines and records that come later are
-// dropped. Called again it does nothing.
+// Close sends what waits for syslog servers, for up to 2 s, and brings what is left
+// to the disk. Lines and records that come later are dropped. Called again it does
+// nothing.
 func (s *Store) Close() error {
+	s.syslog.close()
 	s.flush()
 	s.journal.flush()
 	s.mu.Lock()

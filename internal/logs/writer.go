@@ -36,6 +36,8 @@ type writer struct {
 
 	mu     sync.Mutex
 	log    *function   // guarded by mu, as all below; nil until the first line
+	from   Source      // what Config.Syslog said during this Write; asked tells whether it did
+	asked  bool        //
 	part   []byte      // of a line that has not ended
 	late   int         // lines for which there was no room, and no line says so yet
 	over   int         // lines over the limit, and no line says so yet
@@ -48,6 +50,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	now, n := time.Now(), len(p)
 	lines := false
+	w.asked = false
 	for len(p) > 0 {
 		piece, rest, ended := bytes.Cut(p, []byte{'\n'})
 		for len(w.part)+len(piece) > maxLine {
@@ -112,10 +115,18 @@ func (w *writer) line(now time.Time, text []byte) {
 		}
 		w.log = log
 	}
+	if w.keep(now, text) {
+		w.forward(now, text)
+	}
+}
+
+// keep brings a line to the log. It reports whether that is within the limit of
+// Config.PerSecond. Precondition: w.mu is held.
+func (w *writer) keep(now time.Time, text []byte) bool {
 	w.note(now, &w.late, slowDisk)
 	if w.late > 0 {
 		w.late++
-		return
+		return true
 	}
 	switch w.log.add(now, kindLine, w.call, w.stream, text) {
 	case "":
@@ -125,6 +136,22 @@ func (w *writer) line(now time.Time, text []byte) {
 		if w.over++; w.over == 1 {
 			w.startTeller()
 		}
+		return false
+	}
+	return true
+}
+
+// forward sends a line to the syslog server of its function, if it has one.
+// Precondition: w.mu is held.
+func (w *writer) forward(now time.Time, text []byte) {
+	if w.store.config.Syslog == nil || w.stream == streamHob {
+		return
+	}
+	if !w.asked {
+		w.from, w.asked = w.store.config.Syslog(w.id), true
+	}
+	if w.from.Syslog != "" {
+		w.store.syslog.send(&message{from: w.from, funcID: w.id, call: w.call, at: now, stream: w.stream, text: text})
 	}
 }
 

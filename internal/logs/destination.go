@@ -1,0 +1,378 @@
+package logs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// chunkSize is how much a server must take within writePatience.
+const chunkSize = 64 << 10
+
+// destination is a syslog server and the lines that wait for it. One goroutine
+// sends them, in order: run, which the forwarder starts and waits for.
+type destination struct {
+	forwarder *forwarder
+	target    string // URL
+	datagrams bool   // a message is a datagram; else each has its length before it
+	limit     int    // bytes of a message
+
+	wake chan struct{} // capacity 1: there are lines
+
+	// Of run alone.
+	link   *link     // nil: none
+	warned time.Time // when we last said that the server cannot be reached
+	down   bool      // we have said so, and not yet that it can be again
+
+	mu      sync.Mutex
+	queue   messages           // guarded by mu, as all below
+	senders map[string]*sender // by the function's ID
+	lost    bool               // a sender has lost lines and was not told
+	latest  time.Time          // when the last line came
+	ended   bool               // no lines are taken any more
+}
+
+// sender is a function with lines for a destination.
+type sender struct {
+	lost int  // lines that were dropped and its log does not say so yet
+	told bool // its log says that the server cannot be reached
+}
+
+// messages is what waits, or is being sent.
+type messages struct {
+	bytes   []byte
+	entries []entry // that are not sent yet
+	size    int64   // of bytes, as counted in forwarder.queued
+}
+
+// entry is one message: the bytes between the two.
+type entry struct {
+	start, end int
+	from       *sender
+}
+
+func newDestination(f *forwarder, target string) *destination {
+	d := &destination{
+		forwarder: f, target: target, limit: messageSize,
+		wake: make(chan struct{}, 1), senders: make(map[string]*sender),
+	}
+	switch scheme, _, _ := strings.Cut(target, "://"); scheme {
+	case "udp":
+		d.datagrams, d.limit = true, messageSizeUDP
+	case "unixgram":
+		d.datagrams = true
+	}
+	return d
+}
+
+// add puts a line into the queue, or drops it. It reports false if d has ended.
+func (d *destination) add(m *message) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended {
+		return false
+	}
+	from := d.senders[m.funcID]
+	if from == nil {
+		from = new(sender)
+		d.senders[m.funcID] = from
+	}
+	d.latest = time.Now()
+	q := &d.queue
+	if len(q.bytes)+len(m.text) > queueSize || d.forwarder.queued.Load()+int64(len(m.text)) > queuesSize {
+		d.lose(from)
+		return true
+	}
+	before := len(q.bytes)
+	var space [1 << 10]byte
+	head := m.appendHead(space[:0], d.forwarder.hostname)
+	for piece := range m.pieces(d.limit, len(head)+1) {
+		start := len(q.bytes)
+		if !d.datagrams {
+			// The count makes it safe, the line end lets readers of lines see lines.
+			q.bytes = strconv.AppendInt(q.bytes, int64(len(head)+len(piece)+1), 10)
+			q.bytes = append(q.bytes, ' ')
+		}
+		q.bytes = append(append(q.bytes, head...), piece...)
+		if !d.datagrams {
+			q.bytes = append(q.bytes, '\n')
+		}
+		q.entries = append(q.entries, entry{start, len(q.bytes), from})
+	}
+	q.size += int64(len(q.bytes) - before)
+	d.forwarder.queued.Add(int64(len(q.bytes) - before))
+	signal(d.wake)
+	return true
+}
+
+// lose counts a line that is dropped. Precondition: d.mu is held.
+func (d *destination) lose(from *sender) {
+	from.lost++
+	d.lost = true
+	signal(d.wake)
+	d.forwarder.dropped.Add(1)
+}
+
+// run sends what comes, until nothing has for idleAfter or the forwarder ends.
+func (d *destination) run(ctx context.Context) {
+	defer func() { _ = d.hangUp() }()
+	for d.wait(ctx) {
+		b := d.take()
+		if len(b.entries) == 0 {
+			d.tell(nil, false, false)
+		}
+		for pause := leastPause; len(b.entries) > 0; pause = min(2*pause, mostPause) {
+			err := d.send(ctx, &b)
+			d.report(err)
+			if err != nil && !d.again(pause) {
+				d.drop(b, err)
+				break
+			}
+		}
+		d.forwarder.queued.Add(-b.size)
+	}
+}
+
+// wait waits for lines. It reports false when d has ended.
+func (d *destination) wait(ctx context.Context) bool {
+	idle := time.NewTimer(idleAfter)
+	defer idle.Stop()
+	for {
+		var gone <-chan struct{}
+		if d.link != nil {
+			gone = d.link.gone
+		}
+		select {
+		case <-d.wake:
+			return true
+		case <-gone:
+			if err := d.hangUp(); err != nil && ctx.Err() == nil {
+				d.report(err)
+			}
+			continue
+		case <-idle.C:
+		case <-d.forwarder.draining:
+		}
+		return !d.forwarder.remove(d)
+	}
+}
+
+// take takes the queue.
+func (d *destination) take() messages {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b := d.queue
+	d.queue = messages{}
+	return b
+}
+
+// again waits before another attempt. It reports false if there is to be none.
+func (d *destination) again(pause time.Duration) bool {
+	select {
+	case <-d.forwarder.draining: // that was the last attempt
+		return false
+	default:
+	}
+	d.mu.Lock()
+	latest := d.latest
+	d.mu.Unlock()
+	if time.Since(latest) > giveUpAfter {
+		return false
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-d.forwarder.draining:
+	}
+	return true
+}
+
+// drop drops what is left of b, and what has come since.
+func (d *destination) drop(b messages, why error) {
+	rest := d.take()
+	d.forwarder.queued.Add(-rest.size)
+	d.mu.Lock()
+	for _, e := range append(b.entries, rest.entries...) {
+		d.lose(e.from)
+	}
+	d.mu.Unlock()
+	d.report(why)
+}
+
+// send sends b and takes off it what the server was given.
+func (d *destination) send(ctx context.Context, b *messages) error {
+	if err := d.connect(ctx); err != nil {
+		return err
+	}
+	if d.datagrams {
+		return d.sendDatagrams(ctx, b)
+	}
+	for off := b.entries[0].start; len(b.entries) > 0; {
+		n, err := d.link.write(ctx, b.bytes[off:min(off+chunkSize, len(b.bytes))])
+		off += n
+		for len(b.entries) > 0 && b.entries[0].end <= off {
+			b.entries = b.entries[1:]
+		}
+		if err != nil {
+			d.hangUp()
+			return err
+		}
+	}
+	return nil
+}
+
+// sendDatagrams is send where each message is a datagram.
+func (d *destination) sendDatagrams(ctx context.Context, b *messages) error {
+	for len(b.entries) > 0 {
+		e := b.entries[0]
+		m := b.bytes[e.start:e.end]
+		_, err := d.link.write(ctx, m)
+		if errors.Is(err, syscall.ECONNREFUSED) && strings.HasPrefix(d.target, "udp:") {
+			_, err = d.link.write(ctx, m) // that was about the datagram before, which is lost
+		}
+		if err != nil {
+			d.hangUp()
+			return err
+		}
+		b.entries = b.entries[1:]
+	}
+	return nil
+}
+
+// connect sees to it that there is a connection.
+func (d *destination) connect(ctx context.Context) error {
+	if d.link != nil {
+		select {
+		case <-d.link.gone:
+			if err := d.hangUp(); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+	conn, err := d.forwarder.dial(ctx, d.target)
+	if err != nil {
+		return err
+	}
+	d.link = newLink(ctx, conn, !d.datagrams)
+	return nil
+}
+
+// hangUp closes the connection, if there is one, and returns why the server had
+// ended it, if it had and not in peace.
+func (d *destination) hangUp() error {
+	if d.link == nil {
+		return nil
+	}
+	err := d.link.close()
+	d.link = nil
+	return err
+}
+
+// report says what became of an attempt to send: in the daemon's log whether the
+// server can be reached, at most every warnEvery, and in the functions' what it
+// means for their lines.
+func (d *destination) report(err error) {
+	log := d.forwarder.store.config.Log
+	loud := err != nil && (d.warned.IsZero() || time.Since(d.warned) >= warnEvery)
+	recovered := err == nil && d.down
+	switch {
+	case loud:
+		log.Warn("syslog server cannot be reached: lines for it wait, and are dropped when there are too many", "url", d.target, "err", err)
+		d.warned, d.down = time.Now(), true
+	case recovered:
+		log.Info("syslog server takes lines again", "url", d.target)
+		d.down = false
+	}
+	d.tell(err, loud, recovered)
+}
+
+// tell writes what is new into the logs of functions.
+func (d *destination) tell(err error, loud, recovered bool) {
+	for id, text := range d.news(err, loud, recovered) {
+		d.forwarder.store.remark(id, text)
+	}
+}
+
+// news returns what is to be said in the logs of functions, by their IDs.
+func (d *destination) news(err error, loud, recovered bool) map[string]string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !loud && !recovered && !d.lost {
+		return nil
+	}
+	why := "it did not keep up"
+	if err != nil {
+		why = err.Error()
+	}
+	news := make(map[string]string)
+	for id, s := range d.senders {
+		switch {
+		case s.lost > 0:
+			news[id] = fmt.Sprintf("… %s not sent to %s: %s", linesText(s.lost), d.target, why)
+		case loud && !s.told:
+			news[id] = fmt.Sprintf("… lines wait for %s: %s", d.target, why)
+		}
+		s.lost = 0
+		s.told = (s.told || loud) && !recovered
+	}
+	d.lost = false
+	return news
+}
+
+// link is a connection to a syslog server.
+type link struct {
+	conn   net.Conn
+	forget func() bool   // the context of the connection
+	gone   chan struct{} // closed when the server has ended it; nil: it has no way to say so
+	err    error         // why, if not in peace; read it when gone is closed
+}
+
+// newLink returns a link over conn, which breaks when ctx ends. A stream is
+// listened to: a server says nothing but that it has gone, and who does not hear
+// that loses the lines that are sent next.
+func newLink(ctx context.Context, conn net.Conn, stream bool) *link {
+	l := &link{conn: conn}
+	l.forget = context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	if stream {
+		l.gone = make(chan struct{})
+		go func() {
+			defer close(l.gone)
+			_, l.err = io.Copy(io.Discard, conn)
+		}()
+	}
+	return l
+}
+
+// write writes p within writePatience.
+func (l *link) write(ctx context.Context, p []byte) (int, error) {
+	l.conn.SetWriteDeadline(time.Now().Add(writePatience))
+	if err := ctx.Err(); err != nil { // after the deadline, which the end of ctx must not precede unseen
+		return 0, err
+	}
+	return l.conn.Write(p)
+}
+
+// close closes l, and returns why the server had ended it, if not in peace.
+func (l *link) close() (err error) {
+	select {
+	case <-l.gone:
+		err = l.err
+	default:
+	}
+	l.conn.Close()
+	l.forget()
+	if l.gone != nil {
+		<-l.gone
+	}
+	return err
+}

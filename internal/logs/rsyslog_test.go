@@ -1,0 +1,182 @@
+package logs_test
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"hob/internal/logs"
+	"hob/internal/testenv"
+)
+
+// rsyslog runs rsyslogd in the foreground until the test ends, with inputs of each
+// kind. It writes a line for each message into the file that messages returns the
+// lines of.
+type rsyslog struct {
+	file string
+	urls map[string]string // by scheme
+}
+
+func startRsyslog(t *testing.T, certFile, keyFile string) *rsyslog {
+	t.Helper()
+	program := testenv.NeedTool(t, "rsyslogd")
+	drivers, _ := filepath.Glob("/usr/lib/*/rsyslog/lmnsd_ossl.so")
+	testenv.SkipUnless(t, len(drivers) > 0, "needs rsyslog's TLS driver", "on Debian: apt-get install rsyslog-openssl")
+	dir, err := os.MkdirTemp("", "rsyslog-") // a short name: the address of a socket has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	r := &rsyslog{file: filepath.Join(dir, "messages"), urls: map[string]string{
+		"tcp":      "tcp://" + freePort(t, "tcp"),
+		"tcp+tls":  "tcp+tls://" + freePort(t, "tcp"),
+		"udp":      "udp://" + freePort(t, "udp"),
+		"unix":     "unix://" + filepath.Join(dir, "stream"),
+		"unixgram": "unixgram://" + filepath.Join(dir, "datagrams"),
+	}}
+	port := func(scheme string) string { return r.urls[scheme][strings.LastIndexByte(r.urls[scheme], ':')+1:] }
+	config := fmt.Sprintf(`
+global(workDirectory=%q defaultNetstreamDriverCAFile=%q defaultNetstreamDriverCertFile=%q defaultNetstreamDriverKeyFile=%q)
+template(name="fields" type="string" string="%%inputname%%|%%pri-text%%|%%timestamp:::date-rfc3339%%|%%hostname%%|%%app-name%%|%%procid%%|%%msgid%%|%%structured-data%%|%%msg%%\n")
+module(load="imtcp" StreamDriver.Name="ossl" StreamDriver.Mode="1" StreamDriver.AuthMode="anon")
+module(load="imptcp")
+module(load="imudp")
+module(load="imuxsock" SysSock.Use="off")
+input(type="imtcp" address="127.0.0.1" port="%s")
+input(type="imptcp" address="127.0.0.1" port="%s")
+input(type="imptcp" path="%s")
+input(type="imudp" address="127.0.0.1" port="%s")
+input(type="imuxsock" socket="%s" useSpecialParser="off" parseHostname="on" useSysTimeStamp="off" ignoreTimestamp="off")
+action(type="omfile" file="%s" template="fields")
+`, dir, certFile, certFile, keyFile, port("tcp+tls"), port("tcp"), filepath.Join(dir, "stream"), port("udp"), filepath.Join(dir, "datagrams"), r.file)
+	configFile := filepath.Join(dir, "rsyslog.conf")
+	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	cmd := exec.Command(program, "-n", "-f", configFile, "-i", filepath.Join(dir, "pid"))
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		timer := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		timer.Stop()
+		if t.Failed() {
+			t.Logf("rsyslogd said:\n%s", said.Bytes())
+		}
+	})
+	for _, target := range r.urls {
+		r.await(t, target)
+	}
+	return r
+}
+
+// await waits until rsyslogd listens.
+func (r *rsyslog) await(t *testing.T, target string) {
+	t.Helper()
+	scheme, address, _ := strings.Cut(target, "://")
+	listens := func() bool {
+		if scheme == "udp" { // that it listens shows in that nobody else can
+			c, err := net.ListenPacket(scheme, address)
+			if err == nil {
+				c.Close()
+			}
+			return err != nil
+		}
+		c, err := net.Dial(strings.TrimSuffix(scheme, "+tls"), address)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}
+	for end := time.Now().Add(20 * time.Second); !listens(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("rsyslogd does not listen at %s after 20 s", target)
+		}
+	}
+}
+
+// freePort returns an address of this machine on which nobody listens.
+func freePort(t *testing.T, network string) string {
+	t.Helper()
+	if network == "udp" {
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.LocalAddr().String()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// messages waits until there are n lines, and returns all.
+func (r *rsyslog) messages(t *testing.T, n int) []string {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		data, _ := os.ReadFile(r.file)
+		lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+		if len(lines) >= n && len(data) > 0 || time.Now().After(end) {
+			return lines
+		}
+	}
+}
+
+func TestRsyslogReadsEachFieldOverEveryTransport(t *testing.T) {
+	certFile, keyFile, roots := certificate(t)
+	r := startRsyslog(t, certFile, keyFile)
+	s := open(t, logs.Config{Dir: t.TempDir(), SyslogRoots: roots, Log: logTo(t.Output()), Syslog: func(id string) logs.Source {
+		return logs.Source{Syslog: r.urls[strings.ReplaceAll(id, "-", "+")], AppID: "01APP", App: "shop", Func: `re"size`}
+	}})
+	var want []string
+	for scheme, input := range map[string]string{"tcp": "imptcp", "tcp+tls": "imtcp", "udp": "imudp", "unix": "imptcp", "unixgram": "imuxsock"} {
+		id := strings.ReplaceAll(scheme, "+", "-")
+		write(t, s, id, "01CALL", "Grüße über <"+scheme+">\n\n")
+		out := s.Writer(id, "", "stdout")
+		fmt.Fprintln(out, "ready")
+		out.Close()
+		host, _ := os.Hostname()
+		fields := fmt.Sprintf(`|TIME|%s|shop.re"size|app_id=01APP,fn_id=%s|%%s|[hob@32473 app="shop" fn="re\"size" app_id="01APP" fn_id="%s"%%s]|`, host, id, id)
+		of, ofNone := fmt.Sprintf(fields, "01CALL", ` call_id="01CALL"`), fmt.Sprintf(fields, "-", "")
+		want = append(want, input+"|daemon.err"+of+"Grüße über <"+scheme+">", input+"|daemon.err"+of, input+"|daemon.info"+ofNone+"ready")
+	}
+	slices.Sort(want)
+	stamp := regexp.MustCompile(`\|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\|`)
+	got := r.messages(t, len(want))
+	for i := range got {
+		got[i] = stamp.ReplaceAllString(got[i], "|TIME|")
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("rsyslogd wrote\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+
+	long := strings.Repeat("x", 20_000)
+	for _, scheme := range []string{"tcp", "udp"} {
+		write(t, s, scheme, "01CALL", long+"\n")
+	}
+	var text int
+	for _, line := range r.messages(t, len(want)+3+11)[len(want):] {
+		text += len(line[strings.LastIndexByte(line, '|')+1:])
+	}
+	if text != 2*len(long) {
+		t.Errorf("rsyslogd wrote %d bytes of two lines of %d", text, len(long))
+	}
+}

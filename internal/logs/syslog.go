@@ -1,0 +1,159 @@
+package logs
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hob/faas"
+)
+
+// Limits of forwarding to syslog servers.
+const (
+	queueSize  = 1 << 20  // bytes that wait for one server; twice that while they are sent
+	queuesSize = 64 << 20 // bytes that wait for, or are sent to, all servers
+
+	dialPatience  = 10 * time.Second // for a connection
+	writePatience = 10 * time.Second // for a server that takes nothing
+	leastPause    = 100 * time.Millisecond
+	mostPause     = 10 * time.Second // between two attempts; each pause is twice that before it
+	closePatience = 2 * time.Second  // for what waits when the store is closed
+	idleAfter     = time.Minute      // without a line a connection is given up
+	giveUpAfter   = 10 * time.Minute // without a new line, those that wait for a dead server are dropped
+	warnEvery     = time.Minute      // how often we say that a server cannot be reached
+)
+
+// forwarder brings lines to syslog servers. It has a destination for each that
+// there are lines for, and the lines of none wait for another's.
+//
+// Locks nest: mu, then destination.mu.
+type forwarder struct {
+	store    *Store
+	hostname string
+	dial     func(ctx context.Context, target string) (net.Conn, error)
+	dropped  atomic.Uint64 // lines that reached no server
+	queued   atomic.Int64  // bytes of all destinations
+
+	ctx      context.Context // of all destinations; ends when they must end at once
+	stop     context.CancelFunc
+	draining chan struct{}  // closed when they must end when they have sent what waits
+	running  sync.WaitGroup // their goroutines
+
+	mu           sync.Mutex
+	closed       bool                    // guarded by mu, as all below
+	destinations map[string]*destination // by URL
+}
+
+func newForwarder(s *Store) *forwarder {
+	hostname, _ := os.Hostname() // "" becomes "-"
+	f := &forwarder{
+		store: s, hostname: hostname, draining: make(chan struct{}),
+		destinations: make(map[string]*destination),
+	}
+	f.dial = f.dialServer
+	f.ctx, f.stop = context.WithCancel(context.Background())
+	return f
+}
+
+// send hands on a line. It never waits for a server: a line for which there is no
+// room is dropped and counted.
+func (f *forwarder) send(m *message) {
+	for {
+		d := f.destination(m.from.Syslog)
+		if d == nil {
+			f.dropped.Add(1)
+			return
+		}
+		if d.add(m) {
+			return
+		}
+	}
+}
+
+// destination returns that with this URL, or nil when f is closed.
+func (f *forwarder) destination(target string) *destination {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.destinations[target]
+	if d == nil && !f.closed {
+		d = newDestination(f, target)
+		f.destinations[target] = d
+		f.running.Go(func() { d.run(f.ctx) })
+	}
+	return d
+}
+
+// remove ends d unless it has lines, and reports whether it did.
+func (f *forwarder) remove(d *destination) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = len(d.queue.entries) == 0
+	if d.ended {
+		delete(f.destinations, d.target)
+	}
+	return d.ended
+}
+
+// close gives servers closePatience to take what waits, and returns when nothing
+// of f runs any more. Lines that come later are dropped. Called again it does nothing.
+func (f *forwarder) close() {
+	f.mu.Lock()
+	closed := f.closed
+	f.closed = true
+	f.mu.Unlock()
+	if !closed {
+		close(f.draining)
+		timer := time.AfterFunc(closePatience, f.stop)
+		defer timer.Stop()
+	}
+	f.running.Wait()
+	f.stop()
+}
+
+// dialServer connects to the server with this URL. A stream is TCP, a Unix socket
+// or TLS, whose certificate must be that of the host.
+func (f *forwarder) dialServer(ctx context.Context, target string) (net.Conn, error) {
+	if err := faas.CheckSyslog(target); err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(target)
+	if err != nil {
+		return nil, fmt.Errorf("syslog URL: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialPatience)
+	defer cancel()
+	var d net.Dialer
+	switch u.Scheme {
+	case "unix", "unixgram":
+		return d.DialContext(ctx, u.Scheme, u.Path)
+	case "tcp+tls":
+		secure := tls.Dialer{NetDialer: &d, Config: &tls.Config{
+			RootCAs: f.store.config.SyslogRoots, ServerName: u.Hostname(), MinVersion: tls.VersionTLS12,
+		}}
+		return secure.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "6514")))
+	}
+	return d.DialContext(ctx, u.Scheme, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "514")))
+}
+
+// SyslogDropped is how many lines could not be sent to a syslog server, since
+// Open. Lines that are lost on the way, as UDP loses them, nobody counts.
+func (s *Store) SyslogDropped() uint64 { return s.syslog.dropped.Load() }
+
+// remark adds a line of hob's own to a function's log.
+func (s *Store) remark(funcID, text string) {
+	f, err := s.function(funcID)
+	if err != nil {
+		return // a function without an ID has no log
+	}
+	f.add(time.Now(), kindLine, "", streamHob, []byte(text))
+	f.wakeFollowers()
+}
