@@ -6,12 +6,9 @@ package storetest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
-	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,7 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	}{
 		{"DefaultAppIsThereFromTheStart", defaultAppIsThere},
 		{"DefaultAppCannotBeDeleted", defaultAppStays},
-		{"PutAppThenReadIt", putApp},
+		{"EveryFieldOfAnAppIsKept", everyFieldOfApps},
 		{"EveryFieldOfAFunctionIsKept", everyField},
 		{"NilAndEmptyStayApart", nilAndEmpty},
 		{"ValuesAreTheCallersOwn", ownValues},
@@ -53,6 +50,26 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"EndedContextChangesNothing", endedContext},
 		{"ConcurrentPutsLoseNoUpdate", concurrentPuts},
 		{"ConcurrentMakersOfOneNameGiveOne", concurrentNames},
+
+		{"EveryFieldOfATriggerIsKept", everyFieldOfTriggers},
+		{"NilAndEmptyAnnotationsOfATriggerStayApart", triggerNilAndEmpty},
+		{"TriggersAreTheCallersOwn", ownTriggers},
+		{"TriggersHaveRevisionsAndTimes", triggerRevisions},
+		{"RefusedTriggerChangesNothing", refusedTrigger},
+		{"BadTriggerIsInvalid", badTrigger},
+		{"TriggerNeedsItsAppAndItsFunction", triggerNeeds},
+		{"TriggerNamesAreUniqueOfAFunction", triggerNames},
+		{"TriggerSourcesAreUniqueOfAnAppAndType", triggerSources},
+		{"TriggerMovesInsideItsAppAlone", triggerMoves},
+		{"UnknownTriggerIsNotFound", triggerNotFound},
+		{"TriggersAreInOrder", triggerOrder},
+		{"DeleteFunctionTakesItsTriggers", deleteFunctionTriggers},
+		{"DeleteAppTakesItsTriggers", deleteAppTriggers},
+		{"FreedSourceAndNameCanBeTaken", freeSource},
+		{"WatchTellsOfTriggers", watchTriggers},
+		{"EndedContextLeavesTriggers", endedContextTriggers},
+		{"ConcurrentTakersOfOneSourceGiveOne", concurrentSources},
+		{"NoTriggerOutlivesItsFunction", noOrphans},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}
@@ -70,78 +87,6 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		}
 		<-ended
 	})
-}
-
-// Function returns a function named name in app with every field set, each to
-// a value of its own that is not the default.
-func Function(app faas.App, name string) faas.Function {
-	fn := faas.Function{
-		ID: faas.NewID(), App: app.ID, Name: name,
-		Image: "registry.example/photos/" + name + ":7", Digest: "sha256:" + strings.Repeat("ab", 32), Format: faas.FormatPort,
-		Entrypoint: []string{"/bin/sh", "-c"}, Command: []string{"convert - -resize 50% fd:1", ""},
-		Env:     map[string]string{"A": "1", "PATH": "/bin:/usr/bin", "EMPTY": "", "GRUSS": "Grüß Gott \u2028 <&>\n"},
-		Workdir: "/work", User: "12:34", Writable: true, Network: "host",
-		Memory: 65 * faas.MB, CPU: 510, TmpSize: 3 * faas.MB,
-		Timeout: 31 * time.Second, Wait: 32 * time.Second, StartTimeout: 33 * time.Second, Idle: 34*time.Second + time.Nanosecond,
-		MaxConcurrency: 35, Line: 36,
-		Port: 37, Concurrency: 38, Min: 39, MaxCalls: 40, Freeze: faas.FreezeNever,
-		AsyncTimeout: 41 * time.Second, Delay: 42 * time.Second, Retries: 43, RetryDelay: 44 * time.Second, RetryMax: 45 * time.Second,
-		OnSuccess: "https://there.example/done", OnFailure: "app/mourn", OnNodeLoss: faas.NodeLossFail, MaxResult: 46 * faas.KB, LogPayload: true,
-		Profile: faas.ProfileFn, Address: "a7f1c0de-0000-4000-8000-000000000047", Shape: "GENERIC_ARM",
-		Annotations: map[string]string{"team": `"Bäcker"`, "": ""}, Beside: map[string]string{"hyper/labels": `{"a":"Grüße"}`},
-		Revision: 99, Created: time.Unix(1, 0), Updated: time.Unix(2, 0), // Put sets its own
-	}
-	return fn
-}
-
-// Trigger returns a trigger named name of a function with every field set.
-func Trigger(fn faas.Function, name string) faas.Trigger {
-	return faas.Trigger{
-		ID: faas.NewID(), App: fn.App, Function: fn.ID, Name: name, Type: faas.TriggerHTTP, Source: "/" + fn.Name + "/" + name,
-		Annotations: map[string]string{"team": `"Bäcker"`, "": ""},
-		Revision:    99, Created: time.Unix(1, 0), Updated: time.Unix(2, 0), // Put sets its own
-	}
-}
-
-func defaultApp(t *testing.T, s store.Store) faas.App {
-	t.Helper()
-	app, err := s.App(t.Context(), faas.DefaultApp)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return app
-}
-
-func mustPutApp(t *testing.T, s store.Store, name string) faas.App {
-	t.Helper()
-	app, err := s.PutApp(t.Context(), faas.App{ID: faas.NewID(), Name: name}, store.IfNew)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return app
-}
-
-func mustPut(t *testing.T, s store.Store, fn faas.Function, ifRevision int64) faas.Function {
-	t.Helper()
-	fn, err := s.PutFunction(t.Context(), fn, ifRevision)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fn
-}
-
-func wantKind(t *testing.T, what string, err error, want faas.Kind) {
-	t.Helper()
-	if got := faas.KindOf(err); got != want {
-		t.Errorf("%s = %v: kind %q, want %q", what, err, got, want)
-	}
-}
-
-func wantEqual[T any](t *testing.T, what string, got, want T) {
-	t.Helper()
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("%s:\n got %+v\nwant %+v", what, got, want)
-	}
 }
 
 func defaultAppIsThere(t *testing.T, s store.Store) {
@@ -166,27 +111,39 @@ func defaultAppStays(t *testing.T, s store.Store) {
 	wantEqual(t, "the default app afterwards", defaultApp(t, s), app)
 }
 
-func putApp(t *testing.T, s store.Store) {
-	put, err := s.PutApp(t.Context(), faas.App{ID: faas.NewID(), Name: "photos", Env: map[string]string{"A": "ü"}, MaxConcurrency: 7}, store.IfNew)
+func everyFieldOfApps(t *testing.T, s store.Store) {
+	app := App("photos")
+	wantEveryField(t, app)
+	put, err := s.PutApp(t.Context(), app, store.IfNew)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := s.App(t.Context(), "photos")
+	want := app
+	want.Revision, want.Created, want.Updated = put.Revision, put.Created, put.Updated
+	wantEqual(t, "what PutApp returns", put, want)
+	got, err := s.App(t.Context(), app.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantEqual(t, "App after PutApp", got, put)
-	wantEqual(t, "Env", got.Env, map[string]string{"A": "ü"})
-	wantEqual(t, "MaxConcurrency", got.MaxConcurrency, 7)
+	wantEqual(t, "App", got, put)
+	all, err := s.Apps(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "Apps", all, []faas.App{defaultApp(t, s), put})
+	put.Syslog, put.Annotations = "", nil
+	if put, err = s.PutApp(t.Context(), put, put.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = s.App(t.Context(), app.Name); err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "App after a change", got, put)
 }
 
 func everyField(t *testing.T, s store.Store) {
 	fn := Function(defaultApp(t, s), "resize")
-	for i := range reflect.ValueOf(fn).NumField() {
-		if reflect.ValueOf(fn).Field(i).IsZero() {
-			t.Fatalf("storetest.Function leaves the field %s zero: give it a value", reflect.TypeFor[faas.Function]().Field(i).Name)
-		}
-	}
+	wantEveryField(t, fn)
 	put := mustPut(t, s, fn, store.IfNew)
 	want := fn
 	want.Revision, want.Created, want.Updated = put.Revision, put.Created, put.Updated
@@ -206,8 +163,11 @@ func everyField(t *testing.T, s store.Store) {
 func nilAndEmpty(t *testing.T, s store.Store) {
 	app := defaultApp(t, s)
 	for name, fn := range map[string]faas.Function{
-		"nil":   {},
-		"empty": {Entrypoint: []string{}, Command: []string{}, Env: map[string]string{}},
+		"nil": {},
+		"empty": {
+			Entrypoint: []string{}, Command: []string{},
+			Env: map[string]string{}, Annotations: map[string]string{}, Beside: map[string]string{},
+		},
 	} {
 		fn.ID, fn.App, fn.Name = faas.NewID(), app.ID, name
 		put := mustPut(t, s, fn, store.IfNew)
@@ -216,9 +176,24 @@ func nilAndEmpty(t *testing.T, s store.Store) {
 			t.Fatal(err)
 		}
 		wantEqual(t, "a function of zero fields, "+name, got, put)
-		if (got.Entrypoint == nil) != (fn.Entrypoint == nil) || (got.Command == nil) != (fn.Command == nil) || (got.Env == nil) != (fn.Env == nil) {
-			t.Errorf("%s: got %#v", name, got)
+		want := fn
+		want.Revision, want.Created, want.Updated = got.Revision, got.Created, got.Updated
+		wantEqual(t, "a function of fields that are "+name, got, want) // which tells nil from empty
+	}
+	for name, app := range map[string]faas.App{
+		"nil":   {},
+		"empty": {Env: map[string]string{}, Annotations: map[string]string{}, Beside: map[string]string{}},
+	} {
+		app.ID, app.Name = faas.NewID(), name
+		if _, err := s.PutApp(t.Context(), app, store.IfNew); err != nil {
+			t.Fatal(err)
 		}
+		got, err := s.App(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		app.Revision, app.Created, app.Updated = got.Revision, got.Created, got.Updated
+		wantEqual(t, "an app of fields that are "+name, got, app)
 	}
 }
 
@@ -340,6 +315,10 @@ func badPut(t *testing.T, s store.Store) {
 		"entrypoint not UTF-8": func(fn *faas.Function) { fn.Entrypoint = []string{"\xff"} },
 		"image not UTF-8":      func(fn *faas.Function) { fn.Image = "\xff" },
 		"workdir not UTF-8":    func(fn *faas.Function) { fn.Workdir = "/\xff" },
+		"shape not UTF-8":      func(fn *faas.Function) { fn.Shape = "\xff" },
+		"profile not UTF-8":    func(fn *faas.Function) { fn.Profile = "\xff" },
+		"annotation not UTF-8": func(fn *faas.Function) { fn.Annotations = map[string]string{"\xff": ""} },
+		"beside not UTF-8":     func(fn *faas.Function) { fn.Beside = map[string]string{"": "\xff"} },
 	} {
 		fn := Function(app, "resize")
 		spoil(&fn)
@@ -350,6 +329,9 @@ func badPut(t *testing.T, s store.Store) {
 	wantKind(t, "revision -2", err, faas.Invalid)
 	for what, bad := range map[string]faas.App{
 		"no ID": {Name: "x"}, "no name": {ID: "x"}, "variable not UTF-8": {ID: "x", Name: "x", Env: map[string]string{"\xff": ""}},
+		"annotation not UTF-8": {ID: "x", Name: "x", Annotations: map[string]string{"": "\xff"}},
+		"beside not UTF-8":     {ID: "x", Name: "x", Beside: map[string]string{"\xff": ""}},
+		"syslog not UTF-8":     {ID: "x", Name: "x", Syslog: "\xff"}, "shape not UTF-8": {ID: "x", Name: "x", Shape: "\xff"},
 	} {
 		_, err := s.PutApp(t.Context(), bad, store.IfNew)
 		wantKind(t, "app with "+what, err, faas.Invalid)
@@ -505,109 +487,6 @@ func freeName(t *testing.T, s store.Store) {
 	mustPutApp(t, s, "photos")
 }
 
-// take returns the next n changes.
-func take(t *testing.T, changes iter.Seq[store.Change], n int) []store.Change {
-	t.Helper()
-	var got []store.Change
-	for c := range changes {
-		if got = append(got, c); len(got) == n {
-			return got
-		}
-	}
-	t.Fatalf("Watch ended after %d changes, want %d", len(got), n)
-	return nil
-}
-
-func watchOrder(t *testing.T, s store.Store) {
-	watch := s.Watch(t.Context())
-	app := mustPutApp(t, s, "photos")
-	fn := mustPut(t, s, Function(app, "resize"), store.IfNew)
-	changed := mustPut(t, s, fn, 1)
-	if err := s.DeleteFunction(t.Context(), fn.ID); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.DeleteApp(t.Context(), app.ID); err != nil {
-		t.Fatal(err)
-	}
-	wantEqual(t, "changes", take(t, watch, 5), []store.Change{
-		{App: &app}, {Function: &fn}, {Function: &changed}, {Deleted: fn.ID}, {Deleted: app.ID},
-	})
-}
-
-func watchBegins(t *testing.T, s store.Store) {
-	mustPutApp(t, s, "before")
-	watch := s.Watch(t.Context())
-	app := mustPutApp(t, s, "after")
-	wantEqual(t, "first change", take(t, watch, 1), []store.Change{{App: &app}})
-
-	next := make(chan store.Change)
-	watch = s.Watch(t.Context())
-	go func() {
-		for c := range watch {
-			next <- c
-			return
-		}
-	}()
-	app = mustPutApp(t, s, "while someone waits")
-	wantEqual(t, "change that was waited for", <-next, store.Change{App: &app})
-}
-
-func watchEnds(t *testing.T, s store.Store) {
-	ctx, cancel := context.WithCancel(t.Context())
-	watch := s.Watch(ctx)
-	ended := make(chan struct{})
-	go func() {
-		for range watch {
-		}
-		close(ended)
-	}()
-	cancel()
-	<-ended
-}
-
-func watchGoesOn(t *testing.T, s store.Store) {
-	watch := s.Watch(t.Context())
-	a, b := mustPutApp(t, s, "a"), mustPutApp(t, s, "b")
-	wantEqual(t, "first change", take(t, watch, 1), []store.Change{{App: &a}})
-	wantEqual(t, "second change", take(t, watch, 1), []store.Change{{App: &b}})
-}
-
-func watchReload(t *testing.T, s store.Store) {
-	const many = 3000 // more than any engine keeps for a slow consumer
-	watch := s.Watch(t.Context())
-	fn := Function(defaultApp(t, s), "resize")
-	var wg sync.WaitGroup
-	for range 10 {
-		wg.Go(func() {
-			for range many / 10 {
-				if _, err := s.PutFunction(t.Context(), fn, store.AnyRevision); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	last := mustPut(t, s, fn, store.AnyRevision)
-	var revision int64
-	for c := range watch {
-		switch {
-		case c.Reload:
-			all, err := s.Functions(t.Context(), "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			revision = all[0].Revision
-		case c.Function.Revision != revision+1:
-			t.Fatalf("revision %d after %d without a word to reload", c.Function.Revision, revision)
-		default:
-			revision = c.Function.Revision
-		}
-		if revision == last.Revision {
-			return
-		}
-	}
-}
-
 func endedContext(t *testing.T, s store.Store) {
 	leaving := errors.New("the client has left")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -617,67 +496,4 @@ func endedContext(t *testing.T, s store.Store) {
 	}
 	_, err := s.App(t.Context(), "photos")
 	wantKind(t, "App", err, faas.NotFound)
-}
-
-func concurrentPuts(t *testing.T, s store.Store) {
-	const workers, each = 8, 25
-	app := mustPutApp(t, s, "photos")
-	fn := mustPut(t, s, Function(app, "count"), store.IfNew)
-	var wg sync.WaitGroup
-	for range workers {
-		wg.Go(func() {
-			for range each {
-				for { // as a client that reads, changes and puts
-					got, err := s.Function(t.Context(), app.ID, "count")
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					got.MaxConcurrency++
-					_, err = s.PutFunction(t.Context(), got, got.Revision)
-					if err == nil {
-						break
-					}
-					if faas.KindOf(err) != faas.Conflict {
-						t.Error(err)
-						return
-					}
-				}
-			}
-		})
-	}
-	wg.Wait()
-	got, err := s.Function(t.Context(), app.ID, "count")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := fn.MaxConcurrency + workers*each; got.MaxConcurrency != want || got.Revision != int64(1+workers*each) {
-		t.Errorf("count %d at revision %d, want %d at %d", got.MaxConcurrency, got.Revision, want, 1+workers*each)
-	}
-}
-
-func concurrentNames(t *testing.T, s store.Store) {
-	const makers = 16
-	var (
-		wg   sync.WaitGroup
-		mu   sync.Mutex
-		made int
-	)
-	for range makers {
-		wg.Go(func() {
-			_, err := s.PutApp(t.Context(), faas.App{ID: faas.NewID(), Name: "photos"}, store.IfNew)
-			if err != nil && faas.KindOf(err) != faas.Conflict {
-				t.Error(fmt.Errorf("PutApp: %w", err))
-			}
-			if err == nil {
-				mu.Lock()
-				made++
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	if made != 1 {
-		t.Errorf("%d makers of one name succeeded, want 1", made)
-	}
 }
