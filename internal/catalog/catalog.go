@@ -36,10 +36,12 @@ type Catalog struct {
 
 	// turn is held over a change of the store and of the index together, and
 	// over reading everything anew, so that the index sees our own changes in the
-	// order in which the store made them. It is the one lock of the system that
-	// waits for a disk: definitions change seldom, and nobody who reads takes it.
+	// order in which the store made them. Functions and triggers that are put share
+	// it, and so the store's transactions: revisions and the times at which they were
+	// made keep these in order. It is the one lock of the system that waits for a
+	// disk: definitions change seldom, and nobody who reads takes it.
 	// Order: turn before mu.
-	turn sync.Mutex
+	turn sync.RWMutex
 
 	mu      sync.Mutex
 	next    *index          // guarded by mu, as all below
@@ -364,8 +366,8 @@ func (c *Catalog) PutFunction(ctx context.Context, fn faas.Function, ifRevision 
 	if fn.ID == "" {
 		fn.ID = faas.NewID()
 	}
-	c.turn.Lock()
-	defer c.turn.Unlock()
+	c.turn.RLock()
+	defer c.turn.RUnlock()
 	put, err := c.definitions.PutFunction(ctx, fn, ifRevision)
 	if err != nil {
 		return faas.Function{}, err
@@ -394,8 +396,8 @@ func (c *Catalog) PutTrigger(ctx context.Context, t faas.Trigger, ifRevision int
 	if t.ID == "" {
 		t.ID = faas.NewID()
 	}
-	c.turn.Lock()
-	defer c.turn.Unlock()
+	c.turn.RLock()
+	defer c.turn.RUnlock()
 	put, err := c.definitions.PutTrigger(ctx, t, ifRevision)
 	if err != nil {
 		return faas.Trigger{}, err

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"hob/faas"
@@ -274,4 +275,43 @@ func FuzzMatch(f *testing.F) {
 			t.Errorf("%q leads to %s with %v, which is %q", path, got.Source, params, made)
 		}
 	})
+}
+
+func TestConcurrentPutsAndDeletionsLeaveWhatTheStoreHas(t *testing.T) {
+	s := memory.New()
+	c := load(t, s)
+	app, err := c.App(faas.DefaultApp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 40 {
+				fn, err := c.PutFunction(t.Context(), function(t, c, fmt.Sprint("f", i%5)), store.AnyRevision)
+				if err != nil {
+					continue // another has the name
+				}
+				_, _ = c.PutTrigger(t.Context(), trigger(fn, "t", fmt.Sprint("/", (i+g)%4)), store.AnyRevision) // or the source
+				if i%3 == 0 {
+					_ = c.DeleteFunction(t.Context(), fn.ID)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	kept, err := s.Functions(t.Context(), app.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Collect(c.FunctionsAfter(app.ID, "")); fmt.Sprint(got) != fmt.Sprint(kept) {
+		t.Errorf("the catalog has %d functions, and the store %d others", len(got), len(kept))
+	}
+	triggers, err := s.Triggers(t.Context(), app.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Collect(c.TriggersAfter(app.ID, "")); fmt.Sprint(got) != fmt.Sprint(triggers) {
+		t.Errorf("the catalog has triggers %v, and the store %v", got, triggers)
+	}
 }
