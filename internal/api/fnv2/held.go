@@ -1,7 +1,9 @@
 package fnv2
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -123,6 +125,9 @@ func (h *held) FlushError() error { return h.r.Context().Err() }
 
 // SetWriteDeadline does nothing: a call that ran out of time is still answered.
 func (h *held) SetWriteDeadline(time.Time) error { return nil }
+
+// Hijack implements http.Hijacker, which Unwrap would else.
+func (h *held) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, http.ErrNotSupported }
 
 // send gives the client what was held, under the id of its call. mapped is for the
 // answer of a function that was told of an HTTP request in Fn's headers: it answers
