@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"hob/faas"
-	"hob/internal/store"
 )
 
 // wireApp is an app as it is shown.
@@ -54,18 +53,42 @@ func (s *Server) app(id string) (faas.App, error) {
 	return a, nil
 }
 
+// untouched reports whether a is the app that is there from the start and nobody has
+// done anything with: in Fn there is none, so it is not listed and can be created.
+func (s *Server) untouched(a faas.App) bool {
+	if a.Name != faas.DefaultApp || a.Revision > 1 {
+		return false
+	}
+	for range s.Catalog.FunctionsAfter(a.ID, "") {
+		return false
+	}
+	return true
+}
+
+// appsAfter yields the apps to be listed whose names come after name.
+func (s *Server) appsAfter(name string) iter.Seq[faas.App] {
+	return func(yield func(faas.App) bool) {
+		for a := range s.Catalog.AppsAfter(name) {
+			if !s.untouched(a) && !yield(a) {
+				return
+			}
+		}
+	}
+}
+
 func (s *Server) listApps(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	p, err := pageOf(q, decodeName)
 	if err != nil {
 		return err
 	}
-	var apps iter.Seq[faas.App]
+	apps := s.appsAfter(p.after)
 	if name := q.Get("name"); name != "" {
 		a, err := s.Catalog.App(name)
+		if err == nil && s.untouched(a) {
+			err = errNoApp
+		}
 		apps = only(a, err, name, p.after)
-	} else {
-		apps = s.Catalog.AppsAfter(p.after)
 	}
 	return answer(w, listed(apps, p.limit, wireOfApp, func(a faas.App) string { return nameCursor(a.Name) }))
 }
@@ -93,10 +116,13 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 	if err := in.merge(&a, true); err != nil {
 		return err
 	}
-	if _, err := s.Catalog.App(a.Name); err == nil {
-		return errAppExists
+	if old, err := s.Catalog.App(a.Name); err == nil {
+		if !s.untouched(old) {
+			return errAppExists
+		}
+		a.ID, a.Revision = old.ID, old.Revision
 	}
-	a, err := s.Catalog.PutApp(r.Context(), a, store.IfNew)
+	a, err := s.Catalog.PutApp(r.Context(), a, a.Revision) // 0 is store.IfNew
 	if _, known := s.Catalog.App(in.Name); known == nil && faas.KindOf(err) == faas.Conflict {
 		return errAppExists // somebody else was first
 	}

@@ -98,11 +98,15 @@ func (s *Server) Handler() http.Handler {
 	routes := s.routes()
 	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
 		err := s.serve(routes, w, r)
-		if f, known := faultOf(err); err != nil && known {
-			writeFault(w, f)
+		if err == nil {
 			return nil
 		}
-		return err
+		f, known := faultOf(err)
+		if !known {
+			return err
+		}
+		writeFault(w, f)
+		return nil
 	}, WriteFault, s.Log)
 }
 
