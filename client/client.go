@@ -246,7 +246,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	var body io.Reader
 	header := http.Header{}
 	if in != nil {
-		b, err := json.Marshal(in)
+		b, err := encode(in)
 		if err != nil {
 			return faas.Errorf(faas.Invalid, "%w", err)
 		}
@@ -266,11 +266,21 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 
 // sendJSON posts in and returns the answer, whose body the caller closes.
 func (c *Client) sendJSON(ctx context.Context, path string, in any) (*http.Response, error) {
-	b, err := json.Marshal(in)
+	b, err := encode(in)
 	if err != nil {
 		return nil, faas.Errorf(faas.Invalid, "%w", err)
 	}
 	return c.send(ctx, http.MethodPost, path, nil, http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(b))
+}
+
+// encode is json.Marshal that leaves <, > and & in annotations as they are: the
+// server keeps what it gets.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 func (c *Client) decode(body io.Reader, out any) error {

@@ -164,7 +164,7 @@ type Settings struct {
 // MarshalJSON writes s with null for each field of Reset.
 func (s Settings) MarshalJSON() ([]byte, error) {
 	type plain Settings
-	b, err := json.Marshal(plain(s))
+	b, err := encode(plain(s))
 	if err != nil || len(s.Reset) == 0 {
 		return b, err
 	}
@@ -178,7 +178,7 @@ func (s Settings) MarshalJSON() ([]byte, error) {
 		}
 		fields[name] = json.RawMessage("null")
 	}
-	return json.Marshal(fields)
+	return encode(fields)
 }
 
 // Trigger is a path under which everybody calls a function.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,18 +28,32 @@ calls at once. A function without an app is in "default".`,
 
 // appFlags are the flags that create and update of an app share.
 type appFlags struct {
-	env, files []string
-	concurrent int
+	env, files, annotations []string
+	concurrent              int
+	syslog, shape           string
 }
 
 func (f *appFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&f.env, "env", "e", nil, "set a variable, as `NAME=value`; NAME alone takes the value from here")
 	cmd.Flags().StringArrayVar(&f.files, "env-file", nil, "read variables from a `file`, one NAME=value a line")
 	cmd.Flags().IntVar(&f.concurrent, "max-concurrency", 0, "most calls at once of all its functions together (default 0: no limit)")
+	cmd.Flags().StringVar(&f.syslog, "syslog", "", "send what its functions log to this server, as `URL`: "+strings.Join(faas.SyslogSchemes(), ", ")+"; \"\" for none")
+	cmd.Flags().StringVar(&f.shape, "shape", "", "`processor` that its functions are made for, kept and shown only: "+strings.Join(faas.Shapes(), ", "))
+	annotationFlag(cmd, &f.annotations)
 }
 
-// settings are those that were given on the command line.
-func (f *appFlags) settings(c *cli, cmd *cobra.Command) (s client.AppSettings, err error) {
+// settings are those that were given on the command line; unset are annotations to
+// be removed.
+func (f *appFlags) settings(c *cli, cmd *cobra.Command, unset ...string) (s client.AppSettings, err error) {
+	if s.Annotations, err = readAnnotations(f.annotations, unset...); err != nil {
+		return s, err
+	}
+	if cmd.Flags().Changed("syslog") {
+		s.Syslog = &f.syslog
+	}
+	if cmd.Flags().Changed("shape") {
+		s.Shape = &f.shape
+	}
 	if cmd.Flags().Changed("max-concurrency") {
 		s.MaxConcurrency = &f.concurrent
 	}
@@ -49,10 +64,11 @@ func (f *appFlags) settings(c *cli, cmd *cobra.Command) (s client.AppSettings, e
 func newAppCreate(c *cli) *cobra.Command {
 	var flags appFlags
 	cmd := &cobra.Command{
-		Use:     "create NAME",
-		Short:   "make an app",
-		Example: "  hob app create photos -e BUCKET=holidays --max-concurrency 20",
-		Args:    exactly(1),
+		Use:   "create NAME",
+		Short: "make an app",
+		Example: "  hob app create photos -e BUCKET=holidays --max-concurrency 20\n" +
+			"  hob app create shop --syslog tcp+tls://logs.example.com:6514 --annotation 'hob/hosts=[\"shop.example.com\"]'",
+		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			settings, err := flags.settings(c, cmd)
 			if err != nil {
@@ -86,10 +102,11 @@ func (c *cli) printApp(app client.App) error {
 
 func newAppLs(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use:   "ls",
-		Short: "list apps",
-		Args:  exactly(0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runAppLs(cmd.Context(), c) },
+		Use:     "ls",
+		Short:   "list apps",
+		Example: "  hob app ls\n  hob app ls --json",
+		Args:    exactly(0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runAppLs(cmd.Context(), c) },
 	}
 }
 
@@ -119,7 +136,7 @@ func newAppInspect(c *cli) *cobra.Command {
 		Short:             "show everything about apps",
 		Example:           "  hob app inspect photos --format '{{.Env.BUCKET}}'",
 		Args:              between(1, -1),
-		ValidArgsFunction: completeApps(c),
+		ValidArgsFunction: completeApps(c, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {
@@ -143,6 +160,9 @@ func appRows(t table, a client.App) {
 	} else {
 		t.row("max concurrency", count(a.MaxConcurrency))
 	}
+	t.row("syslog", orDash(a.Syslog))
+	t.row("shape", or(a.Shape, "any"))
+	annotationRows(t, a.Annotations)
 	t.row("revision", count(int(a.Revision)))
 	t.row("created", stamp(a.Created))
 	t.row("updated", stamp(a.Updated))
@@ -150,16 +170,16 @@ func appRows(t table, a client.App) {
 
 func newAppUpdate(c *cli) *cobra.Command {
 	var flags appFlags
-	var unset []string
+	var unset, unnoted []string
 	cmd := &cobra.Command{
 		Use:               "update NAME",
 		Short:             "change an app",
-		Long:              "Change an app: variables and settings that are not named stay as they are.",
-		Example:           "  hob app update photos -e BUCKET=winter --unset-env LEVEL",
+		Long:              "Change an app: variables, annotations and settings that are not named stay as they are.",
+		Example:           "  hob app update photos -e BUCKET=winter --unset-env LEVEL\n  hob app update shop --annotation hob/patterns=true --syslog ''",
 		Args:              exactly(1),
-		ValidArgsFunction: completeApps(c),
+		ValidArgsFunction: completeApps(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			settings, err := flags.settings(c, cmd)
+			settings, err := flags.settings(c, cmd, unnoted...)
 			if err != nil {
 				return err
 			}
@@ -177,6 +197,7 @@ func newAppUpdate(c *cli) *cobra.Command {
 	}
 	flags.add(cmd)
 	cmd.Flags().StringArrayVar(&unset, "unset-env", nil, "remove a `variable`")
+	unsetAnnotationFlag(cmd, &unnoted)
 	return cmd
 }
 
@@ -199,7 +220,7 @@ func newAppRm(c *cli) *cobra.Command {
 		Short:             "remove apps",
 		Args:              between(1, -1),
 		Example:           "  hob app rm photos --force",
-		ValidArgsFunction: completeApps(c),
+		ValidArgsFunction: completeApps(c, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {

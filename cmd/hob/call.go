@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"maps"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +62,9 @@ awaited: Ctrl-C then ends the waiting and tells how to come back, the call goes 
 A plain call, which is one without a terminal or with --sync, is not kept: its
 result is printed as it comes, and Ctrl-C cancels it.
 
+With --json what is printed is one object with call, status, header and body, which
+is base64 if there is "encoding": "base64".
+
 With --key a call can be repeated safely, also when it is not known whether the
 first try has reached the server: the calls with one key run once, and have one
 answer.`,
@@ -70,7 +76,7 @@ answer.`,
   hob call site --method GET --path '/users/1?all=1' --include
   hob call photos/tag -H 'Content-Type: image/jpeg' --timing <photo.jpg`,
 		Args:              between(1, 2),
-		ValidArgsFunction: completeFunctions(c),
+		ValidArgsFunction: completeFunctions(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := parseName(args[0], flags.app)
 			if err != nil {
@@ -194,16 +200,47 @@ func whyEnded(ctx context.Context) faas.Kind {
 // failure is an error.
 func (c *cli) printAnswer(a *client.Answer, head bool) (n int64, err error) {
 	defer a.Body.Close()
+	if c.json {
+		return c.printAnswerJSON(a)
+	}
 	if head {
 		if err := c.printHead(a); err != nil {
 			return 0, err
 		}
 	}
 	n, err = io.Copy(c.Stdout, a.Body)
-	if err == nil && a.Status >= 400 {
-		err = faas.Errorf(faas.FuncFailed, "the function answered %d %s (call %s)", a.Status, http.StatusText(a.Status), a.Call)
+	if err == nil {
+		err = refusal(a)
 	}
 	return n, err
+}
+
+// refusal is the error of an answer whose status tells of a failure, or nil.
+func refusal(a *client.Answer) error {
+	if a.Status < 400 {
+		return nil
+	}
+	return faas.Errorf(faas.FuncFailed, "the function answered %d %s (call %s)", a.Status, http.StatusText(a.Status), a.Call)
+}
+
+// printAnswerJSON prints an answer as one object, once it is whole: it is in memory
+// until then.
+func (c *cli) printAnswerJSON(a *client.Answer) (int64, error) {
+	body, err := io.ReadAll(a.Body)
+	if err != nil {
+		return int64(len(body)), err
+	}
+	out := struct {
+		Call     string      `json:"call"`
+		Status   int         `json:"status"`
+		Header   http.Header `json:"header"`
+		Body     string      `json:"body"`
+		Encoding string      `json:"encoding,omitempty"` // "base64", of a body that is no text
+	}{Call: a.Call, Status: a.Status, Header: a.Header, Body: string(body)}
+	if !utf8.Valid(body) {
+		out.Body, out.Encoding = base64.StdEncoding.EncodeToString(body), "base64"
+	}
+	return int64(len(body)), cmp.Or(c.printJSON(out), refusal(a))
 }
 
 // printHead prints the head of an answer as HTTP writes it, but with plain line ends.

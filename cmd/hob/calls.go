@@ -36,7 +36,7 @@ and what it waits for.`,
   hob calls cancel 01K9ZZ8N2R6W0V5T3YQ4XH7JGM
   hob calls inspect 01K9ZZ8N2R6W0V5T3YQ4XH7JGM`,
 		Args:              between(0, 1),
-		ValidArgsFunction: completeFunctions(c),
+		ValidArgsFunction: completeFunctions(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			filter := client.CallFilter{App: app, State: faas.CallState(state), After: after, Limit: limit}
 			if len(args) == 1 {
@@ -142,7 +142,7 @@ call is printed. The payload of one that was canceled in line is not kept.
 "hob calls inspect" of the new one names the old one.`,
 		Example:           "  hob calls retry 01K9ZZ8N2R6W0V5T3YQ4XH7JGM",
 		Args:              between(1, -1),
-		ValidArgsFunction: completeCalls(c, faas.CallFailed, faas.CallTimedOut, faas.CallCanceled),
+		ValidArgsFunction: completeCalls(c, -1, faas.CallFailed, faas.CallTimedOut, faas.CallCanceled),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return eachCall(c, args, func(cl *client.Client, id string) (client.Call, error) { return cl.RetryCall(cmd.Context(), id) })
 		},
@@ -157,7 +157,7 @@ func newCallsCancel(c *cli) *cobra.Command {
 is over soon ("hob get --wait ID" waits for that).`,
 		Example:           "  hob calls cancel 01K9ZZ8N2R6W0V5T3YQ4XH7JGM",
 		Args:              between(1, -1),
-		ValidArgsFunction: completeCalls(c, faas.CallQueued, faas.CallRunning),
+		ValidArgsFunction: completeCalls(c, -1, faas.CallQueued, faas.CallRunning),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return eachCall(c, args, func(cl *client.Client, id string) (client.Call, error) { return cl.CancelCall(cmd.Context(), id) })
 		},
@@ -210,7 +210,7 @@ func newCallsInspect(c *cli) *cobra.Command {
 		Short:             "show the records of calls",
 		Example:           "  hob calls inspect 01K9ZZ8N2R6W0V5T3YQ4XH7JGM --format '{{.Times.Run}}'",
 		Args:              between(1, -1),
-		ValidArgsFunction: completeCalls(c),
+		ValidArgsFunction: completeCalls(c, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"hob/faas"
 	"hob/internal/config"
 )
 
@@ -34,6 +35,8 @@ func runConfig(c *cli, cmd *cobra.Command, file bool) error {
 		return err
 	}
 	switch {
+	case file && c.json:
+		return faas.Errorf(faas.Invalid, "--file and --json exclude each other")
 	case file:
 		if _, err := cfg.WriteTo(c.Stdout); err != nil {
 			return printed(err)

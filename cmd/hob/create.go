@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,8 +33,10 @@ is hot: it serves many calls, and docs/contract.md says how it is spoken to.`,
   hob create --name resizer --memory 256m --timeout 1m photos/imagemagick convert - -resize 50% fd:1
   hob create --name site --format port --port 80 --concurrency 50 nginx
   hob create --name report --size s2 --async-timeout 2h --retries 3 --on-failure https://example.com/alarm hob.local/report
+  hob create --name greet --profile fn --format http-stream --pull later --annotation 'team="red"' registry.example.com/greet:3
   hob create --name photos/tag -e LEVEL=2 --env-file tag.env hob.local/tag:7`,
-		Args: between(1, -1),
+		Args:              between(1, -1),
+		ValidArgsFunction: completeImages(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if called == "" {
 				return faas.Errorf(faas.Invalid, "the function needs a name: give it with --name")
@@ -91,14 +94,21 @@ func callAddress(ctx context.Context, cl *client.Client, fn client.Function) str
 	if fn.Address == "" {
 		return ""
 	}
+	return publicBase(ctx, cl) + "/call/" + url.PathEscape(fn.Name) + "/" + fn.Address
+}
+
+// publicBase is what the paths of a server are appended to; empty if that is not
+// known: the path alone is better than a guess.
+func publicBase(ctx context.Context, cl *client.Client) string {
 	base := strings.TrimRight(cl.Address(), "/")
-	if strings.HasPrefix(base, "unix:") {
-		base = "" // the path alone is better than a guess
-		if node, err := cl.Node(ctx); err == nil {
-			base = "http://" + reachable(node.Listen)
-		}
+	if !strings.HasPrefix(base, "unix:") {
+		return base
 	}
-	return base + "/call/" + fn.Name + "/" + fn.Address
+	node, err := cl.Node(ctx)
+	if err != nil {
+		return ""
+	}
+	return "http://" + reachable(node.Listen)
 }
 
 // reachable is an address of this machine at which a server is reached that
@@ -115,7 +125,7 @@ func reachable(listen string) string {
 // has to, so that the progress of the pull can be shown. Everything else that
 // can be wrong is found first: a pull may take minutes.
 func withImage(ctx context.Context, c *cli, cl *client.Client, app, ref, pull string, do func(pull string) error) error {
-	if pull == "never" {
+	if pull == "never" || pull == pullLater {
 		return do(pull)
 	}
 	if pull != "always" {

@@ -26,12 +26,13 @@ is removed for newer ones or for its age (exit code 3).
 
 A call that is not over ends the command with exit code 6 and a message that says
 what it waits for and when it may start. --wait waits for its end, also over a
-restart of the server; Ctrl-C ends the waiting, not the call.`,
+restart of the server; Ctrl-C ends the waiting, not the call. With --json the result is one object, as that of
+"hob call".`,
 		Example: `  hob get 01K9ZZ8N2R6W0V5T3YQ4XH7JGM
   hob get --wait 01K9ZZ8N2R6W0V5T3YQ4XH7JGM >small.jpg
   hob get --include 01K9ZZ8N2R6W0V5T3YQ4XH7JGM`,
 		Args:              exactly(1),
-		ValidArgsFunction: completeCalls(c),
+		ValidArgsFunction: completeCalls(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runGet(cmd.Context(), c, args[0], wait, include)
 		},

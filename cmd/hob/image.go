@@ -32,10 +32,11 @@ pushed as 127.0.0.1:8080/NAME:TAG is hob.local/NAME:TAG to functions.`,
 
 func newImageLs(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use:   "ls",
-		Short: "list the images on the server",
-		Args:  exactly(0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runImageLs(cmd.Context(), c) },
+		Use:     "ls",
+		Short:   "list the images on the server",
+		Example: "  hob image ls\n  hob image ls --json",
+		Args:    exactly(0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runImageLs(cmd.Context(), c) },
 	}
 }
 
@@ -72,7 +73,7 @@ func newImageInspect(c *cli) *cobra.Command {
 		Long:              "Show everything about images, named by reference, digest, or the beginning of a digest.",
 		Example:           "  hob image inspect busybox --format '{{.Digest}}'",
 		Args:              between(1, -1),
-		ValidArgsFunction: completeImages(c),
+		ValidArgsFunction: completeImages(c, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {
@@ -134,7 +135,7 @@ func newImageRm(c *cli) *cobra.Command {
 function uses is not removed.`,
 		Example:           "  hob image rm busybox",
 		Args:              between(1, -1),
-		ValidArgsFunction: completeImages(c),
+		ValidArgsFunction: completeImages(c, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {
@@ -147,10 +148,11 @@ function uses is not removed.`,
 
 func newImagePrune(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use:   "prune",
-		Short: "remove every image that no function uses",
-		Args:  exactly(0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runImagePrune(cmd.Context(), c) },
+		Use:     "prune",
+		Short:   "remove every image that no function uses",
+		Example: "  hob image prune",
+		Args:    exactly(0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runImagePrune(cmd.Context(), c) },
 	}
 }
 
@@ -191,10 +193,14 @@ func (c *cli) printImages(images []client.Image) error {
 	return nil
 }
 
-// checkPull reports a policy that is none.
-func checkPull(policy string) error {
-	if !slices.Contains([]string{"", "missing", "always", "never"}, policy) {
-		return faas.Errorf(faas.Invalid, `bad --pull %q: it is one of "missing", "always" and "never"`, policy)
+// pullLater leaves the image of a function to its first call.
+const pullLater = "later"
+
+// checkPull reports a policy that is none; more are policies besides the usual.
+func checkPull(policy string, more ...string) error {
+	words := append([]string{"missing", "always", "never"}, more...)
+	if policy != "" && !slices.Contains(words, policy) {
+		return faas.Errorf(faas.Invalid, "bad --pull %q: it is one of %s", policy, strings.Join(words, ", "))
 	}
 	return nil
 }

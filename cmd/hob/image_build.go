@@ -64,6 +64,9 @@ func runImageBuild(cmd *cobra.Command, c *cli, flags buildFlags, from string) er
 	if flags.tag == "" {
 		return faas.Errorf(faas.Invalid, "the image needs a name: give it with -t")
 	}
+	if flags.output == "-" && c.json {
+		return faas.Errorf(faas.Invalid, "--output - and --json exclude each other: both are for standard output")
+	}
 	tag := localName(flags.tag)
 	opt := flags.opt
 	var err error
@@ -135,12 +138,17 @@ func (c *cli) registry(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return registryOf(ctx, cl)
+}
+
+// registryOf is the "host:port" at which the registry of the server of cl answers.
+func registryOf(ctx context.Context, cl *client.Client) (string, error) {
 	if rest, ok := strings.CutPrefix(cl.Base(), "http://"); ok && !strings.HasPrefix(cl.Address(), "unix:") {
 		host, _, _ := strings.Cut(rest, "/")
 		return host, nil
 	}
 	node, err := cl.Node(ctx)
-	return node.Listen, err
+	return reachable(node.Listen), err
 }
 
 // writeImage writes an archive that "hob image load" and "docker load" read. A

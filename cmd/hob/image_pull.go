@@ -28,7 +28,8 @@ they are given here.`,
 		Example: `  hob pull busybox
   hob pull registry.example.com/photos/resize@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
   hob pull registry.example.com/private --username ann --password-stdin <password.txt`,
-		Args: exactly(1),
+		ValidArgsFunction: completeImages(c, 1),
+		Args:              exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Image = args[0]
 			if username != "" || password {

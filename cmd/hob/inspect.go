@@ -26,7 +26,7 @@ a template are named as in --json, in camel case: {{.Image}}, {{.MaxConcurrency}
   hob inspect hello --format '{{.Digest}}'
   hob inspect photos/resize --json`,
 		Args:              between(1, -1),
-		ValidArgsFunction: completeFunctions(c),
+		ValidArgsFunction: completeFunctions(c, -1),
 		RunE:              func(cmd *cobra.Command, args []string) error { return runInspect(cmd.Context(), c, app, format, args) },
 	}
 	appFlag(cmd, &app)
@@ -96,7 +96,7 @@ func functionRows(t table, f client.Function, address string) {
 	t.row("id", f.ID)
 	t.row("address", orDash(address))
 	t.row("image", f.Image)
-	t.row("digest", f.Digest)
+	t.row("digest", or(f.Digest, "of its first call"))
 	t.row("format", f.Format)
 	t.row("entrypoint", commandLine(f.Entrypoint))
 	t.row("command", commandLine(f.Command))
@@ -146,9 +146,18 @@ func functionRows(t table, f client.Function, address string) {
 	t.row("on failure", orDash(f.OnFailure))
 	t.row("on node loss", or(f.OnNodeLoss, "rerun"))
 	t.row("log payload", yesNo(f.LogPayload))
+	t.row("profile", or(f.Profile, "hob"))
+	t.row("shape", or(f.Shape, "any"))
+	annotationRows(t, f.Annotations)
 	t.row("revision", count(int(f.Revision)))
 	t.row("created", stamp(f.Created))
 	t.row("updated", stamp(f.Updated))
+}
+
+func annotationRows(t table, annotations client.Annotations) {
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		t.row("annotation", key+"="+string(annotations[key]))
+	}
 }
 
 func commandLine(words []string) string {

@@ -30,7 +30,7 @@ first 255 bytes of payload and result only if the function was made with
   hob logs hello --no-events
   hob logs hello --call 01K9ZZ8N2R6W0V5T3YQ4XH7JGM`,
 		Args:              exactly(1),
-		ValidArgsFunction: completeFunctions(c),
+		ValidArgsFunction: completeFunctions(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := parseName(args[0], app)
 			if err != nil {

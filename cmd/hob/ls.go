@@ -36,7 +36,7 @@ func runLs(ctx context.Context, c *cli, app string) error {
 	}
 	t := c.table("APP", "NAME", "FORMAT", "IMAGE", "DIGEST", "MEMORY", "TIMEOUT", "UPDATED")
 	for _, f := range functions {
-		t.row(f.App, f.Name, f.Format, f.Image, short(f.Digest), f.Memory.String(), f.Timeout.String(), age(f.Updated))
+		t.row(f.App, f.Name, f.Format, f.Image, orDash(short(f.Digest)), f.Memory.String(), f.Timeout.String(), age(f.Updated))
 	}
 	return t.flush()
 }
@@ -49,8 +49,9 @@ func newPs(c *cli) *cobra.Command {
 idle, or frozen between calls), what it was made from (a prepared blank, a bare
 one, or nothing: on demand), how many calls it has served, and the one that it
 serves now.`,
-		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runPs(cmd.Context(), c) },
+		Example: "  hob ps\n  hob ps --json",
+		Args:    exactly(0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runPs(cmd.Context(), c) },
 	}
 }
 
@@ -85,7 +86,7 @@ call is not removed (exit code 4), unless with --force: then what runs comes to 
 end. Calls in the queue are canceled. The image stays until it is removed or pruned.`,
 		Example:           "  hob rm hello photos/resize\n  hob rm --force hello",
 		Args:              between(1, -1),
-		ValidArgsFunction: completeFunctions(c),
+		ValidArgsFunction: completeFunctions(c, -1),
 		RunE:              func(cmd *cobra.Command, args []string) error { return runRm(cmd.Context(), c, app, force, args) },
 	}
 	appFlag(cmd, &app)

@@ -51,8 +51,10 @@ type environ struct {
 // every verb has.
 type cli struct {
 	*environ
-	server string // --server
-	json   bool   // --json
+	server    string // --server
+	token     string // --token
+	tokenFile string // --token-file
+	json      bool   // --json
 }
 
 // run carries out one command line and returns the exit code of the process.
@@ -99,6 +101,8 @@ A first function, as root and beside a server that "hob serve" has started:
 		return faas.Errorf(faas.Invalid, "%w: %q shows the flags", err, cmd.CommandPath()+" --help")
 	})
 	root.PersistentFlags().StringVar(&c.server, "server", "", `address of the server, as http://HOST:PORT or unix:///PATH ("hob help server")`)
+	root.PersistentFlags().StringVar(&c.token, "token", "", "`token` that names you to the server; others see it in the list of processes, but not with HOB_TOKEN or --token-file")
+	root.PersistentFlags().StringVar(&c.tokenFile, "token-file", "", `read the token from this `+"`file`"+`; "-" is standard input`)
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print results as JSON on standard output, and a failure as one JSON object on standard error")
 	root.AddGroup(
 		&cobra.Group{ID: groupFunctions, Title: "Functions and calls:"},
@@ -111,13 +115,13 @@ A first function, as root and beside a server that "hob serve" has started:
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupFunctions, newCreate(c), newUpdate(c), newLs(c), newInspect(c), newRm(c), newCall(c), newGet(c), newCalls(c), newStatus(c), newLogs(c), newPs(c), newTop(c), newApp(c))
+	add(groupFunctions, newCreate(c), newUpdate(c), newLs(c), newInspect(c), newRm(c), newCall(c), newGet(c), newCalls(c), newStatus(c), newLogs(c), newPs(c), newTop(c), newApp(c), newTrigger(c))
 	add(groupImages, newImage(c), newPull(c))
-	add(groupServer, newServe(c), newConfig(c), newDoctor(c), newBench(c), newBenchFunction(c), newContext(c), newVersion(c))
+	add(groupServer, newServe(c), newConfig(c), newDoctor(c), newBench(c), newBenchFunction(c), newContext(c), newCompletion(), newVersion(c))
 	root.AddCommand(newExitTopic(), newServerTopic())
 	root.SetHelpCommand(newHelp())
 	root.SetHelpCommandGroupID(groupServer)
-	root.SetCompletionCommandGroupID(groupServer)
+	completeFlags(c, root)
 	return root
 }
 

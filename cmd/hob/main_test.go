@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"io"
@@ -169,6 +170,84 @@ func TestServerIsFoundInThisOrder(t *testing.T) {
 	check("http://flag:3", "http://flag:3")
 }
 
+func TestTokenGoesToItsServerOnly(t *testing.T) {
+	var got string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Get("Authorization")
+		io.WriteString(w, `{"functions":[]}`)
+	}))
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "token")
+	if err := os.WriteFile(file, []byte("of-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vars := map[string]string{"HOB_CONFIG_DIR": dir}
+	hob := func(args ...string) {
+		t.Helper()
+		env, stdout, stderr := testEnv(vars, "")
+		if code := run(t.Context(), env, args); code != 0 || strings.Contains(stdout.String()+stderr.String(), "of-") {
+			t.Errorf("hob %q: exit code %d, %s%s", args, code, stdout, stderr)
+		}
+	}
+	hob("context", "create", "lab", "--server", server.URL, "--token", "of-context")
+	hob("context", "use", "lab")
+	for _, c := range []struct {
+		env  map[string]string
+		args []string
+		want string
+	}{
+		{nil, nil, "Bearer of-context"},
+		{nil, []string{"--server", server.URL}, ""},
+		{map[string]string{"HOB_SERVER": server.URL}, nil, ""},
+		{map[string]string{"HOB_TOKEN": "of-env"}, nil, "Bearer of-env"},
+		{map[string]string{"HOB_TOKEN": "of-env"}, []string{"--server", server.URL}, "Bearer of-env"},
+		{map[string]string{"HOB_TOKEN": "of-env"}, []string{"--token", "of-flag"}, "Bearer of-flag"},
+		{map[string]string{"HOB_TOKEN": "of-env"}, []string{"--token-file", file}, "Bearer of-file"},
+	} {
+		for name, value := range c.env {
+			vars[name] = value
+		}
+		got = "nothing"
+		hob(append([]string{"ls"}, c.args...)...)
+		if got != c.want {
+			t.Errorf("environment %v, flags %q: Authorization %q, want %q", c.env, c.args, got, c.want)
+		}
+		for name := range c.env {
+			delete(vars, name)
+		}
+	}
+}
+
+func TestTokenInTheClearIsTold(t *testing.T) {
+	for address, want := range map[string]bool{
+		"http://127.0.0.1:8080": false, "http://localhost": false, "http://[::1]:80": false, "unix:///run/hob.sock": false,
+		"https://hob.example.com": false, "http://hob.example.com": true, "http://10.0.0.5:8080": true, "http://localhost.example.com": true,
+	} {
+		for _, token := range []string{"t", ""} {
+			env, _, stderr := testEnv(nil, "")
+			(&cli{environ: env}).warnOfToken(address, token)
+			if told := stderr.Len() > 0; told != (want && token != "") {
+				t.Errorf("token %q for %s: %q", token, address, stderr)
+			}
+		}
+	}
+}
+
+func TestAnswerThatIsNoTextIsBase64(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Hob-Call", "C1")
+		w.Write([]byte{0xff, 'A', '\n'})
+	}))
+	t.Cleanup(server.Close)
+	env, stdout, stderr := testEnv(map[string]string{"HOB_SERVER": server.URL}, "")
+	code := run(t.Context(), env, []string{"call", "f", "--json"})
+	var got struct{ Call, Body, Encoding string }
+	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil || code != 0 || got.Call != "C1" || got.Body != "/0EK" || got.Encoding != "base64" {
+		t.Errorf("exit code %d, %s, %v, %s", code, stdout, err, stderr)
+	}
+}
+
 func listenUnix(t *testing.T, path string) string {
 	t.Helper()
 	l, err := net.Listen("unix", path)
@@ -188,8 +267,11 @@ func TestNames(t *testing.T) {
 		{"photos/f", "other", `invalid: photos/f names the app "photos", and --app the app "other"`},
 		{"", "", "invalid: the function needs a name"},
 		{"/f", "", "invalid: the app needs a name"},
-		{"a/b/c", "", `invalid: bad function name "b/c": use letters, digits, '-', '_' and '.', beginning with a letter or digit`},
-		{"-f", "", `invalid: bad function name "-f": use letters, digits, '-', '_' and '.', beginning with a letter or digit`},
+		{"a/b/c", "", `invalid: bad function name "b/c": use letters, digits and the characters -_.~$&+=:@`},
+		{"a b", "", `invalid: bad function name "a b": use letters, digits and the characters -_.~$&+=:@`},
+		{"../f", "", `invalid: bad app name "..": it means a directory`},
+		{"日本/größe:1", "", "日本/größe:1"},
+		{"-f", "", "default/-f"},
 	} {
 		n, err := parseName(c.arg, c.app)
 		got := n.String()

@@ -6,9 +6,9 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"text/template"
 	"time"
+	"unicode"
 
 	"hob/faas"
 )
@@ -39,8 +39,11 @@ func printed(err error) error {
 func (c *cli) printTemplate(format string, v any) error {
 	t, err := template.New("format").Funcs(template.FuncMap{
 		"json": func(v any) (string, error) {
-			b, err := json.Marshal(v)
-			return string(b), err
+			var b strings.Builder
+			enc := json.NewEncoder(&b)
+			enc.SetEscapeHTML(false)
+			err := enc.Encode(v)
+			return strings.TrimSuffix(b.String(), "\n"), err
 		},
 		"join": strings.Join,
 	}).Parse(format)
@@ -55,13 +58,17 @@ func (c *cli) printTemplate(format string, v any) error {
 	return printed(err)
 }
 
-// table prints rows in columns.
-type table struct{ w *tabwriter.Writer }
+// table prints rows in columns, two blanks apart, also where letters take two
+// places of a terminal.
+type table struct {
+	w    io.Writer
+	rows *[][]string
+}
 
 func (c *cli) table(head ...string) table { return newTable(c.Stdout, head...) }
 
 func newTable(w io.Writer, head ...string) table {
-	t := table{tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)}
+	t := table{w, new([][]string)}
 	if len(head) > 0 {
 		t.row(head...)
 	}
@@ -69,13 +76,55 @@ func newTable(w io.Writer, head ...string) table {
 }
 
 func (t table) row(cells ...string) {
+	for len(cells) > 1 && cells[len(cells)-1] == "" {
+		cells = cells[:len(cells)-1]
+	}
 	for i, cell := range cells {
 		cells[i] = printable(cell)
 	}
-	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	*t.rows = append(*t.rows, cells)
 }
 
-func (t table) flush() error { return printed(t.w.Flush()) }
+func (t table) flush() error {
+	var widths []int
+	for _, row := range *t.rows {
+		for i, cell := range row[:len(row)-1] { // the last one of a row needs no room
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], width(cell))
+		}
+	}
+	var out strings.Builder
+	for _, row := range *t.rows {
+		for i, cell := range row {
+			out.WriteString(cell)
+			if i < len(row)-1 {
+				out.WriteString(strings.Repeat(" ", widths[i]-width(cell)+2))
+			}
+		}
+		out.WriteString("\n")
+	}
+	_, err := io.WriteString(t.w, out.String())
+	return printed(err)
+}
+
+// width is how many places of a terminal s takes.
+func width(s string) int {
+	n := 0
+	for _, r := range s {
+		switch {
+		case unicode.In(r, unicode.Mn, unicode.Me):
+		case r >= 0xff61 && r <= 0xffdc: // halfwidth forms
+			n++
+		case unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul, unicode.Bopomofo, unicode.Yi), r > 0xff00 && r <= 0xff60:
+			n += 2
+		default:
+			n++
+		}
+	}
+	return n
+}
 
 // printable keeps what a user wrote from breaking a table or driving a terminal.
 func printable(s string) string {

@@ -51,13 +51,16 @@ type settingFlags struct {
 	onFailure    string
 	onNodeLoss   string
 	logPayload   bool
+
+	profile, shape string
+	annotations    []string
 }
 
 func (f *settingFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "set a variable, as `NAME=value`; NAME alone takes the value from here")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "read variables from a `file`, one NAME=value a line")
-	flags.StringVar(&f.size, "size", "", "memory and processors at once, as `name`: "+sizeNames()+"; --memory and --cpus go before it")
+	flags.StringVar(&f.size, "size", "", "memory and processors at once, as `name`: "+strings.Join(sizeNames(), ", ")+"; --memory and --cpus go before it")
 	flags.Var(&f.memory, "memory", "most memory of the sandbox, as 64m or 1g (default 128 MB)")
 	flags.Var(&f.cpus, "cpus", "most processors, as 0.5 or 500m (default: no limit)")
 	flags.Var(&f.tmpSize, "tmp-size", "size of /tmp, and of a writable root; counts to the memory (default 64 MB, at most half the memory)")
@@ -87,7 +90,10 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.onFailure, "on-failure", "", "asynchronous calls: where it is told that one failed, as `destination` (default: nowhere)")
 	flags.StringVar(&f.onNodeLoss, "on-node-loss", "", "asynchronous calls: `what` becomes of one whose server died: \"rerun\", or \"fail\" if it must not run twice (default rerun)")
 	flags.BoolVar(&f.logPayload, "log-payload", false, "show the beginning of payload and result of asynchronous calls in the log")
-	flags.StringVar(&f.pull, "pull", "", "fetch the image: \"missing\", \"always\" or \"never\" (default missing)")
+	flags.StringVar(&f.profile, "profile", "", "rules of its sandboxes that the server sets, by `name`: \"fn\" for functions made for Fn (default: hob's own)")
+	flags.StringVar(&f.shape, "shape", "", "`processor` that it is made for, kept and shown only: "+strings.Join(faas.Shapes(), ", "))
+	annotationFlag(cmd, &f.annotations)
+	flags.StringVar(&f.pull, "pull", "", "fetch the image: \"missing\", \"always\", \"never\", or \"later\" with the first call (default missing)")
 }
 
 // settings are those that were given on the command line.
@@ -159,6 +165,7 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, er
 		flag *string
 		to   **string
 	}{
+		"profile": {&f.profile, &s.Profile}, "shape": {&f.shape, &s.Shape},
 		"async-timeout": {&f.asyncTimeout, &s.AsyncTimeout}, "on-success": {&f.onSuccess, &s.OnSuccess}, "on-failure": {&f.onFailure, &s.OnFailure},
 	} {
 		if given(name) {
@@ -187,12 +194,50 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, er
 			*n.to = n.flag
 		}
 	}
-	if err := checkPull(f.pull); err != nil {
+	if err := checkPull(f.pull, pullLater); err != nil {
 		return s, err
 	}
 	var err error
+	if s.Annotations, err = readAnnotations(f.annotations); err != nil {
+		return s, err
+	}
 	s.Env, err = readEnv(c, f.envFiles, f.env)
 	return s, err
+}
+
+func annotationFlag(cmd *cobra.Command, to *[]string) {
+	cmd.Flags().StringArrayVar(to, "annotation", nil, "note something, as `KEY=JSON`: team='\"red\"', n=3")
+}
+
+// unsetAnnotationFlag is for commands that change something.
+func unsetAnnotationFlag(cmd *cobra.Command, to *[]string) {
+	cmd.Flags().StringArrayVar(to, "unset-annotation", nil, "remove the annotation of this `key`")
+}
+
+// readAnnotations reads KEY=JSON entries, of which unset are to be removed; what
+// the values may be the server says.
+func readAnnotations(entries []string, unset ...string) (client.Annotations, error) {
+	if len(entries)+len(unset) == 0 {
+		return nil, nil
+	}
+	all := client.Annotations{}
+	for _, entry := range entries {
+		key, value, ok := strings.Cut(entry, "=")
+		switch {
+		case !ok || key == "":
+			return nil, faas.Errorf(faas.Invalid, "--annotation: %q is no KEY=JSON", entry)
+		case !json.Valid([]byte(value)):
+			return nil, faas.Errorf(faas.Invalid, `--annotation: the value of %s is no JSON; write text in quotes, as '%s="text"'`, key, key)
+		}
+		all[key] = json.RawMessage(value)
+	}
+	for _, key := range unset {
+		if _, both := all[key]; both {
+			return nil, faas.Errorf(faas.Invalid, "annotation %s is both set and removed", key)
+		}
+		all[key] = json.RawMessage("null")
+	}
+	return all, nil
 }
 
 // hotFormats lists the formats of which one sandbox serves many calls.

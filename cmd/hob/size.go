@@ -33,15 +33,14 @@ func sizes() []size {
 func parseSize(name string) (size, error) {
 	i := slices.IndexFunc(sizes(), func(s size) bool { return s.name == name })
 	if i < 0 {
-		return size{}, faas.Errorf(faas.Invalid, "bad --size %q: it is one of %s", name, sizeNames())
+		return size{}, faas.Errorf(faas.Invalid, "bad --size %q: it is one of %s", name, strings.Join(sizeNames(), ", "))
 	}
 	return sizes()[i], nil
 }
 
-func sizeNames() string {
-	var names []string
+func sizeNames() (names []string) {
 	for _, s := range sizes() {
 		names = append(names, s.name)
 	}
-	return strings.Join(names, ", ")
+	return names
 }

@@ -17,7 +17,7 @@ func newStatus(c *cli) *cobra.Command {
 out of time or were canceled. "hob calls NAME" lists them.`,
 		Example:           "  hob status resizer\n  hob status resizer --json",
 		Args:              exactly(1),
-		ValidArgsFunction: completeFunctions(c),
+		ValidArgsFunction: completeFunctions(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := parseName(args[0], app)
 			if err != nil {

@@ -131,7 +131,7 @@ func writeTop(w io.Writer, top client.Top, most int) error {
 			count(f.Sandboxes.Starting), count(f.Sandboxes.Busy), count(f.Sandboxes.Idle), count(f.Sandboxes.Frozen),
 			perSecond(f.PerSecond), perSecond(f.Failed), p50, f.Memory.String(), orDash(f.Waiting))
 	}
-	if err := t.w.Flush(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	if more := len(functions) - most; more > 0 {

@@ -17,7 +17,7 @@ func newUpdate(c *cli) *cobra.Command {
 	var flags settingFlags
 	var app, image string
 	var refresh bool
-	var unset, reset []string
+	var unset, unnoted, reset []string
 	cmd := &cobra.Command{
 		Use:   "update NAME [flags] [-- COMMAND [ARG...]]",
 		Short: "change a function",
@@ -38,7 +38,7 @@ function; the old address is unknown from then on.`,
   hob update hello -- echo good morning
   hob update --refresh hello`,
 		Args:              between(1, -1),
-		ValidArgsFunction: completeFunctions(c),
+		ValidArgsFunction: completeFunctions(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := parseName(args[0], app)
 			if err != nil {
@@ -57,6 +57,9 @@ function; the old address is unknown from then on.`,
 			if len(args) > 1 {
 				command := args[1:]
 				settings.Command = &command
+			}
+			if settings.Annotations, err = readAnnotations(flags.annotations, unnoted...); err != nil {
+				return err
 			}
 			for _, name := range unset {
 				if settings.Env == nil {
@@ -82,6 +85,7 @@ function; the old address is unknown from then on.`,
 	cmd.Flags().BoolVar(&refresh, "refresh", false, "make a new address, and print it")
 	flags.add(cmd)
 	cmd.Flags().StringArrayVar(&unset, "unset-env", nil, "remove a `variable`")
+	unsetAnnotationFlag(cmd, &unnoted)
 	cmd.Flags().StringSliceVar(&reset, "reset", nil, "set `fields` back to their default: "+strings.Join(resettable(), ", "))
 	return cmd
 }
@@ -91,7 +95,8 @@ func resettable() []string {
 	return []string{"entrypoint", "command", "env", "workdir", "user", "writable", "network", "memory", "cpus", "tmp_size",
 		"timeout", "wait", "start_timeout", "idle_timeout", "max_concurrency", "line",
 		"format", "port", "concurrency", "min", "max_calls", "freeze",
-		"async_timeout", "delay", "retries", "retry_delay", "retry_max", "on_success", "on_failure", "on_node_loss", "log_payload"}
+		"async_timeout", "delay", "retries", "retry_delay", "retry_max", "on_success", "on_failure", "on_node_loss", "log_payload",
+		"profile", "shape", "annotations"}
 }
 
 func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, pull string, refresh bool) error {

@@ -14,10 +14,11 @@ import (
 func newVersion(c *cli) *cobra.Command {
 	var own bool
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "print the versions of this program and of the server",
-		Args:  exactly(0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runVersion(cmd.Context(), c, own) },
+		Use:     "version",
+		Short:   "print the versions of this program and of the server",
+		Example: "  hob version\n  hob version --client --json",
+		Args:    exactly(0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runVersion(cmd.Context(), c, own) },
 	}
 	cmd.Flags().BoolVar(&own, "client", false, "ask no server")
 	return cmd
