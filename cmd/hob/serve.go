@@ -50,9 +50,6 @@ func runServe(ctx context.Context, c *cli, cmd *cobra.Command) error {
 		return err
 	}
 	defer dest.Close()
-	for _, note := range cfg.Notes() {
-		log.Warn("a variable of the environment is not what it is at Fn", "why", note)
-	}
 	if c.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
 	}

@@ -278,3 +278,25 @@ func TestVariableWithoutEffectIsNoted(t *testing.T) {
 		t.Errorf("notes %q", c.Notes())
 	}
 }
+
+func FuzzVariable(f *testing.F) {
+	for _, v := range config.Variables() {
+		for val := range read[v.Name] {
+			f.Add(v.Name, val)
+		}
+	}
+	f.Add("FN_DB_URL", "sqlite3://")
+	f.Add("FN_LOG_DEST", "[::1")
+	f.Add("FN_\xff", "\x00")
+	f.Fuzz(func(t *testing.T, name, val string) {
+		c, err := config.Load(nil, []string{"HOB_CONFIG=/dev/null", name + "=" + val})
+		if err != nil {
+			if faas.KindOf(err) != faas.Invalid {
+				t.Errorf("kind %q: %v", faas.KindOf(err), err)
+			}
+			return
+		}
+		c.Check()
+		c.Entries()
+	})
+}
