@@ -1,7 +1,11 @@
 package storetest
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"reflect"
 	"slices"
 	"testing"
@@ -39,133 +43,234 @@ func check(t *testing.T, run func(*testing.T, *rapid.T)) {
 	})
 }
 
-// names are few, so that operations meet.
-func names() *rapid.Generator[string] {
-	return rapid.SampledFrom([]string{"a", "b", "default", "ä", "B"})
+// An operation is a random one on a store. What it names are tokens that stand for
+// IDs, as the default app has another ID in each engine.
+type operation struct {
+	do       string
+	app      string
+	function string
+	trigger  string
+	name     string
+	source   string
+	kind     string
+	revision int64
+	texts    map[string]string
+	command  []string
+}
+
+func appTokens() []string      { return []string{"default", "app1", "app2"} }
+func functionTokens() []string { return []string{"fn1", "fn2", "fn3", "fn4"} }
+func triggerTokens() []string  { return []string{"t1", "t2", "t3", "t4", "t5"} }
+
+// drawOperation draws one. They are of few names, so that they meet, and a trigger
+// is often put of one of the functions that are there.
+func drawOperation(r *rapid.T, there []faas.Function) operation {
+	o := operation{
+		do: rapid.SampledFrom([]string{
+			"PutTrigger", "PutTrigger", "PutTrigger", "PutTrigger", "PutTrigger", "PutTrigger",
+			"PutFunction", "PutFunction", "PutFunction", "PutFunction", "PutApp", "PutApp",
+			"Function", "App", "Trigger", "Triggers", "DeleteApp", "DeleteFunction", "DeleteTrigger",
+		}).Draw(r, "operation"),
+		app:      rapid.SampledFrom(appTokens()).Draw(r, "app"),
+		function: rapid.SampledFrom(functionTokens()).Draw(r, "function"),
+		trigger:  rapid.SampledFrom(triggerTokens()).Draw(r, "trigger"),
+		name:     rapid.SampledFrom([]string{"a", "b", "default", "ä", "B"}).Draw(r, "name"),
+		source:   rapid.SampledFrom([]string{"/a", "/b", "/b/", "/ä"}).Draw(r, "source"),
+		kind:     rapid.SampledFrom([]string{"http", "http", "http", "timer"}).Draw(r, "type"),
+		revision: rapid.SampledFrom([]int64{-1, -1, -1, 0, 0, 1, 2, 3}).Draw(r, "revision"),
+		texts:    rapid.MapOfN(rapid.StringMatching("[A-Z]{1,3}"), rapid.String(), 0, 3).Draw(r, "texts"),
+		command:  rapid.SliceOfN(rapid.String(), 0, 2).Draw(r, "command"),
+	}
+	if o.do == "PutTrigger" && len(there) > 0 && rapid.IntRange(0, 7).Draw(r, "anywhere") > 0 {
+		fn := rapid.SampledFrom(there).Draw(r, "of")
+		o.app, o.function = fn.App, fn.ID
+	}
+	return o
+}
+
+// side is one of two engines.
+type side struct {
+	store.Store
+	watch iter.Seq[store.Change]
+	ids   map[string]string // by token
+}
+
+func newSide(t *testing.T, s store.Store) *side {
+	ids := map[string]string{"default": defaultApp(t, s).ID}
+	for _, token := range slices.Concat(appTokens()[1:], functionTokens(), triggerTokens()) {
+		ids[token] = token
+	}
+	return &side{Store: s, watch: s.Watch(t.Context()), ids: ids}
+}
+
+// run returns the answer to o, without what two engines cannot have in common, and
+// how many changes it made.
+func (s *side) run(ctx context.Context, o operation) (answer any, changes int, err error) {
+	app := s.ids[o.app]
+	switch o.do {
+	case "PutApp":
+		var v faas.App
+		v, err = s.PutApp(ctx, faas.App{
+			ID: app, Name: o.name, Env: o.texts, MaxConcurrency: int(o.revision), Syslog: o.source, Shape: o.kind, Annotations: o.texts,
+		}, o.revision)
+		answer, changes = s.plainApp(v), 1
+	case "PutFunction":
+		var v faas.Function
+		v, err = s.PutFunction(ctx, faas.Function{
+			ID: o.function, App: app, Name: o.name, Env: o.texts, Command: o.command, Memory: faas.Bytes(o.revision), Beside: o.texts,
+		}, o.revision)
+		answer, changes = s.plainFunction(v), 1
+	case "PutTrigger":
+		var v faas.Trigger
+		v, err = s.PutTrigger(ctx, faas.Trigger{
+			ID: o.trigger, App: app, Function: o.function, Name: o.name, Type: o.kind, Source: o.source, Annotations: o.texts,
+		}, o.revision)
+		answer, changes = s.plainTrigger(v), 1
+	case "DeleteApp", "DeleteFunction", "DeleteTrigger":
+		return s.delete(ctx, o)
+	case "Function":
+		var v faas.Function
+		v, err = s.Function(ctx, app, o.name)
+		answer = s.plainFunction(v)
+	case "App":
+		var v faas.App
+		v, err = s.App(ctx, o.name)
+		answer = s.plainApp(v)
+	case "Trigger":
+		var v faas.Trigger
+		v, err = s.Trigger(ctx, o.trigger)
+		answer = s.plainTrigger(v)
+	case "Triggers":
+		var all []faas.Trigger
+		all, err = s.Triggers(ctx, app)
+		for i, v := range all {
+			all[i] = s.plainTrigger(v)
+		}
+		answer = all
+	}
+	if err != nil {
+		changes = 0
+	}
+	return answer, changes, err
+}
+
+// delete is run of what takes others with it: each is a change.
+func (s *side) delete(ctx context.Context, o operation) (_ any, changes int, err error) {
+	before, err := s.count(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	switch o.do {
+	case "DeleteApp":
+		err = s.DeleteApp(ctx, s.ids[o.app])
+	case "DeleteFunction":
+		err = s.DeleteFunction(ctx, o.function)
+	case "DeleteTrigger":
+		err = s.DeleteTrigger(ctx, o.trigger)
+	}
+	after, errAfter := s.count(ctx)
+	return nil, before - after, cmp.Or(err, errAfter)
+}
+
+// count returns how many definitions there are.
+func (s *side) count(ctx context.Context) (int, error) {
+	all, err := s.content(ctx)
+	return len(all), err
+}
+
+// content returns all definitions, without what two engines cannot have in common.
+func (s *side) content(ctx context.Context) (all []any, err error) {
+	apps, errApps := s.Apps(ctx)
+	functions, errFunctions := s.Functions(ctx, "")
+	triggers, errTriggers := s.Triggers(ctx, "")
+	for _, v := range apps {
+		all = append(all, s.plainApp(v))
+	}
+	for _, v := range functions {
+		all = append(all, s.plainFunction(v))
+	}
+	for _, v := range triggers {
+		all = append(all, s.plainTrigger(v))
+	}
+	return all, errors.Join(errApps, errFunctions, errTriggers)
+}
+
+// seen returns the next n changes, without what two engines cannot have in common.
+func (s *side) seen(t *testing.T, n int) (changes []store.Change) {
+	if n == 0 {
+		return nil
+	}
+	for _, c := range take(t, s.watch, n) {
+		if c.App != nil {
+			*c.App = s.plainApp(*c.App)
+		}
+		if c.Function != nil {
+			*c.Function = s.plainFunction(*c.Function)
+		}
+		if c.Trigger != nil {
+			*c.Trigger = s.plainTrigger(*c.Trigger)
+		}
+		changes = append(changes, c)
+	}
+	return changes
 }
 
 func equal(t *testing.T, r *rapid.T, a, b store.Store) {
 	ctx := t.Context()
-	watchA, watchB := a.Watch(ctx), b.Watch(ctx)
-	// The default app has another ID in each engine: tokens stand for IDs.
-	ids := map[string][2]string{"default": {defaultApp(t, a).ID, defaultApp(t, b).ID}}
-	appTokens := []string{"default", "app1", "app2", "app3"}
-	fnTokens := []string{"fn1", "fn2", "fn3", "fn4", "fn5"}
-	for _, token := range append(appTokens[1:], fnTokens...) {
-		ids[token] = [2]string{token, token}
-	}
+	sides := [2]*side{newSide(t, a), newSide(t, b)}
 	changes := 0
-	n := rapid.IntRange(1, 40).Draw(r, "operations")
-	for range n {
-		app := rapid.SampledFrom(appTokens).Draw(r, "app")
-		id := rapid.SampledFrom(fnTokens).Draw(r, "function")
-		name := names().Draw(r, "name")
-		revision := rapid.Int64Range(-1, 3).Draw(r, "revision")
-		op := rapid.SampledFrom([]string{"PutApp", "PutFunction", "PutFunction", "PutFunction", "DeleteApp", "DeleteFunction", "Function", "App"}).Draw(r, "operation")
-		env := rapid.MapOfN(rapid.StringMatching("[A-Z]{1,3}"), rapid.String(), 0, 3).Draw(r, "env")
-		fn := faas.Function{Name: name, Env: env, Command: rapid.SliceOfN(rapid.String(), 0, 2).Draw(r, "command")}
-		var got [2]any
-		var errs [2]error
-		for i, s := range []store.Store{a, b} {
-			switch op {
-			case "PutApp":
-				var v faas.App
-				v, errs[i] = s.PutApp(ctx, faas.App{ID: ids[app][i], Name: name, Env: env, MaxConcurrency: int(revision)}, revision)
-				got[i] = plainApp(v, ids, i)
-			case "PutFunction":
-				fn.ID, fn.App = id, ids[app][i]
-				fn.Memory = faas.Bytes(revision)
-				var v faas.Function
-				v, errs[i] = s.PutFunction(ctx, fn, revision)
-				got[i] = plainFunction(v, ids, i)
-			case "DeleteApp":
-				before, err := s.Functions(ctx, ids[app][i])
-				if err != nil {
-					t.Fatal(err)
-				}
-				if errs[i] = s.DeleteApp(ctx, ids[app][i]); errs[i] == nil && i == 0 {
-					changes += len(before)
-				}
-			case "DeleteFunction":
-				errs[i] = s.DeleteFunction(ctx, id)
-			case "Function":
-				var v faas.Function
-				v, errs[i] = s.Function(ctx, ids[app][i], name)
-				got[i] = plainFunction(v, ids, i)
-			case "App":
-				var v faas.App
-				v, errs[i] = s.App(ctx, name)
-				got[i] = plainApp(v, ids, i)
-			}
-		}
-		what := fmt.Sprintf("%s(app %s, function %s, name %q, revision %d)", op, app, id, name, revision)
-		if faas.KindOf(errs[0]) != faas.KindOf(errs[1]) || app != "default" && fmt.Sprint(errs[0]) != fmt.Sprint(errs[1]) {
-			t.Fatalf("%s: errors differ:\n%v\n%v", what, errs[0], errs[1])
-		}
-		if !reflect.DeepEqual(got[0], got[1]) {
-			t.Fatalf("%s: answers differ:\n%+v\n%+v", what, got[0], got[1])
-		}
-		if errs[0] == nil && op != "Function" && op != "App" {
-			changes++
-		}
-	}
-	var content [2][]any
-	for i, s := range []store.Store{a, b} {
-		apps, err := s.Apps(ctx)
+	for range rapid.IntRange(1, 60).Draw(r, "operations") {
+		there, err := a.Functions(ctx, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, v := range apps {
-			content[i] = append(content[i], plainApp(v, ids, i))
+		for i, fn := range there {
+			there[i] = sides[0].plainFunction(fn)
 		}
-		functions, err := s.Functions(ctx, "")
-		if err != nil {
-			t.Fatal(err)
+		o := drawOperation(r, there)
+		answer, changed, err := sides[0].run(ctx, o)
+		answerB, changedB, errB := sides[1].run(ctx, o)
+		if faas.KindOf(err) != faas.KindOf(errB) || o.app != "default" && fmt.Sprint(err) != fmt.Sprint(errB) {
+			t.Fatalf("%+v: errors differ:\n%v\n%v", o, err, errB)
 		}
-		for _, v := range functions {
-			content[i] = append(content[i], plainFunction(v, ids, i))
+		if !reflect.DeepEqual(answer, answerB) || changed != changedB {
+			t.Fatalf("%+v: answers differ:\n%+v, %d changes\n%+v, %d changes", o, answer, changed, answerB, changedB)
 		}
+		changes += changed
 	}
-	wantEqual(t, "content", content[0], content[1])
-	if changes > 0 {
-		seen := [2][]store.Change{take(t, watchA, changes), take(t, watchB, changes)}
-		for i := range seen {
-			for j, c := range seen[i] {
-				if c.App != nil {
-					v := plainApp(*c.App, ids, i)
-					seen[i][j].App = &v
-				}
-				if c.Function != nil {
-					v := plainFunction(*c.Function, ids, i)
-					seen[i][j].Function = &v
-				}
-			}
-		}
-		wantEqual(t, "changes", seen[0], seen[1])
+	content, err := sides[0].content(ctx)
+	contentB, errB := sides[1].content(ctx)
+	if err := errors.Join(err, errB); err != nil {
+		t.Fatal(err)
 	}
+	wantEqual(t, "content", content, contentB)
+	wantEqual(t, "changes", sides[0].seen(t, changes), sides[1].seen(t, changes))
 }
 
 // token is the other way round of ids.
-func token(id string, ids map[string][2]string, engine int) string {
-	for token, id2 := range ids {
-		if id2[engine] == id {
+func (s *side) token(id string) string {
+	for token, i := range s.ids {
+		if i == id {
 			return token
 		}
 	}
 	return id
 }
 
-// plainApp is app without what two engines cannot have in common.
-func plainApp(app faas.App, ids map[string][2]string, engine int) faas.App {
-	app.ID = token(app.ID, ids, engine)
+func (s *side) plainApp(app faas.App) faas.App {
+	app.ID = s.token(app.ID)
 	app.Created, app.Updated = time.Time{}, time.Time{}
 	return app
 }
 
-// plainFunction is fn without what two engines cannot have in common.
-func plainFunction(fn faas.Function, ids map[string][2]string, engine int) faas.Function {
-	fn.App = token(fn.App, ids, engine)
+func (s *side) plainFunction(fn faas.Function) faas.Function {
+	fn.App = s.token(fn.App)
 	fn.Created, fn.Updated = time.Time{}, time.Time{}
-	fn.Command = slices.Clone(fn.Command)
 	return fn
+}
+
+func (s *side) plainTrigger(trigger faas.Trigger) faas.Trigger {
+	trigger.App = s.token(trigger.App)
+	trigger.Created, trigger.Updated = time.Time{}, time.Time{}
+	return trigger
 }
