@@ -278,8 +278,8 @@ func (d *destination) hangUp() error {
 	return err
 }
 
-// report says what became of an attempt to send: in the daemon's log whether the
-// server can be reached, at most every warnEvery, and in the functions' what it
+// report says what became of an attempt to send: in the daemon's log when the
+// server cannot be reached and when it can again, and in the functions' what it
 // means for their lines.
 func (d *destination) report(err error) {
 	log := d.forwarder.store.config.Log
@@ -287,7 +287,9 @@ func (d *destination) report(err error) {
 	recovered := err == nil && d.down
 	switch {
 	case loud:
-		log.Warn("syslog server cannot be reached: lines for it wait, and are dropped when there are too many", "url", d.target, "err", err)
+		if !d.down {
+			log.Warn("syslog server cannot be reached: lines for it wait, and are dropped when there are too many", "url", d.target, "err", err)
+		}
 		d.warned, d.down = time.Now(), true
 	case recovered:
 		log.Info("syslog server takes lines again", "url", d.target)

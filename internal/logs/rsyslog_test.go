@@ -36,10 +36,11 @@ func startRsyslog(t *testing.T, certFile, keyFile string) *rsyslog {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	tcp, secure, udp := freePorts(t)
 	r := &rsyslog{file: filepath.Join(dir, "messages"), urls: map[string]string{
-		"tcp":      "tcp://" + freePort(t, "tcp"),
-		"tcp+tls":  "tcp+tls://" + freePort(t, "tcp"),
-		"udp":      "udp://" + freePort(t, "udp"),
+		"tcp":      "tcp://" + tcp,
+		"tcp+tls":  "tcp+tls://" + secure,
+		"udp":      "udp://" + udp,
 		"unix":     "unix://" + filepath.Join(dir, "stream"),
 		"unixgram": "unixgram://" + filepath.Join(dir, "datagrams"),
 	}}
@@ -108,23 +109,19 @@ func (r *rsyslog) await(t *testing.T, target string) {
 	}
 }
 
-// freePort returns an address of this machine on which nobody listens.
-func freePort(t *testing.T, network string) string {
+// freePorts returns addresses of this machine on which nobody listens, two of TCP
+// and one of UDP.
+func freePorts(t *testing.T) (tcp, secure, udp string) {
 	t.Helper()
-	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		return c.LocalAddr().String()
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	a, b := listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0")
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	defer c.Close()
+	defer b.Close()
+	defer a.Close()
+	return a.Addr().String(), b.Addr().String(), c.LocalAddr().String()
 }
 
 // messages waits until there are n lines, and returns all.

@@ -27,7 +27,7 @@ const (
 	closePatience = 2 * time.Second  // for what waits when the store is closed
 	idleAfter     = time.Minute      // without a line a connection is given up
 	giveUpAfter   = 10 * time.Minute // without a new line, those that wait for a dead server are dropped
-	warnEvery     = time.Minute      // how often we say that a server cannot be reached
+	warnEvery     = time.Minute      // before we say again that a server cannot be reached
 )
 
 // forwarder brings lines to syslog servers. It has a destination for each that

@@ -1,0 +1,181 @@
+package logs_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hob/internal/logs"
+)
+
+// dialed is a store in a bubble of synctest, whose syslog servers are reached by dial.
+func dialed(t *testing.T, dial func() (net.Conn, error)) (s *logs.Store) {
+	t.Helper()
+	s = open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: to("tcp://server")})
+	logs.DialWith(s, func(context.Context, string) (net.Conn, error) { return dial() })
+	return s
+}
+
+func TestServerThatTakesNothingHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var theirs []net.Conn
+		s := dialed(t, func() (net.Conn, error) {
+			c, ours := net.Pipe() // a write to it waits for a reader, and there is none
+			theirs = append(theirs, c)
+			return ours, nil
+		})
+		const lines = 3000
+		for i := range lines {
+			write(t, s, "f", "c", fmt.Sprintf("%d %s\n", i, strings.Repeat("x", 1000)))
+		}
+		dropped := s.SyslogDropped()
+		if dropped < lines/2 || dropped == lines {
+			t.Errorf("%d of %d lines dropped; want those that a queue of 1 MB does not hold", dropped, lines)
+		}
+		time.Sleep(11 * time.Second) // the server's patience ends, and the log says so
+		said := hobs(t, s)
+		if want := fmt.Sprintf("… %d lines not sent to tcp://server: write pipe: i/o timeout", dropped); !slices.Equal(said, []string{want}) {
+			t.Errorf("the log says %q, want %q", said, want)
+		}
+		s.Close() // returns
+		if got := s.SyslogDropped(); got != lines {
+			t.Errorf("%d lines dropped in the end, want all %d", got, lines)
+		}
+		for _, c := range theirs {
+			c.Close()
+		}
+	})
+}
+
+// hobs returns the lines of hob in the log of f.
+func hobs(t *testing.T, s *logs.Store) (said []string) {
+	t.Helper()
+	for _, line := range read(t, s, logs.Selection{Function: "f", Tail: -1}) {
+		if line.Stream == "hob" {
+			said = append(said, line.Text)
+		}
+	}
+	return said
+}
+
+func TestDeadServerIsTriedLessAndLessAndThenGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var tries []time.Duration // guarded by mu
+		begin := time.Now()
+		s := dialed(t, func() (net.Conn, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			tries = append(tries, time.Since(begin))
+			return nil, errors.New("nobody there")
+		})
+		write(t, s, "f", "c", "one\n")
+		time.Sleep(9 * time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		if len(tries) < 50 || len(tries) > 70 || tries[1] != 100*time.Millisecond || tries[len(tries)-1]-tries[len(tries)-2] != 10*time.Second {
+			t.Errorf("tries at %v; want the second after 100 ms, the last ones every 10 s", tries)
+		}
+		mu.Unlock()
+		if got := logs.Destinations(s); got != 1 {
+			t.Errorf("%d destinations before the end, want 1", got)
+		}
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if got := logs.Destinations(s); got != 0 || s.SyslogDropped() != 1 {
+			t.Errorf("%d destinations, %d lines dropped; want none, and 1", got, s.SyslogDropped())
+		}
+		want := []string{"… lines wait for tcp://server: nobody there", "… 1 line not sent to tcp://server: nobody there"}
+		if said := hobs(t, s); !slices.Equal(said, want) {
+			t.Errorf("the log says %q, want %q", said, want)
+		}
+	})
+}
+
+func TestConnectionThatIsNotUsedIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conns := make(chan net.Conn, 10)
+		s := dialed(t, func() (net.Conn, error) {
+			theirs, ours := net.Pipe()
+			conns <- theirs
+			return ours, nil
+		})
+		for i := range 3 { // each time over a new connection
+			write(t, s, "f", "c", "one\n")
+			write(t, s, "g", "c", "two\n")
+			c := <-conns
+			from := bufio.NewReader(c)
+			if a, b := next(t, from), next(t, from); a.text != "one" || b.text != "two" {
+				t.Errorf("got %q and %q", a.text, b.text)
+			}
+			if got := logs.Destinations(s); got != 1 {
+				t.Errorf("%d destinations for one server, want 1", got)
+			}
+			time.Sleep(61 * time.Second)
+			synctest.Wait()
+			if got := logs.Destinations(s); got != 0 {
+				t.Errorf("%d destinations after a minute without a line, want none", got)
+			}
+			if _, err := from.ReadByte(); err == nil {
+				t.Errorf("time %d: the connection goes on", i)
+			}
+			c.Close()
+		}
+	})
+}
+
+func TestCloseSendsWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		theirs, ours := net.Pipe()
+		s := dialed(t, func() (net.Conn, error) { return ours, nil })
+		for i := range 1000 {
+			write(t, s, "f", "c", fmt.Sprintln(i))
+		}
+		closed := make(chan error)
+		go func() { closed <- s.Close() }()
+		from := bufio.NewReader(theirs)
+		for i := range 1000 {
+			if m := next(t, from); m.text != fmt.Sprint(i) {
+				t.Fatalf("got %q, want %d", m.text, i)
+			}
+		}
+		if err := <-closed; err != nil || s.SyslogDropped() != 0 {
+			t.Errorf("Close = %v, %d lines dropped", err, s.SyslogDropped())
+		}
+		write(t, s, "f", "c", "late\n") // goes nowhere, and does nothing
+		theirs.Close()
+	})
+}
+
+func TestMessageThatWasCutOffIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conns := make(chan net.Conn, 10)
+		s := dialed(t, func() (net.Conn, error) {
+			theirs, ours := net.Pipe()
+			conns <- theirs
+			return ours, nil
+		})
+		write(t, s, "f", "c", "one\n")
+		c := <-conns
+		if m := next(t, bufio.NewReader(c)); m.text != "one" {
+			t.Errorf("got %q", m.text)
+		}
+		write(t, s, "f", "c", "two\nthree\n")
+		c.Read(make([]byte, 10))
+		c.Close()
+		c = <-conns
+		from := bufio.NewReader(c)
+		if a, b := next(t, from), next(t, from); a.text != "two" || b.text != "three" {
+			t.Errorf("got %q and %q", a.text, b.text)
+		}
+		c.Close()
+	})
+}
