@@ -215,7 +215,9 @@ func TestAnswerOfInvokeIsTheFunctions(t *testing.T) {
 
 func TestEveryFailureIsToldInFnsWords(t *testing.T) {
 	const logs = ", please ensure you are using the latest fdk and check the logs"
-	wrap := func(kind faas.Kind, is error) error { return fmt.Errorf("call f: %w", faas.Errorf(kind, "so it is: %w", is)) }
+	wrap := func(kind faas.Kind, is error) error {
+		return fmt.Errorf("call f: %w", faas.Errorf(kind, "so it is: %w", is))
+	}
 	for _, tt := range []struct {
 		err     error
 		status  int
@@ -653,4 +655,3 @@ func BenchmarkCall(b *testing.B) {
 		})
 	}
 }
-
