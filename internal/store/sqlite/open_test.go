@@ -15,6 +15,7 @@ import (
 	"hob/faas"
 	"hob/internal/store"
 	"hob/internal/store/sqlite"
+	"hob/internal/store/storetest"
 	"hob/internal/testenv"
 )
 
@@ -28,6 +29,9 @@ func TestDatabaseOfVersionOneIsTakenOver(t *testing.T) {
 	fn, err := s.Function(t.Context(), "A", "resize")
 	if err != nil || fn.Image != "x:1" || fn.Timeout != 5*time.Second || fn.Revision != 4 || fn.RetryDelay != faas.DefaultRetryDelay {
 		t.Errorf("Function = %+v, %v", fn, err)
+	}
+	if _, err := s.PutTrigger(t.Context(), storetest.Trigger(fn, "web"), store.IfNew); err != nil {
+		t.Error(err)
 	}
 	accept(t, s, acceptance(s, fn.ID, []byte("payload")))
 	if got := take(t, s, 1, fn.ID); len(got) != 1 {

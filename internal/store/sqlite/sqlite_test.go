@@ -1,7 +1,7 @@
 package sqlite_test
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -162,7 +161,11 @@ func TestDamagedDatabaseSaysWhatToDo(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 50 {
-			if _, err := s.PutFunction(t.Context(), storetest.Function(app, fmt.Sprint("fn", i)), store.IfNew); err != nil {
+			fn, err := s.PutFunction(t.Context(), storetest.Function(app, fmt.Sprint("fn", i)), store.IfNew)
+			if err == nil {
+				_, err = s.PutTrigger(t.Context(), storetest.Trigger(fn, "web"), store.IfNew)
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -178,8 +181,9 @@ func TestDamagedDatabaseSaysWhatToDo(t *testing.T) {
 			return err
 		}
 		defer s.Close()
-		_, err = s.Functions(context.Background(), "")
-		return err
+		_, errFunctions := s.Functions(context.Background(), "")
+		_, errTriggers := s.Triggers(context.Background(), "")
+		return cmp.Or(errFunctions, errTriggers)
 	}
 	overwrite := func(t *testing.T, path string, at int64, with []byte) {
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -200,6 +204,9 @@ func TestDamagedDatabaseSaysWhatToDo(t *testing.T) {
 			if err := os.Truncate(path, 3*4096+17); err != nil {
 				t.Fatal(err)
 			}
+		},
+		"trigger": func(t *testing.T, path string) {
+			execSQL(t, path, `UPDATE "trigger" SET definition = '[]' WHERE source = '/fn7/web'`)
 		},
 		"definition": func(t *testing.T, path string) {
 			execSQL(t, path, `UPDATE function SET definition = '{"image":' WHERE name = 'fn7'`)
@@ -230,7 +237,7 @@ func TestUnusablePathIsNamed(t *testing.T) {
 func TestFieldsOfANewerHobSurviveAChange(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hob.db")
 	s := open(t, path)
-	app, err := s.App(t.Context(), faas.DefaultApp)
+	app, err := s.PutApp(t.Context(), storetest.App("photos"), store.IfNew)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,13 +245,25 @@ func TestFieldsOfANewerHobSurviveAChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	execSQL(t, path, `UPDATE function SET definition = json_set(definition, '$.isolation', json('{"vm":true}'))`)
-	fn.Image = "changed"
-	if _, err := s.PutFunction(t.Context(), fn, fn.Revision); err != nil {
+	trigger, err := s.PutTrigger(t.Context(), storetest.Trigger(fn, "web"), store.IfNew)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := querySQL(t, path, `SELECT definition ->> '$.isolation' || ' ' || (definition ->> '$.image') FROM function`), `{"vm":true} changed`; got != want {
-		t.Errorf("stored %s, want %s", got, want)
+	for _, table := range []string{"app", "function", "trigger"} {
+		execSQL(t, path, fmt.Sprintf(`UPDATE %q SET definition = json_set(definition, '$.isolation', json('{"vm":true}'))`, table))
+	}
+	app.Shape, fn.Image, trigger.Annotations = "changed", "changed", map[string]string{"changed": "1"}
+	_, errApp := s.PutApp(t.Context(), app, app.Revision)
+	_, errFunction := s.PutFunction(t.Context(), fn, fn.Revision)
+	_, errTrigger := s.PutTrigger(t.Context(), trigger, trigger.Revision)
+	if err := errors.Join(errApp, errFunction, errTrigger); err != nil {
+		t.Fatal(err)
+	}
+	for table, field := range map[string]string{"app": "shape", "function": "image", "trigger": "annotations"} {
+		got := querySQL(t, path, fmt.Sprintf(`SELECT definition ->> '$.isolation' || ' ' || (definition ->> '$.%s') FROM %q WHERE revision = 2`, field, table))
+		if !strings.HasPrefix(got, `{"vm":true} `) || !strings.Contains(got, "changed") {
+			t.Errorf("stored of %s: %s, want what was there and what was changed", table, got)
+		}
 	}
 }
 
@@ -313,96 +332,6 @@ func TestWriteAfterCloseIsRefused(t *testing.T) {
 	}
 	if _, err := s.PutApp(t.Context(), faas.App{ID: "x", Name: "x"}, store.IfNew); faas.KindOf(err) != faas.Busy {
 		t.Errorf("PutApp = %v, want busy", err)
-	}
-}
-
-// putForever puts functions into the store at path from several goroutines and
-// prints the name of each after its Put has returned nil.
-func putForever(path string) {
-	ctx := context.Background()
-	s, err := sqlite.Open(ctx, path, store.Limits{})
-	if err != nil {
-		fmt.Println("error", err)
-		return
-	}
-	app, err := s.App(ctx, faas.DefaultApp)
-	if err != nil {
-		fmt.Println("error", err)
-		return
-	}
-	var wg sync.WaitGroup
-	for worker := range 4 {
-		wg.Go(func() {
-			for i := 0; ; i++ {
-				name := fmt.Sprintf("fn-%d-%d", worker, i)
-				if _, err := s.PutFunction(ctx, storetest.Function(app, name), store.IfNew); err != nil {
-					fmt.Println("error", err)
-					return
-				}
-				fmt.Println(name) // one write to a pipe: whole or not at all
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func TestWhatPutReturnedNilForSurvivesKill(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "hob.db")
-	put := make(map[string]bool)
-	for round := range 3 {
-		dir := filepath.Dir(path)
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "HOB_TEST_PUT_FOREVER="+path)
-		cmd.Dir = dir
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		n := 0
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if strings.HasPrefix(lines.Text(), "error") {
-				if n == 0 || !strings.Contains(lines.Text(), "exists") {
-					t.Error(lines.Text())
-				}
-				continue
-			}
-			put[lines.Text()] = true
-			if n++; n == 60+17*round {
-				if err := cmd.Process.Kill(); err != nil { // SIGKILL; what was printed before it is still read
-					t.Error(err)
-				}
-			}
-		}
-		_ = cmd.Wait() // killed
-		func() {
-			s, err := sqlite.Open(t.Context(), path, store.Limits{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
-			all, err := s.Functions(t.Context(), "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			there := make(map[string]bool)
-			for _, fn := range all {
-				there[fn.Name] = true
-			}
-			for name := range put {
-				if !there[name] {
-					t.Errorf("round %d: %s was put and is gone", round, name)
-				}
-			}
-			for _, fn := range all { // the next round makes the same names
-				if err := s.DeleteFunction(t.Context(), fn.ID); err != nil {
-					t.Error(err)
-				}
-			}
-			clear(put)
-		}()
 	}
 }
 
