@@ -161,7 +161,18 @@ func (c *Client) failureOf(resp *http.Response) error {
 	if f := body.failure(resp.Header.Get(headerCall), reasons[resp.StatusCode]); err == nil && f != nil {
 		return f
 	}
+	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
+		return faas.Errorf(faas.Denied, "%s answered %q: it does not know who asks, or does not let them; %s", c.address, resp.Status, c.credentials())
+	}
 	return faas.Errorf(faas.Internal, "%s answered %q in words that are not hob's: is this the address of a hob server?", c.address, resp.Status)
+}
+
+// credentials says what the server was told.
+func (c *Client) credentials() string {
+	if c.token == "" {
+		return "no token was sent"
+	}
+	return "a token was sent"
 }
 
 // send makes a request and returns its answer, whose body the caller closes.

@@ -70,6 +70,13 @@ func TestAnswerOfAStrangerIsInternal(t *testing.T) {
 	}
 }
 
+func TestStrangerThatLetsNobodyInIsDenied(t *testing.T) {
+	c := server(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "who are you?", http.StatusUnauthorized) })
+	if _, err := c.Apps(t.Context()); faas.KindOf(err) != faas.Denied || !strings.Contains(err.Error(), "no token was sent") {
+		t.Errorf("%v of kind %q, want denied: nothing was sent", err, faas.KindOf(err))
+	}
+}
+
 func TestServerThatIsNotThereIsToldWithTheWayOut(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

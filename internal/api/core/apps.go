@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 
@@ -183,13 +184,18 @@ func (in annotationsIn) merged(annotations map[string]string) map[string]string 
 
 func isNull(raw json.RawMessage) bool { return string(raw) == "null" }
 
+// errOvertaken is the reason of a Conflict with the revision that the caller named:
+// trying again does not help.
+var errOvertaken = errors.New("it was changed in between")
+
 // retried carries out a change that reads, merges and writes again when the
 // definition was changed in between. Somebody who is overtaken this often gets
 // the Conflict.
 func retried(change func() error) error {
 	var err error
-	for range 5 {
-		if err = change(); faas.KindOf(err) != faas.Conflict {
+	for range 100 {
+		err = change()
+		if faas.KindOf(err) != faas.Conflict || errors.Is(err, errOvertaken) || errors.Is(err, faas.ErrSourceTaken) {
 			return err
 		}
 	}

@@ -326,12 +326,24 @@ func TestLogsAreFollowedUntilTheClientLeaves(t *testing.T) {
 	leave() // server.Close waits for the handler
 }
 
+func TestTriggerIsWhereThePublicURLSays(t *testing.T) {
+	s := newServer(t)
+	s.PublicURL = "https://hob.example.com/base/"
+	h := s.Handler()
+	create(t, h, "f")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("PUT", "/api/apps/default/functions/f/triggers/in", strings.NewReader(`{"source":"/in"}`)))
+	if want := `"url":"https://hob.example.com/base/t/default/in"`; !strings.Contains(w.Body.String(), want) {
+		t.Errorf("%d %s, want %s", w.Code, w.Body, want)
+	}
+}
+
 func TestChangesAtTheSameTimeAreAllMade(t *testing.T) {
 	s := newServer(t)
 	h := s.Handler()
 	create(t, h, "f")
 	codes := make(chan string)
-	for i := range 4 {
+	for i := range 32 {
 		go func() {
 			w := httptest.NewRecorder()
 			body := fmt.Sprintf(`{"env":{"K%d":"v"}}`, i)
@@ -339,13 +351,13 @@ func TestChangesAtTheSameTimeAreAllMade(t *testing.T) {
 			codes <- fmt.Sprint(w.Code, w.Body)
 		}()
 	}
-	for range 4 {
+	for range 32 {
 		if got := <-codes; !strings.HasPrefix(got, "200") {
 			t.Errorf("change ends with %s", got)
 		}
 	}
 	fn, err := s.Catalog.Function("default", "f")
-	if err != nil || len(fn.Env) != 4 || fn.Revision != 5 {
-		t.Errorf("got %d variables at revision %d, %v; want 4 at 5", len(fn.Env), fn.Revision, err)
+	if err != nil || len(fn.Env) != 32 || fn.Revision != 33 {
+		t.Errorf("got %d variables at revision %d, %v; want 32 at 33", len(fn.Env), fn.Revision, err)
 	}
 }

@@ -161,8 +161,7 @@ func (s *Server) updateFunction(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if in.Revision != nil && *in.Revision != old.Revision {
-			// not a Conflict to try again: faas.Conflict would be, but the answer stays the same
-			return faas.Errorf(faas.Conflict, "function %q is at revision %d, not %d: it was changed in between", old.Name, old.Revision, *in.Revision)
+			return faas.Errorf(faas.Conflict, "function %q is at revision %d, not %d: %w", old.Name, old.Revision, *in.Revision, errOvertaken)
 		}
 		fn, err := merged(old, fields)
 		if err != nil {

@@ -134,7 +134,7 @@ func (s *Server) putTrigger(w http.ResponseWriter, r *http.Request) error {
 		case fn.ID == "" || r.Method != http.MethodPut:
 			return err
 		case in.Revision != nil:
-			return faas.Errorf(faas.Conflict, "trigger %q is at no revision: it is not there", r.PathValue("trigger"))
+			return faas.Errorf(faas.Conflict, "trigger %q is not there, at no revision: %w", r.PathValue("trigger"), errOvertaken)
 		}
 		t = faas.Trigger{Name: r.PathValue("trigger"), Type: value(in.Type), Source: value(in.Source), Annotations: in.Annotations.merged(nil)}
 		return s.makeTrigger(w, r, app, fn, t)
@@ -143,7 +143,7 @@ func (s *Server) putTrigger(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) changeTrigger(w http.ResponseWriter, r *http.Request, app faas.App, fn faas.Function, t faas.Trigger, in triggerChangeIn, fields map[string]json.RawMessage) error {
 	if in.Revision != nil && *in.Revision != t.Revision {
-		return faas.Errorf(faas.Conflict, "trigger %q is at revision %d, not %d: it was changed in between", t.Name, t.Revision, *in.Revision)
+		return faas.Errorf(faas.Conflict, "trigger %q is at revision %d, not %d: %w", t.Name, t.Revision, *in.Revision, errOvertaken)
 	}
 	if fields["type"] != nil {
 		t.Type = value(in.Type)
