@@ -73,6 +73,7 @@ func run(ctx context.Context, env *environ, args []string) int {
 // Groups of verbs in the help of hob.
 const (
 	groupFunctions = "functions"
+	groupProjects  = "projects"
 	groupImages    = "images"
 	groupServer    = "server"
 )
@@ -106,6 +107,7 @@ A first function, as root and beside a server that "hob serve" has started:
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print results as JSON on standard output, and a failure as one JSON object on standard error")
 	root.AddGroup(
 		&cobra.Group{ID: groupFunctions, Title: "Functions and calls:"},
+		&cobra.Group{ID: groupProjects, Title: "Directories with a func.yaml:"},
 		&cobra.Group{ID: groupImages, Title: "Images:"},
 		&cobra.Group{ID: groupServer, Title: "The server and this command line:"},
 	)
@@ -116,6 +118,7 @@ A first function, as root and beside a server that "hob serve" has started:
 		}
 	}
 	add(groupFunctions, newCreate(c), newUpdate(c), newLs(c), newInspect(c), newRm(c), newCall(c), newGet(c), newCalls(c), newStatus(c), newLogs(c), newPs(c), newTop(c), newApp(c), newTrigger(c))
+	add(groupProjects, newInit(c), newRun(c), newTest(c), newDeploy(c), newBump(c), newMigrate(c))
 	add(groupImages, newImage(c), newPull(c))
 	add(groupServer, newServe(c), newConfig(c), newDoctor(c), newBench(c), newBenchFunction(c), newContext(c), newCompletion(), newVersion(c))
 	root.AddCommand(newExitTopic(), newServerTopic())

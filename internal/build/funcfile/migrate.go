@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"go.yaml.in/yaml/v3"
 
@@ -56,7 +55,7 @@ func migrated(file string, data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept := []*yaml.Node{text("schema_version"), {Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.Itoa(Schema)}}
+	kept := []*yaml.Node{text("schema_version"), number(Schema)}
 	if len(root.Content) > 0 { // a comment at the top stays there
 		kept[0].HeadComment, root.Content[0].HeadComment = root.Content[0].HeadComment, ""
 	}
@@ -69,24 +68,13 @@ func migrated(file string, data []byte) ([]byte, error) {
 		kept = append(kept, text("format"), text(f.FormatOr()))
 	}
 	if len(f.Triggers) > 0 {
-		list := &yaml.Node{Kind: yaml.SequenceNode}
-		for _, t := range f.Triggers {
-			list.Content = append(list.Content, &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
-				text("name"), text(t.Name), text("type"), text(t.Type), text("source"), text(t.Source)}})
-		}
-		kept = append(kept, text("triggers"), list)
+		kept = append(kept, text("triggers"), triggerNodes(f.Triggers))
 	}
 	root.Content = kept
 	for i := 2; i+1 < len(kept); i += 2 {
 		asText(kept[i].Value, kept[i+1])
 	}
 	return render(file, root)
-}
-
-func text(s string) *yaml.Node {
-	n := &yaml.Node{}
-	n.SetString(s)
-	return n
 }
 
 // asText quotes what version 1 took for text and the schema of the new one would
