@@ -141,18 +141,32 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 	if in.ID != "" && in.ID != id {
 		return invalid("App ID in path does not match ID in body")
 	}
-	a, err := updated(func() (faas.App, error) { return s.app(id) }, func(a faas.App) (faas.App, error) {
+	a, err := updated(r.Context(), func() (faas.App, error) { return s.app(id) }, func(a faas.App) (faas.App, error) {
 		if in.Name != "" && in.Name != a.Name {
 			return a, errImmutable
 		}
 		a.Env = mergedConfig(a.Env, in.Config)
 		err := in.merge(&a, false)
 		return a, err
-	}, func(a faas.App) (faas.App, error) { return s.Catalog.PutApp(r.Context(), a, a.Revision) })
+	}, func(a faas.App) (faas.App, error) {
+		put, err := s.Catalog.PutApp(r.Context(), a, a.Revision)
+		if faas.KindOf(err) == faas.Conflict && s.hostTaken(a) {
+			return put, fault{http.StatusConflict, err.Error()}
+		}
+		return put, err
+	})
 	if err != nil {
 		return err
 	}
 	return answer(w, wireOfApp(a))
+}
+
+// hostTaken reports whether another app has a host name of a.
+func (s *Server) hostTaken(a faas.App) bool {
+	return slices.ContainsFunc(a.Hosts(), func(host string) bool {
+		other, err := s.Catalog.AppByHost(host)
+		return err == nil && other.ID != a.ID
+	})
 }
 
 // merge changes what in names of a, but for its config.

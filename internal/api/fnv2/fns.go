@@ -202,7 +202,7 @@ func (s *Server) updateFn(w http.ResponseWriter, r *http.Request) error {
 	if in.ID != "" && in.ID != id {
 		return invalid("Fn ID in path does not match that in body")
 	}
-	fn, err := updated(func() (faas.Function, error) { return s.fn(id) }, func(fn faas.Function) (faas.Function, error) {
+	fn, err := updated(r.Context(), func() (faas.Function, error) { return s.fn(id) }, func(fn faas.Function) (faas.Function, error) {
 		fn.Env = mergedConfig(fn.Env, in.Config)
 		return s.mergedFn(fn, in, false)
 	}, func(fn faas.Function) (faas.Function, error) {

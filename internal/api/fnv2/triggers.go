@@ -179,12 +179,9 @@ func (s *Server) updateTrigger(w http.ResponseWriter, r *http.Request) error {
 	if in.ID != "" && in.ID != id {
 		return invalid("ID in path does not match ID in body")
 	}
-	t, err := updated(func() (faas.Trigger, error) { return s.triggerByID(id) },
+	t, err := updated(r.Context(), func() (faas.Trigger, error) { return s.triggerByID(id) },
 		func(t faas.Trigger) (faas.Trigger, error) { return s.mergedTrigger(t, in, false) },
 		func(t faas.Trigger) (faas.Trigger, error) { return s.putTrigger(r, t, t.Revision) })
-	if faas.KindOf(err) == faas.Conflict {
-		return errTrigger
-	}
 	if err != nil {
 		return err
 	}
@@ -227,18 +224,28 @@ func (s *Server) mergedTrigger(t faas.Trigger, in triggerIn, isNew bool) (_ faas
 	return t, nil
 }
 
-// putTrigger puts t; what is left of Conflict is one of its revision or of a new name.
+// putTrigger puts t. Its Conflict is one of the revision.
 func (s *Server) putTrigger(r *http.Request, t faas.Trigger, ifRevision int64) (faas.Trigger, error) {
 	put, err := s.Catalog.PutTrigger(r.Context(), t, ifRevision)
 	switch kind := faas.KindOf(err); {
 	case errors.Is(err, faas.ErrSourceTaken):
 		return put, errSource
-	case kind == faas.Conflict && ifRevision == store.IfNew:
+	case kind == faas.Conflict && (ifRevision == store.IfNew || s.nameTaken(t)):
 		return put, errTrigger
 	case kind == faas.NotFound:
 		return put, errNoFn // gone just now, or its app
 	}
 	return put, err
+}
+
+// nameTaken reports whether another trigger of the function has the name of t.
+func (s *Server) nameTaken(t faas.Trigger) bool {
+	for other := range s.Catalog.TriggersAfter(t.App, "") {
+		if other.Name == t.Name && other.Function == t.Function && other.ID != t.ID {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Server) deleteTrigger(w http.ResponseWriter, r *http.Request) error {

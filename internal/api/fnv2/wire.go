@@ -2,12 +2,14 @@ package fnv2
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
 	"iter"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -137,31 +139,33 @@ func only[T any](item T, err error, name, after string) iter.Seq[T] {
 	}
 }
 
-// updates is how often a change is tried that others overtake. 32 clients that
-// change one thing at once need some dozens.
-const updates = 1000
+// updates is how often a change is tried that others overtake.
+const updates = 200
 
-// updated changes a definition: it reads it, merges and puts it, and does so again
-// when somebody has changed it in between, so that no merge is lost. What merge
-// leaves as it is stays at its revision. Conflict if it is not for the revision.
-func updated[T any](read func() (T, error), merge func(T) (T, error), put func(T) (T, error)) (T, error) {
-	old, err := read()
-	for try := 1; err == nil; try++ {
-		var next, now T
-		if next, err = merge(old); err != nil || reflect.DeepEqual(old, next) {
+// updated changes a definition: it reads, merges and puts it, and does so again when
+// somebody was quicker, so that no merge is lost. What merge leaves as it is stays at
+// its revision. put returns Conflict for a revision that is not the stored one, and
+// for nothing else.
+func updated[T any](ctx context.Context, read func() (T, error), merge, put func(T) (T, error)) (T, error) {
+	for try := 1; ; try++ {
+		old, err := read()
+		if err != nil {
+			return old, err
+		}
+		next, err := merge(old)
+		if err != nil || reflect.DeepEqual(old, next) {
 			return next, err
 		}
 		next, err = put(next)
 		if faas.KindOf(err) != faas.Conflict || try == updates {
 			return next, err
 		}
-		conflict := err
-		if now, err = read(); err == nil && reflect.DeepEqual(old, now) {
-			return next, conflict
+		select { // what is stored may not be readable yet, and others shall not come all at once again
+		case <-time.After(rand.N(time.Duration(min(try, 16)) * time.Millisecond)):
+		case <-ctx.Done():
+			return next, context.Cause(ctx)
 		}
-		old = now
 	}
-	return old, err
 }
 
 // mergedConfig is config with changes: an empty value removes a key.
