@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -68,13 +69,19 @@ func (s *Store) connect(ctx context.Context, ref Reference, cred *Auth) (*remote
 		r.anonymous = *cfg == authn.AuthConfig{}
 	}
 	base := s.transport()
+	var refused error // nobody listens there: whoever waits should know at once
 	err = r.retry(ctx, func(context.Context) (bool, error) {
 		rt, err := transport.NewWithContext(ctx, reg, auth, base, []string{repo.Scope(transport.PullScope)})
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			refused = err
+			return false, nil
+		}
 		if err == nil {
 			r.client = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 		}
 		return false, err
 	})
+	err = cmp.Or(err, refused)
 	if err != nil {
 		base.CloseIdleConnections()
 		return nil, r.explain(err)

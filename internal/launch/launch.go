@@ -73,10 +73,17 @@ func (l *Launcher) Ready(ctx context.Context, fn faas.Function) (digest string, 
 	l.Log.InfoContext(ctx, "fetching an image for a call", "function", fn.Name, "image", fn.Image, "digest", fn.Digest)
 	img, err := l.Images.Pull(ctx, name, image.PullOptions{})
 	if err != nil {
-		return "", fmt.Errorf("image %s of function %s: %w", fn.Image, fn.Name, err)
+		return "", noImage{fmt.Errorf("image %s of function %s: %w", fn.Image, fn.Name, err)}
 	}
 	return img.Digest, nil
 }
+
+// noImage is the error of an image that could not be fetched: faas.ErrNoImage, and
+// the reason.
+type noImage struct{ error }
+
+func (e noImage) Is(target error) bool { return target == faas.ErrNoImage }
+func (e noImage) Unwrap() error        { return e.error }
 
 // Start makes what calls of fn need. Of a hot format the process runs and takes
 // calls when Start returns, and died is called when it has ended by itself. Of the
