@@ -56,8 +56,14 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function
 			return known.fault
 		}
 	}
+	if kind := faas.KindOf(err); errors.Is(err, faas.ErrNoImage) && kind != faas.Internal {
+		if kind == faas.Busy {
+			w.Header().Set("Retry-After", retryAfter)
+		}
+		return fault{api.Status(err), words(fn, err)}
+	}
 	stream := fn.Format == faas.FormatHTTPStream // others have no words in Fn for what they do
-	switch kind := faas.KindOf(err); kind {
+	switch faas.KindOf(err) {
 	case faas.Busy:
 		w.Header().Set("Retry-After", retryAfter)
 		return errBusy
@@ -70,6 +76,10 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function
 		return fault{statusClientGone, words(fn, err)} // somebody else canceled it
 	case faas.Internal:
 		return fmt.Errorf("call %s: %w", call.ID, err)
+	case faas.Invalid:
+		if stream && call.Started.IsZero() { // its command, its user: the request is not to blame
+			return fault{http.StatusBadGateway, words(fn, err)}
+		}
 	case faas.FuncFailed:
 		switch {
 		case errors.Is(err, faas.ErrFunction):
