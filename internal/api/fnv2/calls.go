@@ -313,7 +313,7 @@ func (s *Server) getCallLog(w http.ResponseWriter, r *http.Request) error {
 		return fault{http.StatusNotAcceptable, "unable to respond within acceptable response content types"}
 	}
 	id := r.PathValue("call")
-	_, unknown := s.callOf(r.Context(), fn, id)
+	call, unknown := s.callOf(r.Context(), fn, id)
 	if unknown != nil && unknown != errNoCall {
 		return unknown
 	}
@@ -323,6 +323,9 @@ func (s *Server) getCallLog(w http.ResponseWriter, r *http.Request) error {
 	}
 	if unknown != nil && text == "" { // lines may be kept longer than the record of their call
 		return errNoCallLog
+	}
+	if text == "" && call.Error != "" {
+		text = call.Error + "\n" // of a sandbox that ended before it had the call, with its last words
 	}
 	if asText {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
