@@ -33,6 +33,7 @@ type destination struct {
 
 	mu      sync.Mutex
 	queue   messages           // guarded by mu, as all below
+	spare   []byte             // for the bytes of the next queue
 	senders map[string]*sender // by the function's ID
 	lost    bool               // a sender has lost lines and was not told
 	latest  time.Time          // when the last line came
@@ -136,7 +137,17 @@ func (d *destination) run(ctx context.Context) {
 				break
 			}
 		}
-		d.forwarder.queued.Add(-b.size)
+		d.done(b)
+	}
+}
+
+// done forgets b, and keeps its memory unless that is much.
+func (d *destination) done(b messages) {
+	d.forwarder.queued.Add(-b.size)
+	if cap(b.bytes) <= queueSize/4 {
+		d.mu.Lock()
+		d.spare = b.bytes[:0]
+		d.mu.Unlock()
 	}
 }
 
@@ -169,7 +180,7 @@ func (d *destination) take() messages {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := d.queue
-	d.queue = messages{}
+	d.queue, d.spare = messages{bytes: d.spare}, nil
 	return b
 }
 
