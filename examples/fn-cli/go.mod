@@ -1,0 +1,3 @@
+module example/fn-cli
+
+go 1.24
