@@ -241,7 +241,7 @@ func TestEveryFailureIsToldInFnsWords(t *testing.T) {
 		{faas.Errorf(faas.NotFound, "no image img"), 404, "no image img"},
 		{faas.Errorf(faas.Denied, "image img: the registry wants a password"), 403, "image img: the registry wants a password"},
 		{faas.Errorf(faas.Unsupported, "not on this machine"), 501, "not on this machine"},
-		{faas.Errorf(faas.Invalid, "bad path"), 400, "bad path"},
+		{faas.Errorf(faas.Invalid, "there is no command to run"), 502, "there is no command to run"},
 		{wrap(faas.TooLarge, faas.ErrEnvironment), 431, "call f: so it is: send fewer or shorter headers"},
 		{errors.New("open /var/lib/hob/db: permission denied"), 500, "internal server error"},
 	} {
