@@ -21,7 +21,8 @@ const chunkSize = 64 << 10
 type destination struct {
 	forwarder *forwarder
 	target    string // URL
-	datagrams bool   // a message is a datagram; else each has its length before it
+	datagrams bool   // a message is a datagram; else it ends with a line end
+	counted   bool   // its length stands before it
 	limit     int    // bytes of a message
 
 	wake chan struct{} // capacity 1: there are lines
@@ -69,6 +70,8 @@ func newDestination(f *forwarder, target string) *destination {
 		d.datagrams, d.limit = true, messageSizeUDP
 	case "unixgram":
 		d.datagrams = true
+	case "tcp+tls":
+		d.counted = true // RFC 5425; the other streams go by lines, as Docker's do for Fn
 	}
 	return d
 }
@@ -96,8 +99,7 @@ func (d *destination) add(m *message) bool {
 	head := m.appendHead(space[:0], d.forwarder.hostname)
 	for piece := range m.pieces(d.limit, len(head)+1) {
 		start := len(q.bytes)
-		if !d.datagrams {
-			// The count makes it safe, the line end lets readers of lines see lines.
+		if d.counted {
 			q.bytes = strconv.AppendInt(q.bytes, int64(len(head)+len(piece)+1), 10)
 			q.bytes = append(q.bytes, ' ')
 		}

@@ -61,6 +61,7 @@ func findTool(name string) (string, error) {
 // debianPackage has the package of each program that is not named like it.
 var debianPackage = map[string]string{
 	"busybox":  "busybox-static",
+	"rsyslogd": "rsyslog",
 	"docker":   "docker.io",
 	"dockerd":  "docker.io",
 	"htpasswd": "apache2-utils",
