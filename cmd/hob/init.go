@@ -118,7 +118,7 @@ type newFunction struct {
 	Directory string   `json:"directory"`
 	Name      string   `json:"name"`
 	Runtime   string   `json:"runtime"`
-	Files     []string `json:"files"`
+	Files     []string `json:"files"` // without func.init.yaml, which goes
 }
 
 func runInit(ctx context.Context, c *cli, flags initFlags, dir string) error {
@@ -137,38 +137,16 @@ func runInit(ctx context.Context, c *cli, flags initFlags, dir string) error {
 		return faas.Errorf(faas.Invalid, "%w", err)
 	}
 	defer root.Close()
-	made := newFunction{Directory: dir, Name: f.Name, Files: []string{}}
+	made := newFunction{Directory: dir, Name: f.Name}
 	tell := func(format string, args ...any) {
 		if !c.json {
 			fmt.Fprintf(c.Stdout, format+"\n", args...)
 		}
 	}
 	tell("Creating function at: ./%s", filepath.ToSlash(dir))
-	var file []byte
-	if flags.initImage != "" {
-		if made.Files, err = c.unpackFrom(ctx, flags.initImage, f.Name, root); err != nil {
-			return fmt.Errorf("init image %s: %w", flags.initImage, err)
-		}
-		if file, err = flags.adopt(root, &f); err != nil {
-			return err
-		}
-	} else {
-		var say string
-		if f.Runtime, say, err = flags.runtimeOf(dir); err != nil {
-			return err
-		}
-		if say != "" {
-			tell("%s", say)
-		}
-		if made.Files, err = flags.boilerplate(root, &f); err != nil {
-			return err
-		}
-		if file, err = funcfile.New(f); err != nil {
-			return err
-		}
-	}
-	if len(made.Files) > 0 {
-		tell("Function boilerplate generated.")
+	file, err := flags.write(ctx, c, root, &f, &made, tell)
+	if err != nil {
+		return err
 	}
 	if _, err := funcfile.Parse("func.yaml", file); err != nil {
 		return err
@@ -184,6 +162,31 @@ func runInit(ctx context.Context, c *cli, flags initFlags, dir string) error {
 		return c.printJSON(made)
 	}
 	return nil
+}
+
+// write completes f, writes all files but func.yaml, and returns what goes into that.
+func (flags initFlags) write(ctx context.Context, c *cli, root *os.Root, f *funcfile.Function, made *newFunction, tell func(string, ...any)) (file []byte, err error) {
+	if flags.initImage != "" {
+		if made.Files, err = c.unpackFrom(ctx, flags.initImage, f.Name, root); err != nil {
+			return nil, fmt.Errorf("init image %s: %w", flags.initImage, err)
+		}
+		tell("Function boilerplate generated.")
+		return flags.adopt(root, f)
+	}
+	var say string
+	if f.Runtime, say, err = flags.runtimeOf(made.Directory); err != nil {
+		return nil, err
+	}
+	if say != "" {
+		tell("%s", say)
+	}
+	if made.Files, err = flags.boilerplate(root, f); err != nil {
+		return nil, err
+	}
+	if len(made.Files) > 0 {
+		tell("Function boilerplate generated.")
+	}
+	return funcfile.New(*f)
 }
 
 // function is what the flags say of the function.

@@ -90,7 +90,9 @@ func unpack(archive io.Reader, dir *os.Root) (files []string, err error) {
 			err = dir.MkdirAll(name, 0o755)
 		case tar.TypeReg:
 			err = unpackFile(in, dir, name, h.FileInfo().Mode()&0o111)
-			files = append(files, name)
+			if name != initFile && name != "func.yaml" {
+				files = append(files, name)
+			}
 		default:
 			err = faas.Errorf(faas.Invalid, "%s in its archive is neither a file nor a directory", h.Name)
 		}
@@ -129,7 +131,7 @@ func (flags initFlags) adopt(dir *os.Root, f *funcfile.Function) ([]byte, error)
 		if err != nil {
 			return nil, err
 		}
-		file, err := funcfile.Adopt(data, f.Name, f.Version)
+		file, err := funcfile.Adopt(data, *f)
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,38 @@ import (
 // New writes a func.yaml of version 20180708 that says f, as far as it is about
 // the function itself: not tests, limits of Oracle's and build commands.
 func New(f Function) ([]byte, error) {
+	root, err := nodes(f)
+	if err != nil {
+		return nil, err
+	}
+	return render("func.yaml", root)
+}
+
+// Adopt writes what f says, and behind it what data says of the rest: the
+// func.init.yaml that an init-image made.
+func Adopt(data []byte, f Function) ([]byte, error) {
+	rest, err := parse("func.init.yaml", data)
+	if err != nil {
+		return nil, err
+	}
+	root, err := nodes(f)
+	if err != nil {
+		return nil, err
+	}
+	said := map[string]bool{}
+	for i := 0; i < len(root.Content); i += 2 {
+		said[root.Content[i].Value] = true
+	}
+	for i := 0; i+1 < len(rest.Content); i += 2 {
+		if !said[rest.Content[i].Value] {
+			root.Content = append(root.Content, rest.Content[i], rest.Content[i+1])
+		}
+	}
+	return render("func.yaml", root)
+}
+
+// nodes is f as a file says it.
+func nodes(f Function) (*yaml.Node, error) {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	set := func(key string, value *yaml.Node) { root.Content = append(root.Content, text(key), value) }
 	set("schema_version", number(Schema))
@@ -44,41 +76,32 @@ func New(f Function) ([]byte, error) {
 		set("config", config)
 	}
 	if len(f.Annotations) > 0 {
-		all := &yaml.Node{Kind: yaml.MappingNode}
-		for _, k := range slices.Sorted(maps.Keys(f.Annotations)) {
-			var v any
-			value := &yaml.Node{}
-			if err := json.Unmarshal([]byte(f.Annotations[k]), &v); err != nil {
-				return nil, faas.Errorf(faas.Invalid, "the value of annotation %s is no JSON: %w", k, err)
-			}
-			if err := value.Encode(v); err != nil {
-				return nil, faas.Errorf(faas.Invalid, "annotation %s: %w", k, err)
-			}
-			all.Content = append(all.Content, text(k), value)
+		all, err := annotationNodes(f.Annotations)
+		if err != nil {
+			return nil, err
 		}
 		set("annotations", all)
 	}
 	if len(f.Triggers) > 0 {
 		set("triggers", triggerNodes(f.Triggers))
 	}
-	return render("func.yaml", root)
+	return root, nil
 }
 
-// Adopt gives a file that an init-image made (its func.init.yaml) schema, name and
-// version in front of what it says.
-func Adopt(data []byte, name, version string) ([]byte, error) {
-	root, err := parse("func.init.yaml", data)
-	if err != nil {
-		return nil, err
-	}
-	kept := []*yaml.Node{text("schema_version"), number(Schema), text("name"), text(name), text("version"), text(version)}
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		if !slices.Contains([]string{"schema_version", "name", "version"}, root.Content[i].Value) {
-			kept = append(kept, root.Content[i], root.Content[i+1])
+func annotationNodes(annotations map[string]string) (*yaml.Node, error) {
+	all := &yaml.Node{Kind: yaml.MappingNode}
+	for _, k := range slices.Sorted(maps.Keys(annotations)) {
+		var v any
+		value := &yaml.Node{}
+		if err := json.Unmarshal([]byte(annotations[k]), &v); err != nil {
+			return nil, faas.Errorf(faas.Invalid, "the value of annotation %s is no JSON: %w", k, err)
 		}
+		if err := value.Encode(v); err != nil {
+			return nil, faas.Errorf(faas.Invalid, "annotation %s: %w", k, err)
+		}
+		all.Content = append(all.Content, text(k), value)
 	}
-	root.Content = kept
-	return render("func.yaml", root)
+	return all, nil
 }
 
 func triggerNodes(triggers []Trigger) *yaml.Node {
