@@ -137,6 +137,17 @@ func functionRows(t table, f client.Function, address string) {
 		t.row("port", count(f.Port))
 		t.row("concurrency", count(f.Concurrency))
 	}
+	asyncRows(t, f)
+	t.row("profile", or(f.Profile, "hob"))
+	t.row("shape", or(f.Shape, "any"))
+	annotationRows(t, f.Annotations)
+	t.row("revision", count(int(f.Revision)))
+	t.row("created", stamp(f.Created))
+	t.row("updated", stamp(f.Updated))
+}
+
+// asyncRows are the settings of asynchronous calls.
+func asyncRows(t table, f client.Function) {
 	t.row("async timeout", or(f.AsyncTimeout, "as timeout"))
 	t.row("delay", f.Delay.String())
 	t.row("retries", count(f.Retries))
@@ -146,12 +157,6 @@ func functionRows(t table, f client.Function, address string) {
 	t.row("on failure", orDash(f.OnFailure))
 	t.row("on node loss", or(f.OnNodeLoss, "rerun"))
 	t.row("log payload", yesNo(f.LogPayload))
-	t.row("profile", or(f.Profile, "hob"))
-	t.row("shape", or(f.Shape, "any"))
-	annotationRows(t, f.Annotations)
-	t.row("revision", count(int(f.Revision)))
-	t.row("created", stamp(f.Created))
-	t.row("updated", stamp(f.Updated))
 }
 
 func annotationRows(t table, annotations client.Annotations) {

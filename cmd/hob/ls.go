@@ -119,7 +119,7 @@ func each(c *cli, args []string, do func(string) (string, error)) error {
 	for _, arg := range args {
 		name, err := do(arg)
 		if err != nil {
-			if len(done) > 0 && !c.json {
+			if len(done) > 0 {
 				return faas.Errorf(faas.KindOf(err), "%w (done before: %d of %d)", err, len(done), len(args))
 			}
 			return err

@@ -104,7 +104,7 @@ A first function, as root and beside a server that "hob serve" has started:
 	root.PersistentFlags().StringVar(&c.server, "server", "", `address of the server, as http://HOST:PORT or unix:///PATH ("hob help server")`)
 	root.PersistentFlags().StringVar(&c.token, "token", "", "`token` that names you to the server; others see it in the list of processes, but not with HOB_TOKEN or --token-file")
 	root.PersistentFlags().StringVar(&c.tokenFile, "token-file", "", `read the token from this `+"`file`"+`; "-" is standard input`)
-	root.PersistentFlags().BoolVar(&c.json, "json", false, "print results as JSON on standard output, and a failure as one JSON object on standard error")
+	root.PersistentFlags().BoolVar(&c.json, "json", false, "print results as JSON on standard output, one document or, of what goes on, one object a line, and a failure as one JSON object on standard error")
 	root.AddGroup(
 		&cobra.Group{ID: groupFunctions, Title: "Functions and calls:"},
 		&cobra.Group{ID: groupProjects, Title: "Directories with a func.yaml:"},

@@ -97,52 +97,22 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 }
 
 // settings are those that were given on the command line.
-func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, error) {
-	var s client.Settings
+func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (s client.Settings, err error) {
 	given := cmd.Flags().Changed
-	if given("size") {
+	if given("size") { // --memory and --cpus go before it
 		size, err := parseSize(f.size)
 		if err != nil {
 			return s, err
 		}
 		s.Memory, s.CPUs = &size.memory, (*client.CPU)(&size.cpus)
 	}
-	if given("memory") {
-		s.Memory = (*faas.Bytes)(&f.memory)
-	}
-	if given("cpus") {
-		s.CPUs = (*client.CPU)(&f.cpus)
-	}
-	if given("tmp-size") {
-		s.TmpSize = (*faas.Bytes)(&f.tmpSize)
-	}
-	for name, d := range map[string]struct {
-		flag *time.Duration
-		to   **client.Duration
-	}{
-		"timeout": {&f.timeout, &s.Timeout}, "wait": {&f.wait, &s.Wait},
-		"start-timeout": {&f.start, &s.StartTimeout}, "idle-timeout": {&f.idle, &s.IdleTimeout},
-		"delay": {&f.delay, &s.Delay}, "retry-delay": {&f.retryDelay, &s.RetryDelay}, "retry-max": {&f.retryMax, &s.RetryMax},
-	} {
-		if given(name) {
-			*d.to = (*client.Duration)(d.flag)
-		}
-	}
+	f.take(given, &s)
 	if given("entrypoint") {
 		entrypoint, err := words(f.entrypoint)
 		if err != nil {
 			return s, err
 		}
 		s.Entrypoint = &entrypoint
-	}
-	if given("workdir") {
-		s.Workdir = &f.workdir
-	}
-	if given("user") {
-		s.User = &f.user
-	}
-	if given("writable") {
-		s.Writable = &f.writable
 	}
 	if given("network") {
 		network := f.network
@@ -151,26 +121,12 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, er
 		}
 		s.Network = &network
 	}
-	if given("format") {
-		s.Format = &f.format
-	}
 	if given("freeze") {
 		freeze, err := parseFreeze(f.freeze)
 		if err != nil {
 			return s, err
 		}
 		s.Freeze = &freeze
-	}
-	for name, text := range map[string]struct {
-		flag *string
-		to   **string
-	}{
-		"profile": {&f.profile, &s.Profile}, "shape": {&f.shape, &s.Shape},
-		"async-timeout": {&f.asyncTimeout, &s.AsyncTimeout}, "on-success": {&f.onSuccess, &s.OnSuccess}, "on-failure": {&f.onFailure, &s.OnFailure},
-	} {
-		if given(name) {
-			*text.to = text.flag
-		}
 	}
 	if given("on-node-loss") {
 		loss, err := parseNodeLoss(f.onNodeLoss)
@@ -179,30 +135,56 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (client.Settings, er
 		}
 		s.OnNodeLoss = &loss
 	}
-	if given("log-payload") {
-		s.LogPayload = &f.logPayload
-	}
-	for name, n := range map[string]struct {
-		flag *int
-		to   **int
-	}{
-		"max-concurrency": {&f.concurrent, &s.MaxConcurrency}, "line": {&f.line, &s.Line},
-		"port": {&f.port, &s.Port}, "concurrency": {&f.inOne, &s.Concurrency},
-		"min": {&f.least, &s.Min}, "max-calls": {&f.maxCalls, &s.MaxCalls}, "retries": {&f.retries, &s.Retries},
-	} {
-		if given(name) {
-			*n.to = n.flag
-		}
-	}
 	if err := checkPull(f.pull, pullLater); err != nil {
 		return s, err
 	}
-	var err error
 	if s.Annotations, err = readAnnotations(f.annotations); err != nil {
 		return s, err
 	}
 	s.Env, err = readEnv(c, f.envFiles, f.env)
 	return s, err
+}
+
+// take puts into s what is sent as it was given.
+func (f *settingFlags) take(given func(string) bool, s *client.Settings) {
+	take(given, "memory", (*faas.Bytes)(&f.memory), &s.Memory)
+	take(given, "cpus", (*client.CPU)(&f.cpus), &s.CPUs)
+	take(given, "tmp-size", (*faas.Bytes)(&f.tmpSize), &s.TmpSize)
+
+	take(given, "timeout", (*client.Duration)(&f.timeout), &s.Timeout)
+	take(given, "wait", (*client.Duration)(&f.wait), &s.Wait)
+	take(given, "start-timeout", (*client.Duration)(&f.start), &s.StartTimeout)
+	take(given, "idle-timeout", (*client.Duration)(&f.idle), &s.IdleTimeout)
+	take(given, "delay", (*client.Duration)(&f.delay), &s.Delay)
+	take(given, "retry-delay", (*client.Duration)(&f.retryDelay), &s.RetryDelay)
+	take(given, "retry-max", (*client.Duration)(&f.retryMax), &s.RetryMax)
+
+	take(given, "workdir", &f.workdir, &s.Workdir)
+	take(given, "user", &f.user, &s.User)
+	take(given, "format", &f.format, &s.Format)
+	take(given, "profile", &f.profile, &s.Profile)
+	take(given, "shape", &f.shape, &s.Shape)
+	take(given, "async-timeout", &f.asyncTimeout, &s.AsyncTimeout)
+	take(given, "on-success", &f.onSuccess, &s.OnSuccess)
+	take(given, "on-failure", &f.onFailure, &s.OnFailure)
+
+	take(given, "max-concurrency", &f.concurrent, &s.MaxConcurrency)
+	take(given, "line", &f.line, &s.Line)
+	take(given, "port", &f.port, &s.Port)
+	take(given, "concurrency", &f.inOne, &s.Concurrency)
+	take(given, "min", &f.least, &s.Min)
+	take(given, "max-calls", &f.maxCalls, &s.MaxCalls)
+	take(given, "retries", &f.retries, &s.Retries)
+
+	take(given, "writable", &f.writable, &s.Writable)
+	take(given, "log-payload", &f.logPayload, &s.LogPayload)
+}
+
+// take sets a setting if its flag was given.
+func take[T any](given func(string) bool, flag string, value *T, to **T) {
+	if given(flag) {
+		*to = value
+	}
 }
 
 func annotationFlag(cmd *cobra.Command, to *[]string) {

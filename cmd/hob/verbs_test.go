@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -84,30 +85,39 @@ func verbs() map[string]verb {
 	}
 }
 
-// runnable lists the commands that do something, by their words behind "hob".
-func runnable(root *cobra.Command) map[string]*cobra.Command {
-	all := map[string]*cobra.Command{}
+// commands lists what is below root, by its words behind "hob", but for topics.
+func commands(root *cobra.Command) map[string]*cobra.Command {
+	all := map[string]*cobra.Command{"help": newHelp()}
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
-		_, path, _ := strings.Cut(cmd.CommandPath(), " ")
-		if cmd.Runnable() && (!cmd.HasSubCommands() || path == "calls") {
-			all[path] = cmd
-		}
 		for _, sub := range cmd.Commands() {
+			if _, path, _ := strings.Cut(sub.CommandPath(), " "); sub.Runnable() {
+				all[path] = sub
+			}
 			walk(sub)
 		}
 	}
 	walk(root)
-	all["help"] = newHelp()
+	return all
+}
+
+// runnable are the commands that do something.
+func runnable() map[string]*cobra.Command {
+	all := commands(newRoot(&cli{environ: &environ{}}))
+	maps.DeleteFunc(all, func(path string, cmd *cobra.Command) bool { return cmd.HasSubCommands() && path != "calls" })
 	return all
 }
 
 func TestEveryCommandIsKnownToTheTests(t *testing.T) {
 	known := verbs()
-	for path := range runnable(newRoot(&cli{environ: &environ{}})) {
+	for path := range runnable() {
 		if _, ok := known[path]; !ok {
 			t.Errorf("hob %s: no row in verbs says how the tests use it", path)
 		}
+		delete(known, path)
+	}
+	for path := range known {
+		t.Errorf("hob %s is no command any more", path)
 	}
 }
 
@@ -178,7 +188,7 @@ func isJSON(s string) bool {
 	}
 }
 
-// TestEveryCommandEndsWithTheCodeOfItsFailure is section by section what "hob help
+// TestEveryCommandEndsWithTheCodeOfItsFailure is what "hob help
 // exit" says.
 func TestEveryCommandEndsWithTheCodeOfItsFailure(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -203,11 +213,11 @@ func TestEveryCommandEndsWithTheCodeOfItsFailure(t *testing.T) {
 			t.Errorf("hob %s: stderr is %q, want one JSON object", strings.Join(words, " "), stderr)
 		}
 	}
-	if code := run(t.Context(), &environ{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Environ: func() []string { return nil }, Terminal: func(any) bool { return false },
-		Getenv: func(name string) string { return map[string]string{"HOB_SERVER": server}[name] }}, []string{"create", "--name", "upper", "--pull", "later", "busybox"}); code != 0 {
+	env, _, _ := testEnv(map[string]string{"HOB_SERVER": server}, "")
+	if code := run(t.Context(), env, []string{"create", "--name", "upper", "--pull", "later", "busybox"}); code != 0 {
 		t.Fatalf("create ends with %d", code)
 	}
-	for path := range runnable(newRoot(&cli{environ: &environ{}})) {
+	for path := range runnable() {
 		v := verbs()[path]
 		ends(2, server, path, "--no-such-flag")
 		if v.missing != "" {
@@ -219,9 +229,25 @@ func TestEveryCommandEndsWithTheCodeOfItsFailure(t *testing.T) {
 	}
 }
 
+func TestCompletionScriptsAreOfTheirShells(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		program, err := exec.LookPath(shell)
+		if err != nil {
+			continue // only one that is here can tell
+		}
+		env, stdout, _ := testEnv(nil, "")
+		code := run(t.Context(), env, []string{"completion", shell})
+		check := exec.Command(program, "-n", "/dev/stdin")
+		check.Stdin = stdout
+		if out, err := check.CombinedOutput(); code != 0 || err != nil {
+			t.Errorf("%s: exit code %d; %v, %s", shell, code, err, out)
+		}
+	}
+}
+
 // TestExamplesAreTrue parses every example as a shell and the command would.
 func TestExamplesAreTrue(t *testing.T) {
-	for path, cmd := range runnable(newRoot(&cli{environ: &environ{}})) {
+	for path, cmd := range commands(newRoot(&cli{environ: &environ{}})) {
 		if cmd.Hidden {
 			continue
 		}
