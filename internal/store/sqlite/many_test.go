@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,8 +107,9 @@ func loadAll(t testing.TB, path string, n int) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if all, err := s.Functions(t.Context(), ""); err != nil || len(all) != n {
-		t.Fatalf("%d functions, %v; want %d", len(all), err, n)
+	byName := func(a, b faas.Function) int { return strings.Compare(a.Name, b.Name) }
+	if all, err := s.Functions(t.Context(), ""); err != nil || len(all) != n || !slices.IsSortedFunc(all, byName) {
+		t.Fatalf("%d functions, %v; want %d, by name", len(all), err, n)
 	}
 	if all, err := s.Triggers(t.Context(), ""); err != nil || len(all) != n {
 		t.Fatalf("%d triggers, %v; want %d", len(all), err, n)

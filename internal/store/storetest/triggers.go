@@ -280,13 +280,17 @@ func triggerOrder(t *testing.T, s store.Store) {
 	names := []string{"b", "a", "B", "a.1", "ä", "a-1"}
 	var all []faas.Trigger
 	appName := make(map[string]string) // by ID
+	ids := 999                         // they fall, so that their order is not that of the Puts
 	for _, name := range names {
 		app := mustPutApp(t, s, name)
 		appName[app.ID] = name
 		for _, function := range names[:3] {
 			fn := mustPut(t, s, Function(app, function), store.IfNew)
 			for _, name := range names {
-				all = append(all, mustPutTrigger(t, s, Trigger(fn, name), store.IfNew))
+				trigger := Trigger(fn, name)
+				trigger.ID = fmt.Sprint("t", ids)
+				ids--
+				all = append(all, mustPutTrigger(t, s, trigger, store.IfNew))
 			}
 		}
 	}
