@@ -108,7 +108,7 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 		}
 		return api.Guard{Hosts: d.cfg.Hosts, CORS: d.cors()}.Wrap(h, body)
 	}
-	own, fn, funcs := e.own.Handler(), e.fn.Handler(), e.hyper.Handler()
+	own, fn, hosts, funcs := e.own.Handler(), e.fn.Handler(), e.fn.HostHandler(), e.hyper.Handler()
 	manageFn, manageFuncs := guard(fn, fnv2.WriteFault), guard(funcs, hyperfunc.WriteFault)
 	if len(d.cfg.HyperKeys) > 0 {
 		manageFuncs = funcs // it looks at signatures
@@ -126,7 +126,7 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 		// Paths of other APIs may hold what a ServeMux takes for one to be cleaned.
 		switch match, call := e.fn.Match(r); {
 		case e.fn.Hosted(r):
-			return fn
+			return hosts
 		case strings.HasPrefix(path, "/v2/") && d.registry.Match(r):
 			return pushes
 		case call:

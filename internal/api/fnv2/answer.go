@@ -76,6 +76,10 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function
 		return fault{statusClientGone, words(fn, err)} // somebody else canceled it
 	case faas.Internal:
 		return fmt.Errorf("call %s: %w", call.ID, err)
+	case faas.NotFound:
+		if _, gone := s.Catalog.FunctionByID(fn.ID); gone != nil {
+			return errNoFn
+		}
 	case faas.Invalid:
 		if stream && call.Started.IsZero() { // its command, its user: the request is not to blame
 			return fault{http.StatusBadGateway, words(fn, err)}

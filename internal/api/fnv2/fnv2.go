@@ -96,8 +96,13 @@ func calledSource(path string) (app, source string, ok bool) {
 // for unclean.
 func (s *Server) Handler() http.Handler {
 	routes := s.routes()
+	return s.handler(func(w http.ResponseWriter, r *http.Request) error { return s.serve(routes, w, r) })
+}
+
+// handler answers with the errors of h in Fn's words.
+func (s *Server) handler(h api.Handler) http.Handler {
 	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
-		err := s.serve(routes, w, r)
+		err := h(w, r)
 		if err == nil {
 			return nil
 		}
@@ -112,9 +117,6 @@ func (s *Server) Handler() http.Handler {
 
 // serve finds who answers r.
 func (s *Server) serve(routes []route, w http.ResponseWriter, r *http.Request) error {
-	if app, hosted := s.host(r); hosted {
-		return s.triggerOfHost(w, r, app)
-	}
 	path := r.URL.Path
 	if isCall(path) && !s.NoInvoke {
 		if _, ok := invokedFn(path); ok && r.Method == http.MethodPost {

@@ -10,7 +10,7 @@ import (
 )
 
 // Hosted reports whether r was sent to the host name of an app: whatever its path
-// is, it is a call of a function, and only Handler may answer it.
+// is, it is a call of a function, and only HostHandler may answer it.
 //
 // The host name of an app is {app}.Domain, or one of its own (faas.AnnotationHosts).
 // Port and case are ignored, and a dot at the end. A name below Domain that is no
@@ -57,21 +57,25 @@ func hostName(host string) string {
 	return name
 }
 
-// triggerOfHost calls the function that a path of the host name of app leads to.
-func (s *Server) triggerOfHost(w http.ResponseWriter, r *http.Request, app faas.App) error {
-	if s.NoInvoke {
-		return pathNotFound(r)
-	}
-	body, err := s.body(w, r)
-	if err != nil {
-		return err
-	}
-	if app.ID == "" {
-		return errNoApp
-	}
-	source, written := r.URL.Path, r.URL.EscapedPath()
-	if source == "" { // of an absolute address without a path
-		source, written = "/", "/"
-	}
-	return s.route(w, r, app, source, written, body)
+// HostHandler answers what is Hosted. Nothing but the triggers of the app can be
+// reached through it.
+func (s *Server) HostHandler() http.Handler {
+	return s.handler(func(w http.ResponseWriter, r *http.Request) error {
+		if s.NoInvoke {
+			return pathNotFound(r)
+		}
+		body, err := s.body(w, r)
+		if err != nil {
+			return err
+		}
+		app, _ := s.host(r)
+		if app.ID == "" {
+			return errNoApp
+		}
+		source, written := r.URL.Path, r.URL.EscapedPath()
+		if source == "" { // of an absolute address without a path
+			source, written = "/", "/"
+		}
+		return s.route(w, r, app, source, written, body)
+	})
 }

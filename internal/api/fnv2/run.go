@@ -102,6 +102,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 	case answer.over:
 		err = errAnswerBody
 	case c.body.over:
+		api.HearOut(w, r)
 		err = errTooLarge
 	}
 	return s.failed(w, r, c.fn, record, err)

@@ -92,7 +92,14 @@ func serve(t *testing.T, c caller, change func(*fnv2.Server), sources ...string)
 	if change != nil {
 		change(n.Server)
 	}
-	s := httptest.NewServer(n.Handler())
+	all, hosts := n.Handler(), n.HostHandler()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.Hosted(r) {
+			hosts.ServeHTTP(w, r)
+		} else {
+			all.ServeHTTP(w, r)
+		}
+	}))
 	t.Cleanup(s.Close)
 	n.url = s.URL
 	return n
@@ -357,6 +364,7 @@ func TestRequestOverTheLimit(t *testing.T) {
 			{1000, true, 200, "1000"},
 			{1001, false, 413, "Content-Length too large for this server, 1001 > max 1000"},
 			{1001, true, 413, "Request content too large"},
+			{100 << 20, true, 413, "Request content too large"},
 			{100 << 20, false, 413, "Content-Length too large for this server, 104857600 > max 1000"},
 		} {
 			body := io.Reader(bytes.NewReader(make([]byte, tt.size)))
