@@ -86,7 +86,6 @@ func (d *deployer) deploy(ctx context.Context, p project) (deployed, error) {
 	result := deployed{App: d.app.Name, Triggers: []client.Trigger{}}
 	d.say("Deploying %s to app: %s", p.ShortName(), d.app.Name)
 	old, err := d.cl.Function(ctx, d.app.Name, p.ShortName())
-	exists := err == nil
 	if err != nil && faas.KindOf(err) != faas.NotFound {
 		return result, err
 	}
@@ -107,7 +106,7 @@ func (d *deployer) deploy(ctx context.Context, p project) (deployed, error) {
 	if result.Image = img.ref; img.built {
 		d.did(nil, "built "+img.ref)
 	}
-	if result.Function, err = d.putFunction(ctx, p, img, exists); err != nil {
+	if result.Function, err = d.putFunction(ctx, p, img, old); err != nil {
 		return result, err
 	}
 	for _, t := range p.Triggers {
@@ -127,14 +126,15 @@ func (d *deployer) deploy(ctx context.Context, p project) (deployed, error) {
 	return result, nil
 }
 
-func (d *deployer) putFunction(ctx context.Context, p project, img imageOf, exists bool) (fn client.Function, err error) {
-	s := p.settings(img, exists)
+// putFunction makes the function, or changes old, which has no name if there is none.
+func (d *deployer) putFunction(ctx context.Context, p project, img imageOf, old client.Function) (fn client.Function, err error) {
+	s := p.settings(img, old)
 	what := "updated function "
-	if !exists {
+	if old.Name == "" {
 		what = "created function "
 	}
 	err = withImage(ctx, d.c, d.cl, d.app.Name, img.ref, img.pull, func(pull string) (err error) {
-		if exists {
+		if old.Name != "" {
 			fn, err = d.cl.UpdateFunction(ctx, d.app.Name, p.ShortName(), s, pull)
 		} else {
 			fn, err = d.cl.CreateFunction(ctx, d.app.Name, p.ShortName(), s, pull)
@@ -164,7 +164,7 @@ func (p project) checkExpects(envs ...map[string]string) error {
 // settings are those of the function that p describes: what the file does not name
 // is left to the server, or as it is. One that is made of a file of version
 // 20180708 has the rules that Fn's functions have.
-func (p project) settings(img imageOf, exists bool) client.Settings {
+func (p project) settings(img imageOf, old client.Function) client.Settings {
 	format := p.FormatOr()
 	s := client.Settings{Image: &img.ref, Format: &format, Env: variables(p.Config), Annotations: annotations(p.Annotations)}
 	if !img.built && len(p.Entrypoint) > 0 {
@@ -195,10 +195,12 @@ func (p project) settings(img imageOf, exists bool) client.Settings {
 			*to = value
 		}
 	}
-	if !exists && p.Schema && format == string(faas.FormatHTTPStream) {
-		profile, user := string(faas.ProfileFn), "1000:1000"
-		memory := cmp.Or(p.Memory, faas.DefaultMemory)
+	profile, user, memory := string(faas.ProfileFn), "1000:1000", cmp.Or(p.Memory, faas.DefaultMemory)
+	switch {
+	case old.Name == "" && p.Schema && format == string(faas.FormatHTTPStream):
 		s.Profile, s.User, s.TmpSize = &profile, &user, &memory
+	case old.Name != "" && p.Memory > 0 && (old.Profile == profile || old.TmpSize > memory): // it is never more than the memory
+		s.TmpSize = &memory
 	}
 	return s
 }

@@ -32,7 +32,7 @@ func (f imageFlags) make(ctx context.Context, c *cli, cl *client.Client, p proje
 	if ref := cmp.Or(f.image, p.Image); ref != "" {
 		return imageOf{ref: ref, pull: f.pull}, nil
 	}
-	ref := p.ShortName() + ":" + cmp.Or(version, "latest")
+	ref := repository(p.ShortName()) + ":" + tagOf(version)
 	if f.registry != "" {
 		ref = strings.TrimRight(f.registry, "/") + "/" + ref
 	} else {
@@ -42,6 +42,33 @@ func (f imageFlags) make(ctx context.Context, c *cli, cl *client.Client, p proje
 		return f.byEngine(ctx, c, cl, p, ref)
 	}
 	return f.byUs(ctx, c, cl, p, ref, self)
+}
+
+// repository is the name of an image that is named like a function: of that, only
+// small letters, digits and single marks between them may stand there.
+func repository(function string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(function) {
+		letter := r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
+		switch {
+		case letter:
+			b.WriteRune(r)
+		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+	}
+	return cmp.Or(strings.Trim(b.String(), "-"), "function")
+}
+
+// tagOf is a version as the tag of an image.
+func tagOf(version string) string {
+	tag := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_' {
+			return r
+		}
+		return '_'
+	}, version)
+	return cmp.Or(strings.TrimLeft(tag, ".-"), "latest")
 }
 
 // byUs builds an image without an engine.
@@ -57,7 +84,7 @@ func (f imageFlags) byUs(ctx context.Context, c *cli, cl *client.Client, p proje
 	case base == "":
 		return imageOf{}, faas.Errorf(faas.Invalid, "%s: what should the function of runtime %q lie on? Name a base image with --base, or as run_image in the file", p.Path, p.Runtime)
 	case len(p.Entrypoint) == 0 && len(p.Cmd) == 0:
-		return imageOf{}, faas.Errorf(faas.Invalid, "%s: what starts the function? Name an entrypoint in the file, such as %s", p.Path, "./func.sh")
+		return imageOf{}, faas.Errorf(faas.Invalid, "%s: what starts the function? Name an entrypoint in the file, such as ./func.sh", p.Path)
 	}
 	node, err := cl.Node(ctx)
 	if err != nil {

@@ -145,3 +145,16 @@ func TestNothingOfAnArchiveLeavesTheDirectory(t *testing.T) {
 		}
 	}
 }
+
+func TestNameOfAFunctionBecomesThatOfAnImage(t *testing.T) {
+	for name, want := range map[string]string{"hello": "hello", "Hello.World": "hello-world", "a--b_c": "a-b-c", "é": "function", "x=1+": "x-1"} {
+		if got := repository(name); got != want {
+			t.Errorf("repository(%q) = %q, want %q", name, got, want)
+		}
+	}
+	for version, want := range map[string]string{"": "latest", "0.0.1": "0.0.1", "1.0+b 2": "1.0_b_2", "..": "latest"} {
+		if got := tagOf(version); got != want {
+			t.Errorf("tagOf(%q) = %q, want %q", version, got, want)
+		}
+	}
+}

@@ -173,7 +173,7 @@ func (l *local) create(ctx context.Context, c *cli, flags imageFlags, p project)
 	if err != nil {
 		return n, err
 	}
-	_, err = l.cl.CreateFunction(ctx, n.app, n.function, p.settings(img, false), "")
+	_, err = l.cl.CreateFunction(ctx, n.app, n.function, p.settings(img, client.Function{}), "")
 	return n, err
 }
 
