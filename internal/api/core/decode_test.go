@@ -163,6 +163,18 @@ func TestChangesAreMerged(t *testing.T) {
 	}
 }
 
+func TestAnnotationThatIsNoTextIsRefused(t *testing.T) {
+	var in functionIn
+	if _, err := parseJSON([]byte("{\"annotations\":{\"a\":\"\xff\"}}"), &in); err != nil {
+		t.Fatal(err)
+	}
+	fn, err := in.function()
+	fn.Name, fn.Image = "f", "b"
+	if err != nil || faas.KindOf(fn.Check()) != faas.Invalid {
+		t.Errorf("%q: %v, %v; want invalid", fn.Annotations, err, fn.Check())
+	}
+}
+
 func TestTmpSizeThatNobodyChoseGoesWithTheMemory(t *testing.T) {
 	old := faas.Function{Name: "f", Image: "b"}.WithDefaults()
 	got, err := merged(old, map[string]json.RawMessage{"memory": json.RawMessage(`"32m"`)})
