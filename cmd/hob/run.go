@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,11 +33,12 @@ func newRun(c *cli) *cobra.Command {
 		Long: `Run a function once, here and now: standard input is the payload, the result goes
 to standard output, and what the function wrote on its own to standard error. What
 is run is the function of a directory with a func.yaml (default: this one), made as
-"hob deploy" makes it; or an image, as "hob image build --base" takes it.
+"hob deploy" makes it, with the variables of an app.yaml beside it or here; or an
+image, as "hob image build --base" takes it.
 
 The function runs as a server runs it, in the same sandbox and with the same limits,
-in a server of its own on a temporary directory, which is gone afterwards. It needs
-root. The exit code is that of "hob call".`,
+in a server of its own on a temporary directory (below TMPDIR, else /tmp), which is
+gone afterwards. It needs root. The exit code is that of "hob call".`,
 		Example: `  echo Ada | hob run hello
   hob run -e LEVEL=3 <photo.jpg >small.jpg
   hob run --format http hob.local/hot`,
@@ -62,8 +64,7 @@ func runRun(ctx context.Context, c *cli, flags imageFlags, what, format string, 
 		return err
 	}
 	c.notes(p.Notes)
-	p.setenv(vars)
-	if err := p.takeExpected(c.Environ()); err != nil {
+	if err := p.setenv(vars, c.Environ()); err != nil {
 		return err
 	}
 	l, err := c.startLocal(ctx)
@@ -90,25 +91,28 @@ func toRun(what, format string) (project, error) {
 	return project{dir: ".", Function: funcfile.Function{Name: "function", Image: what, Format: format}}, nil
 }
 
-func (p *project) setenv(vars map[string]*string) {
-	if p.Config == nil {
-		p.Config = map[string]string{}
+// setenv completes the variables of a function that runs here: vars win over those
+// of its file, and these over those of its app's file; what it expects and still has
+// no value is taken from environ.
+func (p *project) setenv(vars map[string]*string, environ []string) error {
+	app, err := findApp(p.dir, ".")
+	if err != nil {
+		return err
 	}
+	all := map[string]string{}
+	maps.Copy(all, app.Config)
+	maps.Copy(all, p.Config)
 	for k, v := range vars {
-		p.Config[k] = *v
+		all[k] = *v
 	}
-}
-
-// takeExpected sets the variables that the file expects and gives no value from
-// those of this process.
-func (p *project) takeExpected(environ []string) error {
 	for _, e := range p.Expects {
 		for _, entry := range environ {
-			if v, ok := strings.CutPrefix(entry, e.Name+"="); ok && p.Config[e.Name] == "" {
-				p.Config[e.Name] = v
+			if v, ok := strings.CutPrefix(entry, e.Name+"="); ok && all[e.Name] == "" {
+				all[e.Name] = v
 			}
 		}
 	}
+	p.Config = all
 	return p.checkExpects()
 }
 
@@ -206,7 +210,10 @@ func (l *local) runOnce(ctx context.Context, c *cli, flags imageFlags, p project
 		_, err = c.printAnswer(answer, false)
 	}
 	l.printLog(ctx, c, n)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return faas.Errorf(whyEnded(ctx), "run %s: %w", n.function, context.Cause(ctx))
+	case err != nil:
 		return inRun(n, err)
 	}
 	return nil

@@ -82,8 +82,7 @@ func runTest(ctx context.Context, c *cli, flags imageFlags, dir string, vars map
 		return err
 	}
 	c.notes(p.Notes)
-	p.setenv(vars)
-	if err := p.takeExpected(c.Environ()); err != nil {
+	if err := p.setenv(vars, c.Environ()); err != nil {
 		return err
 	}
 	l, err := c.startLocal(ctx)
