@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -367,6 +368,9 @@ func TestRequestOverTheLimit(t *testing.T) {
 			{100 << 20, true, 413, "Request content too large"},
 			{100 << 20, false, 413, "Content-Length too large for this server, 104857600 > max 1000"},
 		} {
+			if tt.size > 1001 && path != n.invoke() {
+				continue // once is enough
+			}
 			body := io.Reader(bytes.NewReader(make([]byte, tt.size)))
 			if tt.unknown {
 				body = io.MultiReader(body) // net/http does not see how long it is
@@ -380,6 +384,9 @@ func TestRequestOverTheLimit(t *testing.T) {
 	}
 	resp, answer := n.do("POST", n.invoke(), io.MultiReader(bytes.NewReader(make([]byte, 1001))), "Fn-Invoke-Type: detached")
 	n.says("detached", resp, answer, 413, "Request content too large")
+	if status, _ := n.raw("POST " + n.invoke() + " HTTP/1.1\r\nHost: h\r\nContent-Length: 2000\r\nExpect: 100-continue\r\n\r\n"); status != 413 {
+		t.Errorf("a client that waits to be asked for its body: %d", status)
+	}
 }
 
 func TestAnswersOfAnySizeAreWhole(t *testing.T) {
@@ -396,6 +403,45 @@ func TestAnswersOfAnySizeAreWhole(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAnswersAtOnceAreNotMixed(t *testing.T) {
+	n := serve(t, func(_ context.Context, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
+		body, err := io.ReadAll(req.Body)
+		w.Header().Set("Fn-Http-H-X-"+string(body[:1]), call.ID)
+		for range len(body) {
+			w.Write(body[:1])
+		}
+		if len(body)%3 == 0 {
+			return faas.Errorf(faas.FuncFailed, "in the end: %w", faas.ErrFunction)
+		}
+		return err
+	}, nil)
+	var callers sync.WaitGroup
+	for i := range 8 {
+		callers.Go(func() {
+			for size := 1 + i; size < 100_000; size *= 3 {
+				letter := string(rune('A' + i))
+				req, _ := http.NewRequestWithContext(t.Context(), "POST", n.url+"/t/photos/http-stream", strings.NewReader(strings.Repeat(letter, size)))
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				body, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				id := resp.Header.Get("Fn-Call-Id")
+				if size%3 == 0 {
+					if string(body) != "{\"message\":\"function failed\"}\n" || resp.Header.Get("X-"+letter) != "" {
+						t.Errorf("%d of %s: %.20q %v", size, letter, body, resp.Header)
+					}
+				} else if string(body) != strings.Repeat(letter, size) || resp.Header.Get("X-"+letter) != id || len(resp.Header) != 5 {
+					t.Errorf("%d of %s: %.20q %v", size, letter, body, resp.Header)
+				}
+			}
+		})
+	}
+	callers.Wait()
 }
 
 func TestAnswerOverTheLimit(t *testing.T) {
