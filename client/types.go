@@ -280,6 +280,7 @@ type Sandbox struct {
 	PeakMemory faas.Bytes  `json:"peak_memory"`
 	CPUTime    Duration    `json:"cpu_time"`
 	Processes  int         `json:"processes"`
+	Label      string      `json:"label,omitempty"` // that its server gives to all of its own
 }
 
 // Image is an image on the node.

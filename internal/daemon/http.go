@@ -20,7 +20,7 @@ func (d *Daemon) serveHTTP() {
 		own: &core.Server{
 			Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker, Queue: d.invoker, Calls: d.queue.View(),
 			Sandboxes: d.sandboxes, Node: d.node,
-			MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
+			PublicURL: d.cfg.PublicURL, MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
 		},
 		fn: d.fn(), hyper: d.hyper(),
 	}

@@ -220,7 +220,7 @@ func (s *Server) listSandboxes(w http.ResponseWriter, _ *http.Request) error {
 		out.Sandboxes = append(out.Sandboxes, wireSandbox{
 			ID: b.ID, App: b.App, Function: b.Function, Format: b.Format, Call: b.Call,
 			State: b.State, Start: b.Start, Calls: b.Calls, Started: b.Started.UTC(),
-			Memory: int64(b.Memory), PeakMemory: int64(b.PeakMemory), CPUTime: b.CPUTime.String(), Processes: b.Processes,
+			Memory: int64(b.Memory), PeakMemory: int64(b.PeakMemory), CPUTime: b.CPUTime.String(), Processes: b.Processes, Label: b.Label,
 		})
 	}
 	return answer(w, http.StatusOK, out)

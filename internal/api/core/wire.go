@@ -241,6 +241,7 @@ type wireSandbox struct {
 	PeakMemory int64       `json:"peak_memory"`
 	CPUTime    string      `json:"cpu_time"`
 	Processes  int         `json:"processes"`
+	Label      string      `json:"label,omitempty"`
 }
 
 type wireSandboxes struct {
