@@ -2,6 +2,7 @@ package fnv2
 
 import (
 	"encoding/json"
+	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
@@ -233,10 +234,7 @@ func checkSyslog(target string) error {
 	}
 	u, parseErr := url.Parse(target)
 	if parseErr != nil || !slices.Contains(faas.SyslogSchemes(), u.Scheme) {
-		return invalid("invalid syslog url: " + quoted(target) + " invalid scheme, only [" + strings.Join(faas.SyslogSchemes(), ", ") + "] are supported")
+		return invalid(fmt.Sprintf(`invalid syslog url: "%s" invalid scheme, only [%s] are supported`, target, strings.Join(faas.SyslogSchemes(), ", ")))
 	}
 	return err
 }
-
-// quoted is s as Fn shows it in a text.
-func quoted(s string) string { return `"` + s + `"` }

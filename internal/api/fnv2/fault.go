@@ -23,18 +23,18 @@ func invalid(message string) fault { return fault{http.StatusBadRequest, message
 
 // Things that are not there, or there already.
 var (
-	errNoApp      = fault{http.StatusNotFound, "App not found"}
-	errNoFn       = fault{http.StatusNotFound, "Fn not found"}
-	errNoTrigger  = fault{http.StatusNotFound, "Trigger not found"}
-	errNoCall     = fault{http.StatusNotFound, "Call not found"}
-	errNoCallLog  = fault{http.StatusNotFound, "Call log not found"}
-	errAppExists  = fault{http.StatusConflict, "App already exists"}
-	errFnExists   = fault{http.StatusConflict, "Fn with specified name already exists"}
-	errTrigger    = fault{http.StatusConflict, "Trigger already exists"}
-	errSource     = fault{http.StatusConflict, "Trigger with the same type and source exists on this app"}
-	errImmutable  = fault{http.StatusConflict, "Could not update - name is immutable"}
-	errTooLarge   = fault{http.StatusRequestEntityTooLarge, "Request content too large"}
-	errClientGone = fault{statusClientGone, "Client cancelled context"}
+	errNoApp         = fault{http.StatusNotFound, "App not found"}
+	errNoFn          = fault{http.StatusNotFound, "Fn not found"}
+	errNoTrigger     = fault{http.StatusNotFound, "Trigger not found"}
+	errNoCall        = fault{http.StatusNotFound, "Call not found"}
+	errNoCallLog     = fault{http.StatusNotFound, "Call log not found"}
+	errAppExists     = fault{http.StatusConflict, "App already exists"}
+	errFnExists      = fault{http.StatusConflict, "Fn with specified name already exists"}
+	errTriggerExists = fault{http.StatusConflict, "Trigger already exists"}
+	errSourceTaken   = fault{http.StatusConflict, "Trigger with the same type and source exists on this app"}
+	errImmutable     = fault{http.StatusConflict, "Could not update - name is immutable"}
+	errTooLarge      = fault{http.StatusRequestEntityTooLarge, "Request content too large"}
+	errClientGone    = fault{statusClientGone, "Client cancelled context"}
 )
 
 // statusClientGone is what Fn answers to a client that has left.

@@ -355,6 +355,15 @@ func TestDefaultAppIsThereOnceSomethingIsDoneWithIt(t *testing.T) {
 	n.refused("DELETE", "/v2/apps/"+id, "", 400, `app "default" cannot be deleted: a function that names no app is in it`)
 }
 
+func TestHostNameHasOneApp(t *testing.T) {
+	n := newNode(t)
+	n.must("POST", "/v2/apps", `{"name":"a","annotations":{"hob/hosts":["api.example.org"]}}`)
+	n.refused("POST", "/v2/apps", `{"name":"b","annotations":{"hob/hosts":["api.example.org"]}}`, 409, "app a has the host api.example.org")
+	id := n.newApp("b")
+	n.refused("PUT", "/v2/apps/"+id, `{"annotations":{"hob/hosts":["x.org","api.example.org"]}}`, 409, "app a has the host api.example.org")
+	n.must("PUT", "/v2/apps/"+id, `{"annotations":{"hob/hosts":["x.org"],"hob/patterns":true}}`)
+}
+
 func TestDeletingTakesAllWithIt(t *testing.T) {
 	n := newNode(t)
 	app := n.newApp("a")

@@ -229,9 +229,9 @@ func (s *Server) putTrigger(r *http.Request, t faas.Trigger, ifRevision int64) (
 	put, err := s.Catalog.PutTrigger(r.Context(), t, ifRevision)
 	switch kind := faas.KindOf(err); {
 	case errors.Is(err, faas.ErrSourceTaken):
-		return put, errSource
+		return put, errSourceTaken
 	case kind == faas.Conflict && (ifRevision == store.IfNew || s.nameTaken(t)):
-		return put, errTrigger
+		return put, errTriggerExists
 	case kind == faas.NotFound:
 		return put, errNoFn // gone just now, or its app
 	}

@@ -55,22 +55,15 @@ var errJSON = invalid("Invalid JSON")
 // readJSON reads the body of r into in, a pointer to a struct, whatever the request
 // says its type is. Fields that in does not have are not looked at; of one that
 // comes twice the last counts; null is the zero value, and so is a body of null.
-// What is no JSON, or has a value of another type, is errJSON, and over maxJSON it
-// is errTooLarge.
+// What ends too early, is no JSON, or has a value of another type, is errJSON, and
+// over maxJSON it is errTooLarge.
 func readJSON(w http.ResponseWriter, r *http.Request, in any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJSON))
+	body, err := io.ReadAll(http.MaxBytesReader(w, api.Steady(w, r.Body), maxJSON))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		api.HearOut(w, r)
 		return errTooLarge
 	}
-	if err != nil {
-		return faas.Errorf(faas.Canceled, "read the request: %w", err)
-	}
-	return parseJSON(body, in)
-}
-
-func parseJSON(body []byte, in any) error {
-	if !utf8.Valid(body) || json.Unmarshal(body, in) != nil {
+	if err != nil || !utf8.Valid(body) || json.Unmarshal(body, in) != nil {
 		return errJSON
 	}
 	return nil
