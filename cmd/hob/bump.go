@@ -18,8 +18,9 @@ func newBump(c *cli) *cobra.Command {
 		Short: "count up the version in a func.yaml",
 		Long: `Count up the last part of the version in the func.yaml of a directory, or another
 one. Nothing else in the file changes.`,
-		Example: "  hob bump\n  hob bump --minor hello",
-		Args:    between(0, 1),
+		Example:           "  hob bump\n  hob bump --minor hello",
+		Args:              between(0, 1),
+		ValidArgsFunction: completeDirectory,
 		RunE: func(_ *cobra.Command, args []string) error {
 			part := funcfile.Patch
 			switch {
@@ -65,8 +66,9 @@ func newMigrate(c *cli) *cobra.Command {
 wants, and keep the old one as func.yaml.bak. Comments and order stay; a path
 becomes a trigger, and a format that was not named is named, so that the function
 goes on as it is.`,
-		Example: "  hob migrate hello",
-		Args:    between(0, 1),
+		Example:           "  hob migrate hello",
+		Args:              between(0, 1),
+		ValidArgsFunction: completeDirectory,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return runMigrate(c, below(".", args))
 		},

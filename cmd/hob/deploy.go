@@ -85,7 +85,18 @@ of a file deploys again, without a new version, until Ctrl-C.`,
 	f.BoolVar(&flags.watch, "watch", false, "deploy again with each change of a file, without a new version, until Ctrl-C")
 	f.DurationVar(&flags.debounce, "debounce", 500*time.Millisecond, "watch: how long no file changes before it is deployed")
 	f.StringArrayVar(&flags.ignore, "ignore", nil, "watch: `pattern` of files that are left alone, beside those in .fnignore")
+	cmd.ValidArgsFunction = completeDirectory
+	registerFlag(cmd, "working-dir", completeDirectory)
+	registerFlag(cmd, "bump", cobra.FixedCompletions([]string{"major", "minor", "patch"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// completeDirectory offers directories for the first argument.
+func completeDirectory(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveFilterDirs
 }
 
 // below is the directory that the command line names, if it does, from dir on.
@@ -311,4 +322,5 @@ func (f *imageFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.engine, "engine", "", "Dockerfile: `program` that builds: "+strings.Join(build.Engines(), ", ")+" (default: the first of them that answers)")
 	cmd.Flags().StringVar(&f.registry, "registry", "", "`registry` that a built image goes to, as HOST[:PORT][/PATH] (default: the server's own)")
 	cmd.Flags().StringVar(&f.pull, "pull", "", "whether to pull --image: `when`: missing, always or never (default missing)")
+	registerFlag(cmd, "engine", cobra.FixedCompletions(build.Engines(), cobra.ShellCompDirectiveNoFileComp))
 }

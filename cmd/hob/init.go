@@ -43,9 +43,16 @@ func languages() []language {
 	}
 }
 
+// runtimes are the names of the languages.
+func runtimes() (names []string) {
+	for _, l := range languages() {
+		names = append(names, l.name)
+	}
+	return names
+}
+
 // languageOf is the language of a runtime such as go, node22 or python3.12.
 func languageOf(runtime string) (language, error) {
-	var names []string
 	for _, l := range languages() {
 		if version, ok := strings.CutPrefix(runtime, l.name); ok && strings.Trim(version, "0123456789.") == "" {
 			if version != "" {
@@ -53,9 +60,8 @@ func languageOf(runtime string) (language, error) {
 			}
 			return l, nil
 		}
-		names = append(names, l.name)
 	}
-	return language{}, faas.Errorf(faas.Invalid, "no function is written here for runtime %q: it is one of %s, or a Dockerfile of your own (runtime docker), or --init-image", runtime, strings.Join(names, ", "))
+	return language{}, faas.Errorf(faas.Invalid, "no function is written here for runtime %q: it is one of %s, or a Dockerfile of your own (runtime docker), or --init-image", runtime, strings.Join(runtimes(), ", "))
 }
 
 // initFlags say what a new function is like.
@@ -110,6 +116,9 @@ output is a tar archive of the files.`,
 	f.StringVar(&flags.entrypoint, "entrypoint", "", "`command` that starts the function")
 	f.StringVar(&flags.cmd, "cmd", "", "`arguments` of the entrypoint")
 	f.StringVar(&flags.base, "base", "", "`image` that the function lies on")
+	cmd.ValidArgsFunction = completeDirectory
+	registerFlag(cmd, "trigger", cobra.FixedCompletions([]string{faas.TriggerHTTP}, cobra.ShellCompDirectiveNoFileComp))
+	registerFlag(cmd, "runtime", cobra.FixedCompletions(runtimes(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -267,14 +276,12 @@ func (flags initFlags) runtimeOf(dir string) (runtime, say string, err error) {
 	case flags.runtime != "":
 		return flags.runtime, "", nil
 	}
-	var names []string
 	for _, l := range languages() {
 		if _, err := os.Lstat(filepath.Join(dir, l.program)); err == nil {
 			return l.name, fmt.Sprintf("Found %s function, assuming %s runtime.", l.name, l.name), nil
 		}
-		names = append(names, l.name)
 	}
-	return "", "", faas.Errorf(faas.Invalid, "which runtime? %s has no program yet: choose one of %s with --runtime, or write a Dockerfile, or name an --init-image", dir, strings.Join(names, ", "))
+	return "", "", faas.Errorf(faas.Invalid, "which runtime? %s has no program yet: choose one of %s with --runtime, or write a Dockerfile, or name an --init-image", dir, strings.Join(runtimes(), ", "))
 }
 
 // boilerplate completes f and writes the program and its test, if there is none.

@@ -18,11 +18,13 @@ import (
 
 	"hob/client"
 	"hob/faas"
-	"hob/internal/build/funcfile"
 )
 
-// maxTests is the most calls that one test.json may ask for.
-const maxTests = 10_000
+// Limits of a test.json.
+const (
+	maxTests    = 10_000   // calls that it may ask for
+	maxTestFile = 16 << 20 // bytes
+)
 
 func newTest(c *cli) *cobra.Command {
 	var flags imageFlags
@@ -40,8 +42,9 @@ compared by its meaning; a line end behind the text does not count.
 
 As with "hob run" it all happens in a server of its own, and needs root. The exit
 code is 1 if a test fails.`,
-		Example: "  hob test hello\n  hob test --json --base hob.local/python tag",
-		Args:    between(0, 1),
+		Example:           "  hob test hello\n  hob test --json --base hob.local/python tag",
+		Args:              between(0, 1),
+		ValidArgsFunction: completeDirectory,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vars, err := readEnv(c, nil, env)
 			if err != nil {
@@ -237,17 +240,18 @@ func readTests(p project) ([]oneTest, error) {
 
 // readTestFile reads a test.json; one that is not there has no tests.
 func readTestFile(file string) ([]oneTest, error) {
-	f, err := os.Open(file)
-	if errors.Is(err, os.ErrNotExist) {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return nil, nil
+	case err != nil || !info.Mode().IsRegular():
+		return nil, faas.Errorf(faas.Invalid, "%s is no regular file", file)
+	case info.Size() > maxTestFile:
+		return nil, faas.Errorf(faas.TooLarge, "%s of %v is over the limit of %v", file, faas.Bytes(info.Size()), faas.Bytes(maxTestFile))
 	}
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, faas.Errorf(faas.Invalid, "%w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 16*funcfile.MaxBytes+1))
-	if err != nil || len(data) > 16*funcfile.MaxBytes {
-		return nil, faas.Errorf(faas.TooLarge, "%s cannot be read, or is over the limit of %v", file, faas.Bytes(16*funcfile.MaxBytes))
 	}
 	type side struct {
 		Body json.RawMessage `json:"body"`

@@ -23,10 +23,14 @@ const MaxIgnore = 1000
 // ReadIgnore reads patterns, one a line, empty lines and those that begin with '#'
 // left out. A file that is not there has none.
 func ReadIgnore(file string) (Ignore, error) {
-	f, err := os.Open(file)
+	info, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, faas.Errorf(faas.Invalid, "%s is no regular file", file)
+	}
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, faas.Errorf(faas.Invalid, "%w", err)
 	}
