@@ -206,7 +206,11 @@ func (s *Server) updateFn(w http.ResponseWriter, r *http.Request) error {
 		fn.Env = mergedConfig(fn.Env, in.Config)
 		return s.mergedFn(fn, in, false)
 	}, func(fn faas.Function) (faas.Function, error) {
-		return s.Catalog.PutFunction(r.Context(), fn, fn.Revision)
+		put, err := s.Catalog.PutFunction(r.Context(), fn, fn.Revision)
+		if faas.KindOf(err) == faas.NotFound {
+			return put, errNoFn // gone just now, with its app
+		}
+		return put, err
 	})
 	if err != nil {
 		return err

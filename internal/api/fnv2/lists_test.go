@@ -276,3 +276,31 @@ func BenchmarkFirstPageOfTenThousand(b *testing.B) {
 		}
 	}
 }
+
+// TestWhatIsRemovedWhileItIsChangedIsNotFound removes an app while clients change
+// what is in it: each change has been made, or there is nothing to be changed.
+func TestWhatIsRemovedWhileItIsChangedIsNotFound(t *testing.T) {
+	n := newNode(t)
+	for range 20 {
+		app := n.newApp("a")
+		fn := n.newFn(app, "f")
+		trigger := n.newTrigger(app, fn, "t", "/t")
+		var wg sync.WaitGroup
+		for i := range 12 {
+			target := []struct{ method, path, body string }{
+				{"PUT", "/v2/apps/" + app, fmt.Sprintf(`{"config":{"A%d":"1"}}`, i)},
+				{"PUT", "/v2/fns/" + fn, fmt.Sprintf(`{"config":{"A%d":"1"}}`, i)},
+				{"PUT", "/v2/triggers/" + trigger, fmt.Sprintf(`{"annotations":{"a%d":1}}`, i)},
+				{"POST", "/v2/triggers", fmt.Sprintf(`{"name":"n%d","app_id":%q,"fn_id":%q,"type":"http","source":"/n%d"}`, i, app, fn, i)},
+			}[i%4]
+			wg.Go(func() {
+				status, body := n.do(target.method, target.path, target.body)
+				if status != http.StatusOK && (status != http.StatusNotFound || !strings.HasSuffix(body, " not found\"}\n")) {
+					t.Errorf("%v: %d %s", target, status, body)
+				}
+			})
+		}
+		n.want("DELETE", "/v2/apps/"+app, "", http.StatusNoContent, "")
+		wg.Wait()
+	}
+}

@@ -232,8 +232,10 @@ func (s *Server) putTrigger(r *http.Request, t faas.Trigger, ifRevision int64) (
 		return put, errSourceTaken
 	case kind == faas.Conflict && (ifRevision == store.IfNew || s.nameTaken(t)):
 		return put, errTriggerExists
-	case kind == faas.NotFound:
+	case kind == faas.NotFound && ifRevision == store.IfNew:
 		return put, errNoFn // gone just now, or its app
+	case kind == faas.NotFound:
+		return put, errNoTrigger // and with them the trigger
 	}
 	return put, err
 }
