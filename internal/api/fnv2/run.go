@@ -50,9 +50,9 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	case dry:
 		return s.rehearse(w, fn, detached)
 	case detached:
-		return s.detach(w, r, c)
+		return s.detach(w, r, &c)
 	}
-	return s.run(w, r, c)
+	return s.run(w, r, &c)
 }
 
 // call is one that is about to be made.
@@ -66,15 +66,15 @@ type call struct {
 
 // newCall makes a call of what a request brings. Its header is the function's from
 // then on.
-func (s *Server) newCall(r *http.Request, app faas.App, fn faas.Function, body *payload) (*call, error) {
+func (s *Server) newCall(r *http.Request, app faas.App, fn faas.Function, body *payload) (call, error) {
 	key := ""
 	if given := r.Header[headerKey]; given != nil {
 		if key = given[0]; len(given) > 1 || !api.IsKey(key) {
-			return nil, invalid(fmt.Sprintf("Invalid header %s: one of 1 to %d visible ASCII characters is wanted", headerKey, api.MaxKey))
+			return call{}, invalid(fmt.Sprintf("Invalid header %s: one of 1 to %d visible ASCII characters is wanted", headerKey, api.MaxKey))
 		}
 	}
 	dropHops(r.Header)
-	return &call{app: app, fn: fn, body: body, req: &faas.Request{
+	return call{app: app, fn: fn, body: body, req: &faas.Request{
 		Method: r.Method, URL: api.URL(r), Caller: api.Caller(r), Header: r.Header, Body: body, Size: r.ContentLength,
 		MaxHeader: s.MaxResponseHeader, Key: key,
 	}}, nil

@@ -44,7 +44,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, app faas.App, sou
 	if c.mapped = fn.Format == faas.FormatHTTPStream; c.mapped { // others are given the request as it is
 		c.req.Header = mapHeader(c.req)
 	}
-	return s.run(w, r, c)
+	return s.run(w, r, &c)
 }
 
 // patterns reports whether parameters and wildcards in the sources of app are such.
