@@ -30,28 +30,44 @@ import (
 // hotImage is the image of testdata/hot.
 func (n *node) hotImage() string { return n.image("hot") }
 
-// image builds a program of testdata, loads it and returns its name.
+// image loads a program of testdata and returns its name.
 func (n *node) image(program string) string {
 	n.t.Helper()
-	file := filepath.Join(n.t.TempDir(), program)
-	cmd := exec.Command("go", "build", "-o", file, "./testdata/"+program)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		n.t.Fatalf("%v: %s", err, out)
+	built, _ := programs.LoadOrStore(program, sync.OnceValues(func() ([]byte, error) { return programTar(program) }))
+	tar, err := built.(func() ([]byte, error))()
+	if err == nil {
+		_, err = n.Load(n.t.Context(), bytes.NewReader(tar), "")
 	}
-	img, err := build.FromProgram(n.t.Context(), build.Options{Program: file})
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	return programImage(program)
+}
+
+// programs are the images of testdata that were built, by name: a build for all tests.
+var programs sync.Map
+
+func programImage(program string) string { return "hob.local/" + program + ":latest" }
+
+func programTar(program string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "hob"+program)
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, program)
+	cmd := exec.Command("go", "build", "-o", file, "./testdata/"+program)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	img, err := build.FromProgram(context.Background(), build.Options{Program: file})
+	if err != nil {
+		return nil, err
+	}
 	var tar bytes.Buffer
-	name := "hob.local/" + program + ":latest"
-	if err := build.WriteTar(&tar, name, img); err != nil {
-		n.t.Fatal(err)
-	}
-	if _, err := n.Load(n.t.Context(), &tar, ""); err != nil {
-		n.t.Fatal(err)
-	}
-	return name
+	err = build.WriteTar(&tar, programImage(program), img)
+	return tar.Bytes(), err
 }
 
 // hot makes a function of format http.
