@@ -66,6 +66,9 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function
 	switch faas.KindOf(err) {
 	case faas.Busy:
 		w.Header().Set("Retry-After", retryAfter)
+		if namesImage(fn, err) { // its registry is busy, or out of order
+			return fault{errBusy.status, err.Error()}
+		}
 		return errBusy
 	case faas.TimedOut:
 		return errTimeout
@@ -99,9 +102,11 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function
 
 // words are ours for why a call failed. They name the image if it is the reason.
 func words(fn faas.Function, err error) string {
-	text := err.Error()
-	if faas.KindOf(err) == faas.NotFound && !strings.Contains(text, fn.Image) {
-		text = "image " + fn.Image + ": " + text
+	if faas.KindOf(err) == faas.NotFound && !namesImage(fn, err) {
+		return "image " + fn.Image + ": " + err.Error()
 	}
-	return text
+	return err.Error()
 }
+
+// namesImage reports whether an error is about the image of fn.
+func namesImage(fn faas.Function, err error) bool { return strings.Contains(err.Error(), fn.Image) }

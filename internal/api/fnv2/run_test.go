@@ -80,6 +80,7 @@ func TestEveryFailureIsToldInFnsWords(t *testing.T) {
 		{faas.Errorf(faas.FuncFailed, "a link that leads out of its directory"), 502, "Container failed to initialize" + logs},
 		{faas.Errorf(faas.TimedOut, "the function ran longer than its timeout of 30s"), 504, "Timed out"},
 		{faas.Errorf(faas.Busy, "no slot in 30s"), 503, "Timed out - server too busy"},
+		{faas.Errorf(faas.Busy, "image img of function f: its registry is out of order"), 503, "image img of function f: its registry is out of order"},
 		{faas.Errorf(faas.Canceled, "it was canceled on request"), 444, "it was canceled on request"},
 		{faas.Errorf(faas.NotFound, "the registry has none"), 404, "image img: the registry has none"},
 		{faas.Errorf(faas.NotFound, "no image img"), 404, "no image img"},
