@@ -301,7 +301,7 @@ func (c *Catalog) Trigger(id string) (faas.Trigger, error) {
 }
 
 // TriggersAfter returns the triggers of the app with this ID whose names come after
-// name, by name and ID.
+// name, by name and ID. A name, a zero byte and an ID stand for the trigger with both.
 func (c *Catalog) TriggersAfter(appID, name string) iter.Seq[faas.Trigger] {
 	if name != "" {
 		name += afterAll

@@ -1,10 +1,8 @@
 package catalog
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"iter"
-	"slices"
 
 	"github.com/tidwall/btree"
 
@@ -23,7 +21,8 @@ type index struct {
 	sources      tree[faas.Trigger]  // by ID of the app and source
 	triggerNames tree[faas.Trigger]  // by ID of the app, and name and ID
 	ofFunction   tree[faas.Trigger]  // by ID of the function and ID
-	patterns     tree[pattern]       // by ID of the app: those of its triggers whose sources are patterns
+	patternsOf   tree[faas.Trigger]  // those whose sources are patterns, by ID of the app and ID
+	patterns     tree[patterns]      // by ID of the app: the same, to be matched
 
 	touched []string // IDs of apps and functions that were put or removed, for who changes the index
 }
@@ -33,7 +32,7 @@ func newIndex() *index {
 		apps: newTree[faas.App](), appByID: newTree[faas.App](), hosts: newTree[faas.App](),
 		functions: newTree[faas.Function](), byID: newTree[faas.Function](), address: newTree[faas.Function](),
 		triggers: newTree[faas.Trigger](), sources: newTree[faas.Trigger](), triggerNames: newTree[faas.Trigger](), ofFunction: newTree[faas.Trigger](),
-		patterns: newTree[pattern](),
+		patternsOf: newTree[faas.Trigger](), patterns: newTree[patterns](),
 	}
 }
 
@@ -43,7 +42,7 @@ func (ix *index) clone() *index {
 		apps: ix.apps.clone(), appByID: ix.appByID.clone(), hosts: ix.hosts.clone(),
 		functions: ix.functions.clone(), byID: ix.byID.clone(), address: ix.address.clone(),
 		triggers: ix.triggers.clone(), sources: ix.sources.clone(), triggerNames: ix.triggerNames.clone(), ofFunction: ix.ofFunction.clone(),
-		patterns: ix.patterns.clone(),
+		patternsOf: ix.patternsOf.clone(), patterns: ix.patterns.clone(),
 	}
 }
 
@@ -187,7 +186,8 @@ func (ix *index) putTrigger(t faas.Trigger) {
 	ix.triggerNames.put(t.App, nameKey(&t), &t)
 	ix.ofFunction.put(t.Function, t.ID, &t)
 	if isPattern(t.Source) {
-		ix.compile(t.App)
+		ix.patternsOf.put(t.App, t.ID, &t)
+		ix.patterns.put(t.App, "", new(patterns))
 	}
 }
 
@@ -203,30 +203,11 @@ func (ix *index) dropTrigger(t *faas.Trigger) {
 	ix.ofFunction.drop(t.Function, t.ID)
 	if ix.sources.get(t.App, t.Source) == t {
 		ix.sources.drop(t.App, t.Source)
-		if isPattern(t.Source) {
-			ix.compile(t.App)
-		}
 	}
-}
-
-// compile makes the patterns of an app anew.
-func (ix *index) compile(appID string) {
-	var all []*faas.Trigger
-	for _, t := range within(appID, ix.sources.after(appID, "")) {
-		if isPattern(t.Source) {
-			all = append(all, t)
-		}
+	if isPattern(t.Source) {
+		ix.patternsOf.drop(t.App, t.ID)
+		ix.patterns.put(t.App, "", new(patterns))
 	}
-	if len(all) == 0 {
-		ix.patterns.drop(appID, "")
-		return
-	}
-	slices.SortFunc(all, func(a, b *faas.Trigger) int { return cmp.Compare(a.ID, b.ID) }) // of two alike the older counts
-	root := new(pattern)
-	for _, t := range all {
-		root.add(t)
-	}
-	ix.patterns.put(appID, "", root)
 }
 
 // remove takes out the app, function or trigger with this ID, if it is there, with
@@ -235,6 +216,7 @@ func (ix *index) remove(id string) (within []string) {
 	if a := ix.appByID.get(id, ""); a != nil {
 		within = ix.removeFunctions(a)
 		ix.dropHosts(a)
+		ix.patterns.drop(id, "")
 		ix.appByID.drop(id, "")
 		if ix.apps.get(a.Name, "") == a {
 			ix.apps.drop(a.Name, "")

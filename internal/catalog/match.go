@@ -3,9 +3,28 @@ package catalog
 import (
 	"path"
 	"strings"
+	"sync"
 
 	"hob/faas"
 )
+
+// patterns are the sources of an app that are patterns. They are put together when
+// a path is first matched: an app may have thousands of them, made one by one. Once
+// they change, others stand in their place.
+type patterns struct {
+	once sync.Once
+	root pattern
+}
+
+// of returns the root of p, whose app has this ID in ix.
+func (p *patterns) of(ix *index, appID string) *pattern {
+	p.once.Do(func() {
+		for _, t := range within(appID, ix.patternsOf.after(appID, "")) { // of two alike the older counts
+			p.root.add(t)
+		}
+	})
+	return &p.root
+}
 
 // pattern is a node of the sources of an app that are patterns, by their segments:
 // a segment ":name" stands for any one segment that is not empty, a last segment "*"
@@ -117,8 +136,8 @@ func (c *Catalog) Match(app faas.App, source string, patterns bool) (fn faas.Fun
 	}
 	found := ix.sources.get(app.ID, source)
 	if patterns && (found == nil || isPattern(source)) {
-		if root := ix.patterns.get(app.ID, ""); root != nil {
-			if to, values := root.find(source[1:], nil); to != nil {
+		if all := ix.patterns.get(app.ID, ""); all != nil {
+			if to, values := all.of(ix, app.ID).find(source[1:], nil); to != nil {
 				found, params = to.trigger, make(map[string]string, len(values))
 				for i, v := range values {
 					params[to.names[i]] = v

@@ -315,3 +315,28 @@ func TestConcurrentPutsAndDeletionsLeaveWhatTheStoreHas(t *testing.T) {
 		t.Errorf("the catalog has triggers %v, and the store %v", got, triggers)
 	}
 }
+
+// BenchmarkPatterns loads an app of 4,000 patterns and changes one.
+func BenchmarkPatterns(b *testing.B) {
+	s := memory.New()
+	c := load(b, s)
+	fn := mustPut(b, c, function(b, c, "f"), store.IfNew)
+	for i := range 4000 {
+		if _, err := c.PutTrigger(b.Context(), trigger(fn, fmt.Sprint("t", i), fmt.Sprint("/u", i, "/:id")), store.IfNew); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		c := load(b, s)
+		tr, err := c.TriggerBySource(fn.App, "/u7/:id")
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := c.PutTrigger(b.Context(), tr, tr.Revision); err != nil {
+			b.Fatal(err)
+		}
+		if _, _, _, err := c.Match(faas.App{ID: fn.App}, "/u3999/x", true); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -127,7 +127,7 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 		switch match, call := e.fn.Match(r); {
 		case e.fn.Hosted(r):
 			return hosts
-		case strings.HasPrefix(path, "/v2/") && d.registry.Match(r):
+		case strings.HasPrefix(path, "/v2/") && d.registry.Match(r) && !strings.Contains(path, "/triggerBySource/"): // no repository has such a name
 			return pushes
 		case call:
 			return fn
