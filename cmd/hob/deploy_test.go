@@ -158,3 +158,10 @@ func TestNameOfAFunctionBecomesThatOfAnImage(t *testing.T) {
 		}
 	}
 }
+
+func TestRunningHereNeedsRoot(t *testing.T) {
+	env, _, stderr := testEnv(nil, "")
+	if code := run(t.Context(), env, []string{"run", "tiny.tar"}); code != 5 || !strings.Contains(stderr.String(), "only root can make") {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+}

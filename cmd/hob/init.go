@@ -222,6 +222,9 @@ func (flags initFlags) function(dir string) (f funcfile.Function, err error) {
 		if f.Memory, err = faas.ParseBytes(memory); err != nil {
 			return f, err
 		}
+		if f.Memory%faas.MB != 0 {
+			return f, faas.Errorf(faas.Invalid, "--memory %v is no whole number of MB, which is how func.yaml says it", f.Memory)
+		}
 	}
 	if f.Timeout, err = seconds("--timeout", flags.timeout); err != nil {
 		return f, err
@@ -259,8 +262,8 @@ func seconds(flag, text string) (time.Duration, error) {
 		text += "s"
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil || d < time.Second {
-		return 0, faas.Errorf(faas.Invalid, "bad %s %q: it is a number of seconds, or a time such as 1m", flag, text)
+	if err != nil || d < time.Second || d%time.Second != 0 {
+		return 0, faas.Errorf(faas.Invalid, "bad %s %q: it is a whole number of seconds, or a time such as 1m", flag, text)
 	}
 	return d, nil
 }

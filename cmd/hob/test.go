@@ -23,7 +23,7 @@ import (
 // Limits of a test.json.
 const (
 	maxTests    = 10_000   // calls that it may ask for
-	maxTestFile = 16 << 20 // bytes
+	maxTestFile = 16 << 20 // bytes, also of an answer
 )
 
 func newTest(c *cli) *cobra.Command {
@@ -147,7 +147,10 @@ func (l *local) test(ctx context.Context, n name, t oneTest, p project) error {
 	if err != nil {
 		return inRun(n, err)
 	}
-	got, err := io.ReadAll(answer.Body)
+	got, err := io.ReadAll(io.LimitReader(answer.Body, maxTestFile+1))
+	if len(got) > maxTestFile {
+		err = fmt.Errorf("the answer is over the limit of %v", faas.Bytes(maxTestFile))
+	}
 	if err = errors.Join(err, answer.Body.Close()); err != nil {
 		return inRun(n, err)
 	}

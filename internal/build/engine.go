@@ -80,6 +80,7 @@ func (e Engine) Push(ctx context.Context, tag string, plain bool) error {
 func (e Engine) run(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, e.path, args...)
 	cmd.Stdout, cmd.Stderr = e.out, e.out
+	cmd.WaitDelay = leaveWithin
 	err := cmd.Run()
 	switch {
 	case err == nil:

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -20,6 +21,9 @@ import (
 
 // SourceDir is where a function lies in its image.
 const SourceDir = "/function"
+
+// leaveWithin is how long what a killed program has started may hold on to its output.
+const leaveWithin = 5 * time.Second
 
 // Source is a directory in which somebody writes a function.
 type Source struct {
@@ -92,6 +96,7 @@ func inside(command []string) []string {
 func (s Source) run(ctx context.Context, env []string, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, s.Out, s.Out
+	cmd.WaitDelay = leaveWithin
 	cmd.Env = append(os.Environ(), env...)
 	err := cmd.Run()
 	line := strings.Join(append([]string{name}, args...), " ")

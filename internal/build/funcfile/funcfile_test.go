@@ -309,6 +309,33 @@ func TestMigratedFormatIsNamed(t *testing.T) {
 	}
 }
 
+func TestNewFileSaysWhatItWasMadeOf(t *testing.T) {
+	want := Function{
+		Path: "func.yaml", Schema: true, Name: "f", Version: "0.0.1", Runtime: "1", Entrypoint: []string{"./f", "-v"}, Format: "http",
+		Memory: 64 * faas.MB, Timeout: time.Minute, IdleTimeout: time.Second, RunImage: "a:b",
+		Config: map[string]string{"A": "1", "B": "x: y"}, Annotations: map[string]string{"a": `{"b":[1,"2"]}`},
+		Triggers: []Trigger{{"t", "http", "/t"}},
+	}
+	data, err := New(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Parse("func.yaml", data); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v\n got %+v\nwant %+v\n%s", err, got, want, data)
+	}
+	data, err = Adopt([]byte("# ours\nname: other\nversion: 7.0.0\nmemory: 512\ncontent_type: text/plain\n"), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.ContentType = "text/plain"
+	if got, err := Parse("func.yaml", data); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v\n got %+v\nwant %+v\n%s", err, got, want, data)
+	}
+	if _, err := Adopt([]byte("- a"), want); faas.KindOf(err) != faas.Invalid {
+		t.Errorf("a list is adopted: %v", err)
+	}
+}
+
 // FuzzParse looks that no file does harm, and that a new version changes nothing
 // but the version.
 func FuzzParse(f *testing.F) {
