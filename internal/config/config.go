@@ -57,7 +57,7 @@ type Config struct {
 
 	// Of HTTP; a time of 0 is no limit.
 	MaxRequestHeader  faas.Bytes
-	MaxResponse       faas.Bytes    // answer of a call that a compatible API waits for; 0: no limit
+	MaxResponse       faas.Bytes    // answer of a call that a compatible API waits for; 0: MaxResult
 	MaxResponseHeader faas.Bytes    // of such an answer; 0: no limit
 	HeaderTimeout     time.Duration // for the head of a request to arrive
 	BodyTimeout       time.Duration // for a whole request to arrive

@@ -37,7 +37,7 @@ func (c *Config) settings() []setting {
 		{"async-share", "percent of the slots that asynchronous calls may hold while synchronous callers wait", "While none waits they may hold all.", (*number)(&c.AsyncShare)},
 		{"max-result", "largest answer of an asynchronous call, or of one with an idempotency key; 0 is no limit", "A call whose answer is larger has failed.", (*bytes)(&c.MaxResult)},
 		{"max-request-header", "largest head of an HTTP request", "A larger one is answered with 431.", (*bytes)(&c.MaxRequestHeader)},
-		{"max-response", "largest answer of a synchronous call through a compatible API; 0 is no limit", "A call whose answer is larger has failed (502).", (*bytes)(&c.MaxResponse)},
+		{"max-response", "largest answer of a synchronous call through a compatible API; 0 is that of max-result", "A call whose answer is larger has failed (502).", (*bytes)(&c.MaxResponse)},
 		{"max-response-header", "largest headers of such an answer; 0 is no limit", "A call whose headers are larger has failed (502).", (*bytes)(&c.MaxResponseHeader)},
 		{"http-header-timeout", "time in which the head of a request must arrive; 0 is no limit", "", (*duration)(&c.HeaderTimeout)},
 		{"http-body-timeout", "time in which a whole request must arrive; 0 is no limit", "It holds for uploads of images too.", (*duration)(&c.BodyTimeout)},

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -40,8 +41,8 @@ func (d *Daemon) fn() *fnv2.Server {
 	return &fnv2.Server{
 		Catalog: d.catalog, Images: onNode{d.images}, Logs: d.logs, Calls: d.queue.View(), Caller: d.invoker,
 		Settings: fnv2.Settings{
-			PublicURL: d.cfg.PublicURL, MaxRequest: d.cfg.MaxRequest, MaxResponse: d.cfg.MaxResponse, MaxResponseHeader: d.cfg.MaxResponseHeader,
-			CallsGone: d.cfg.FnCallsGone, Patterns: d.cfg.Patterns, Domain: d.cfg.Domain, Hosts: d.cfg.Hosts, NoInvoke: d.managesOnly(),
+			PublicURL: d.cfg.PublicURL, MaxRequest: d.cfg.MaxRequest, MaxResponse: cmp.Or(d.cfg.MaxResponse, d.cfg.MaxResult), MaxResponseHeader: d.cfg.MaxResponseHeader,
+			CallsGone: d.cfg.FnCallsGone, Patterns: d.cfg.Patterns, Room: d.health.room, Domain: d.cfg.Domain, Hosts: d.cfg.Hosts, NoInvoke: d.managesOnly(),
 		},
 		Log: d.log,
 	}

@@ -36,15 +36,16 @@ type Server struct {
 
 // Settings are what the operator decides.
 type Settings struct {
-	PublicURL         string     // base of the addresses of functions and triggers; "": that of the request
-	MaxRequest        faas.Bytes // body of a call; 0: no limit
-	MaxResponse       faas.Bytes // body of an answer; 0: no limit
-	MaxResponseHeader faas.Bytes // header of an answer; 0: no limit of this API
-	CallsGone         bool       // the calls of a function are answered as a Fn server does: 410
-	Patterns          bool       // parameters and wildcards in sources are such, unless the app says otherwise
-	Domain            string     // {app}.Domain is the host name of an app; "": none has one by its name
-	Hosts             []string   // names, without port, that are the node's own whatever apps there are
-	NoInvoke          bool       // this node manages only: nothing can be called through it
+	PublicURL         string       // base of the addresses of functions and triggers; "": that of the request
+	MaxRequest        faas.Bytes   // body of a call; 0: no limit
+	MaxResponse       faas.Bytes   // body of an answer; 0: no limit
+	MaxResponseHeader faas.Bytes   // header of an answer; 0: no limit of this API
+	CallsGone         bool         // the calls of a function are answered as a Fn server does: 410
+	Patterns          bool         // parameters and wildcards in sources are such, unless the app says otherwise
+	Domain            string       // {app}.Domain is the host name of an app; "": none has one by its name
+	Hosts             []string     // names, without port, that are the node's own whatever apps there are
+	Room              func() error // why nothing more may be kept on the disk; nil: never
+	NoInvoke          bool         // this node manages only: nothing can be called through it
 }
 
 // Images tells which image a reference means.

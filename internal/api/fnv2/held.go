@@ -19,6 +19,9 @@ const (
 	// heldInMemory is how much of an answer is held in memory that is used again.
 	heldInMemory = 64 << 10
 
+	// roomEvery is after how many bytes of a file it is asked whether there is room for more.
+	roomEvery = 8 << 20
+
 	// slowReader is how long a client may take to read an answer that was larger.
 	slowReader = 5 * time.Minute
 )
@@ -32,7 +35,8 @@ type held struct {
 	w     http.ResponseWriter // of the client: the protocol reads the body through it
 	r     *http.Request
 	calls store.Calls
-	limit faas.Bytes // of the body; 0: none
+	limit faas.Bytes   // of the body; 0: none
+	room  func() error // why no more may be kept on the disk
 
 	header http.Header
 	status int // 0: there is no answer
@@ -47,7 +51,7 @@ var helds = sync.Pool{New: func() any { return &held{header: make(http.Header), 
 
 func (s *Server) hold(w http.ResponseWriter, r *http.Request) *held {
 	h := helds.Get().(*held)
-	h.w, h.r, h.calls, h.limit = w, r, s.Calls, s.MaxResponse
+	h.w, h.r, h.calls, h.limit, h.room = w, r, s.Calls, s.MaxResponse, s.Room
 	return h
 }
 
@@ -75,7 +79,10 @@ func (h *held) WriteHeader(status int) {
 func (h *held) Write(p []byte) (int, error) {
 	h.WriteHeader(http.StatusOK)
 	if h.err == nil {
-		h.err = h.take(p)
+		if h.err = h.take(p); h.err != nil {
+			h.file.Discard() // it may be what fills the disk
+			h.file = nil
+		}
 	}
 	if h.err != nil {
 		return 0, h.err
@@ -98,6 +105,11 @@ func (h *held) take(p []byte) error {
 	if h.file == nil {
 		h.file = h.calls.NewBody()
 		if _, err := h.file.Write(h.mem); err != nil {
+			return unheld(err)
+		}
+	}
+	if h.room != nil && h.size/roomEvery != (h.size-int64(len(p)))/roomEvery {
+		if err := h.room(); err != nil {
 			return unheld(err)
 		}
 	}
