@@ -157,13 +157,17 @@ func runDeploy(ctx context.Context, c *cli, flags deployFlags, dir string) error
 			}
 		}
 	}
+	var result any = all
+	if !flags.all {
+		result = all[0]
+	}
 	switch {
 	case !c.json:
 		return nil
-	case flags.all:
-		return c.printJSON(all)
+	case flags.watch: // one of many
+		return c.printLine(result)
 	}
-	return c.printJSON(all[0])
+	return c.printJSON(result)
 }
 
 // find reads the files of what is to be deployed.

@@ -152,7 +152,12 @@ func runInit(ctx context.Context, c *cli, flags initFlags, dir string) error {
 			fmt.Fprintf(c.Stdout, format+"\n", args...)
 		}
 	}
-	tell("Creating function at: ./%s", filepath.ToSlash(dir))
+	switch {
+	case filepath.IsAbs(dir):
+		tell("Creating function at: %s", dir)
+	case filepath.Clean(dir) != ".":
+		tell("Creating function at: ./%s", filepath.Clean(dir))
+	}
 	file, err := flags.write(ctx, c, root, &f, &made, tell)
 	if err != nil {
 		return err

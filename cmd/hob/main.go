@@ -3,8 +3,8 @@
 //
 // Each verb has a file of its own, with a constructor that says how it is
 // written and a function that does it. A verb speaks to a server through
-// package client; only serve, config, doctor and image build do something on
-// this machine.
+// package client; only serve, config, doctor, image build, and those that work on a
+// directory with a func.yaml do something on this machine.
 package main
 
 import (

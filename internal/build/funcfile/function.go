@@ -61,13 +61,8 @@ func (r *reader) function(f *Function, fields object) {
 			path = r.text(at)
 		case "deploy":
 			r.deploy(f, at)
-		case "headers":
-			r.mapping(at.value, name)
-			r.note(at, "is of the answers of a route, and does nothing here: let the function set them")
-		case "jwt_key", "signing_details":
-			r.note(at, "does nothing here")
 		default:
-			r.note(at, "is not known, and does nothing")
+			r.idle(at)
 		}
 	}
 	if path != "" && !f.Schema {
@@ -75,6 +70,19 @@ func (r *reader) function(f *Function, fields object) {
 	}
 	if f.Type == "async" {
 		r.note(fields["type"], `is for the caller to choose here: "hob call --async", or Fn-Invoke-Type: detached`)
+	}
+}
+
+// idle notes a key that does nothing.
+func (r *reader) idle(at field) {
+	switch at.name {
+	case "headers":
+		r.mapping(at.value, at.name)
+		r.note(at, "is of the answers of a route, and does nothing here: let the function set them")
+	case "jwt_key", "signing_details":
+		r.note(at, "does nothing here")
+	default:
+		r.note(at, "is not known, and does nothing")
 	}
 }
 
