@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"hob/faas"
 	"hob/internal/api"
@@ -56,19 +55,16 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function
 			return known.fault
 		}
 	}
-	if kind := faas.KindOf(err); errors.Is(err, faas.ErrNoImage) && kind != faas.Internal {
+	if kind := faas.KindOf(err); errors.Is(err, faas.ErrNoImage) && kind != faas.Internal { // its text names the image
 		if kind == faas.Busy {
 			w.Header().Set("Retry-After", retryAfter)
 		}
-		return fault{api.Status(err), words(fn, err)}
+		return fault{api.Status(err), err.Error()}
 	}
 	stream := fn.Format == faas.FormatHTTPStream // others have no words in Fn for what they do
 	switch faas.KindOf(err) {
 	case faas.Busy:
 		w.Header().Set("Retry-After", retryAfter)
-		if namesImage(fn, err) { // its registry is busy, or out of order
-			return fault{errBusy.status, err.Error()}
-		}
 		return errBusy
 	case faas.TimedOut:
 		return errTimeout
@@ -76,7 +72,7 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function
 		if r.Context().Err() != nil {
 			return errClientGone
 		}
-		return fault{statusClientGone, words(fn, err)} // somebody else canceled it
+		return fault{statusClientGone, err.Error()} // somebody else canceled it
 	case faas.Internal:
 		return fmt.Errorf("call %s: %w", call.ID, err)
 	case faas.NotFound:
@@ -85,7 +81,7 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function
 		}
 	case faas.Invalid:
 		if stream && call.Started.IsZero() { // its command, its user: the request is not to blame
-			return fault{http.StatusBadGateway, words(fn, err)}
+			return fault{http.StatusBadGateway, err.Error()}
 		}
 	case faas.FuncFailed:
 		switch {
@@ -97,16 +93,5 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, fn faas.Function
 			return errReceive
 		}
 	}
-	return fault{api.Status(err), words(fn, err)}
+	return fault{api.Status(err), err.Error()}
 }
-
-// words are ours for why a call failed. They name the image if it is the reason.
-func words(fn faas.Function, err error) string {
-	if faas.KindOf(err) == faas.NotFound && !namesImage(fn, err) {
-		return "image " + fn.Image + ": " + err.Error()
-	}
-	return err.Error()
-}
-
-// namesImage reports whether an error is about the image of fn.
-func namesImage(fn faas.Function, err error) bool { return strings.Contains(err.Error(), fn.Image) }
