@@ -53,9 +53,10 @@ of a go function the program, of all others the directory, on --base, or the
 "run_image" of func.yaml. What is built goes to the server's own registry, unless
 --registry names another.
 
-The app is that of --app, else of an app.yaml beside the function or in the working
-directory, which then also gives it variables and annotations and makes it if it is
-missing; else it is "default". --all deploys every function below the directory.
+The app is that of --app, else the one that an app.yaml names which lies beside the
+function, in the working directory or above the function; else "default". An app.yaml
+also gives the app variables and annotations, and makes it if it is missing. --all
+deploys every function below the directory.
 
 The new version is written to func.yaml once the function is deployed; a failure
 leaves the file as it was and says what was done before it. With --watch each change
@@ -172,7 +173,7 @@ func runDeploy(ctx context.Context, c *cli, flags deployFlags, dir string) error
 
 // find reads the files of what is to be deployed.
 func (flags deployFlags) find(dir string) ([]project, funcfile.App, error) {
-	app, err := findApp(dir, flags.dir)
+	app, err := findApp(dir, flags.dir, filepath.Join(dir, ".."))
 	if err != nil {
 		return nil, app, err
 	}

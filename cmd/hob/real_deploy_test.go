@@ -139,6 +139,30 @@ func inPath(t *testing.T, root, name, file string) {
 	}
 }
 
+func TestExampleOfAProjectIsDeployedWhole(t *testing.T) {
+	s := serve(t)
+	dir := filepath.Join(t.TempDir(), "project")
+	if err := os.CopyFS(dir, os.DirFS("../../examples/project")); err != nil {
+		t.Fatal(err)
+	}
+	for name, tests := range map[string]int{"hello": 1, "count": 2} {
+		if out := string(s.run(nil, "test", filepath.Join(dir, name))); strings.Count(out, "ok  ") != tests {
+			t.Errorf("hob test %s says\n%s", name, out)
+		}
+	}
+	for _, version := range []string{"0.0.2", "0.0.3"} {
+		if out := string(s.run(nil, "deploy", "--all", dir)); !strings.Contains(out, "greetings/hello "+version) {
+			t.Errorf("hob deploy --all says\n%s", out)
+		}
+	}
+	s.says("Good morning, Ada!\n", "Ada", "greetings/hello")
+	s.says("call 1\n", "", "greetings/count") // format: http, and that's it
+	s.says("call 2\n", "", "greetings/count")
+	if got := string(s.run(nil, "inspect", "greetings/count", "--format", "{{.Format}} {{.IdleTimeout}}")); got != "http 1m0s\n" {
+		t.Errorf("the function of version 1 has %s", got)
+	}
+}
+
 func TestDockerfileIsBuiltAndPushed(t *testing.T) {
 	testenv.NeedTool(t, "buildah")
 	s := serve(t)

@@ -33,8 +33,8 @@ func newRun(c *cli) *cobra.Command {
 		Long: `Run a function once, here and now: standard input is the payload, the result goes
 to standard output, and what the function wrote on its own to standard error. What
 is run is the function of a directory with a func.yaml (default: this one), made as
-"hob deploy" makes it, with the variables of an app.yaml beside it or here; or an
-image, as "hob image build --base" takes it.
+"hob deploy" makes it, with the variables of its app.yaml; or an image, as "hob image
+build --base" takes it.
 
 The function runs as a server runs it, in the same sandbox and with the same limits,
 in a server of its own on a temporary directory (below TMPDIR, else /tmp), which is
@@ -95,7 +95,7 @@ func toRun(what, format string) (project, error) {
 // of its file, and these over those of its app's file; what it expects and still has
 // no value is taken from environ.
 func (p *project) setenv(vars map[string]*string, environ []string) error {
-	app, err := findApp(p.dir, ".")
+	app, err := findApp(p.dir, ".", filepath.Join(p.dir, ".."))
 	if err != nil {
 		return err
 	}
