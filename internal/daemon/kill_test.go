@@ -144,7 +144,8 @@ func (b *books) of(id string) []booking {
 // victim is a daemon in a process of its own.
 type victim struct {
 	*client.Client
-	cmd *exec.Cmd
+	addr string // host and port
+	cmd  *exec.Cmd
 }
 
 func victimCommand(t *testing.T, dir, driver string) *exec.Cmd {
@@ -182,8 +183,8 @@ func victimOn(t *testing.T, dir, driver string) *victim {
 		_ = cmd.Process.Kill()
 		t.Fatalf("the daemon did not start: %v, %v", err, cmd.Wait())
 	}
-	v := &victim{cmd: cmd}
-	if v.Client, err = client.New("http://" + strings.TrimSpace(line)); err != nil {
+	v := &victim{cmd: cmd, addr: strings.TrimSpace(line)}
+	if v.Client, err = client.New("http://" + v.addr); err != nil {
 		t.Fatal(err)
 	}
 	return v
