@@ -195,6 +195,7 @@ func syslogServer(t *testing.T) (addr string, lines <-chan string) {
 
 func TestLogOfAFnAppReachesItsSyslogServer(t *testing.T) {
 	addr, lines := syslogServer(t)
+	other, more := syslogServer(t)
 	n := startFn(t)
 	if a := n.ask("PUT", "/v2/apps/"+n.app, fmt.Sprintf(`{"syslog_url":"tcp://%s"}`, addr)); a.status != 200 {
 		t.Fatalf("syslog_url: %+v", a)
@@ -211,7 +212,6 @@ func TestLogOfAFnAppReachesItsSyslogServer(t *testing.T) {
 		}
 	}
 	// A change of the app is heeded by the next call.
-	other, more := syslogServer(t)
 	n.ask("PUT", "/v2/apps/"+n.app, fmt.Sprintf(`{"syslog_url":"tcp://%s"}`, other))
 	n.invoke(fn, "say to another")
 	if line := within(t, more); !strings.Contains(line, "to another") {
