@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"hob/internal/testenv"
 )
@@ -317,4 +319,92 @@ func TestFnVariablesThatCannotBeHadStopTheServer(t *testing.T) {
 			t.Errorf("%s: a password is said aloud: %s", tt.variable, out)
 		}
 	}
+}
+
+// TestFnAppWritesToRsyslogd is row 8 of the checklist, with Debian's daemon.
+func TestFnAppWritesToRsyslogd(t *testing.T) {
+	program := testenv.NeedTool(t, "rsyslogd")
+	dir := t.TempDir()
+	addr := freePort(t)
+	_, port, _ := strings.Cut(addr, ":")
+	messages := filepath.Join(dir, "messages")
+	config := fmt.Sprintf(`global(workDirectory=%q)
+module(load="imptcp")
+input(type="imptcp" address="127.0.0.1" port="%s")
+template(name="fields" type="string" string="%%app-name%%|%%procid%%|%%msgid%%|%%msg%%\n")
+action(type="omfile" file="%s" template="fields")
+`, dir, port, messages)
+	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "-n", "-f", filepath.Join(dir, "conf"), "-i", filepath.Join(dir, "pid"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	s := serve(t)
+	root := busyboxRoot(t)
+	if err := os.Link(filepath.Join(root, "bin/busybox"), filepath.Join(root, "bin/sh")); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-o", filepath.Join(root, "bin/fn-cli"), ".")
+	build.Dir, build.Env = "../../examples/fn-cli", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.run(nil, "image", "build", "-t", "logs", "--entrypoint", `["/bin/fn-cli","/bin/sh","-c","echo one line >&2"]`, root)
+	app := s.fnMade("apps", `{"name":"a","syslog_url":"tcp://%s"}`, addr)
+	fn := s.fnMade("fns", `{"name":"f","app_id":%q,"image":"hob.local/logs"}`, app)
+	a := s.fn("POST", "/invoke/"+fn, "")
+	want := fmt.Sprintf("a.f|app_id=%s,fn_id=%s|%s|one line\n", app, fn, a.header.Get("Fn-Call-Id"))
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		got, _ := os.ReadFile(messages)
+		if string(got) == want {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("call %+v: rsyslogd wrote %q, want %q", a, got, want)
+		}
+	}
+}
+
+// TestFnImageOfAPasswordedRegistry is row 104: the image is pulled by the first call,
+// with the credentials of FN_DOCKER_AUTH.
+func TestFnImageOfAPasswordedRegistry(t *testing.T) {
+	testenv.NeedTool(t, "skopeo")
+	var image string
+	dir := t.TempDir()
+	t.Run("an image is saved", func(t *testing.T) { image = savedImageIn(t, dir) })
+	if image == "" {
+		t.Skip("no image")
+	}
+	addr := debianRegistry(t, "alice", "secret")
+	tool(t, "skopeo", "copy", "--dest-tls-verify=false", "--dest-creds", "alice:secret", "docker-archive:"+image, "docker://"+addr+"/private/stream:1")
+	auth := fmt.Sprintf(`{"auths":{%q:{"auth":"YWxpY2U6c2VjcmV0"}}}`, addr)
+	t.Run("without credentials", func(t *testing.T) {
+		s := serve(t)
+		app := s.fnMade("apps", `{"name":"a"}`)
+		fn := s.fnMade("fns", `{"name":"f","app_id":%q,"image":%q}`, app, addr+"/private/stream:1")
+		if a := s.fn("POST", "/invoke/"+fn, "x"); a.status/100 == 2 || !strings.Contains(a.body, addr+"/private/stream:1") {
+			t.Errorf("call: %+v", a)
+		}
+	})
+	t.Run("with credentials", func(t *testing.T) {
+		s := fnServe(t, "FN_DOCKER_AUTH="+auth)
+		app := s.fnMade("apps", `{"name":"a"}`)
+		fn := s.fnMade("fns", `{"name":"f","app_id":%q,"image":%q}`, app, addr+"/private/stream:1")
+		if a := s.fn("POST", "/invoke/"+fn, "x"); a.status != 200 || !strings.HasPrefix(a.body, "1 bytes in call") {
+			t.Errorf("call: %+v", a)
+		}
+	})
 }
