@@ -479,3 +479,21 @@ func sameWords(text string) string {
 	})
 	return regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z|Date: .*`).ReplaceAllString(text, "TIME")
 }
+
+// TestFnImageWithVolumesIsRefused is row 95.
+func TestFnImageWithVolumesIsRefused(t *testing.T) {
+	dir := layout(t, "umoci")
+	tool(t, "umoci", "config", "--image", dir+":1", "--config.volume", "/data")
+	call := func(t *testing.T, s *realServer, status int, message string) {
+		s.run(nil, "image", "load", dir, "--name", "from/layout:1")
+		app := s.fnMade("apps", `{"name":"a"}`)
+		fn := s.fnMade("fns", `{"name":"f","app_id":%q,"image":"from/layout:1"}`, app)
+		if a := s.fn("POST", "/invoke/"+fn, ""); a.status != status || !strings.Contains(a.body, message) {
+			t.Errorf("call: %+v, want %d %s", a, status, message)
+		}
+	}
+	t.Run("by default", func(t *testing.T) { call(t, serve(t), 400, `{"message":"image has Volume definition"}`) })
+	t.Run("unless it is allowed", func(t *testing.T) { // it never listens
+		call(t, fnServe(t, "FN_IMAGE_ENABLE_VOLUME=true", "FN_HOT_START_TIMEOUT_MSECS=300"), 504, "Container initialization timed out")
+	})
+}
