@@ -419,11 +419,11 @@ func (c *Catalog) DeleteTrigger(ctx context.Context, id string) error {
 
 // forget takes a deleted definition, and what was in it, out of the index and keeps
 // it out: changes from before the deletion may still be on their way through Watch.
+// Of what is not there any more Watch has told already, and will tell no more.
 func (c *Catalog) forget(id string) {
 	c.update(func(ix *index) {
 		for _, id := range ix.remove(id) {
 			c.gone[id] = true
 		}
-		c.gone[id] = true
 	})
 }

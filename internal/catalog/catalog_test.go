@@ -266,6 +266,33 @@ func TestOldNewsDoNotUndoAWrite(t *testing.T) {
 	})
 }
 
+// quick is a store whose followers hear of a deletion before who deletes.
+type quick struct{ *memory.Store }
+
+func (s quick) DeleteFunction(ctx context.Context, id string) error {
+	defer synctest.Wait()
+	return s.Store.DeleteFunction(ctx, id)
+}
+
+func TestDeletionThatWasToldOfFirstIsNotRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := quick{memory.New()}
+		c, other := load(t, s), load(t, s.Store)
+		run(t, c)
+		synctest.Wait()
+		gone := mustPut(t, c, function(t, c, "f"), store.IfNew)
+		synctest.Wait()
+		if err := c.DeleteFunction(t.Context(), gone.ID); err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, other, gone, store.IfNew) // which what is remembered as deleted would hide
+		synctest.Wait()
+		if _, err := c.FunctionByID(gone.ID); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestManyChangesAreReadAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slow{Store: memory.New(), gate: make(chan struct{})}

@@ -211,10 +211,10 @@ func (ix *index) dropTrigger(t *faas.Trigger) {
 }
 
 // remove takes out the app, function or trigger with this ID, if it is there, with
-// all that is in it, and returns the IDs of the latter.
-func (ix *index) remove(id string) (within []string) {
+// all that is in it, and returns the IDs of all that it has taken out.
+func (ix *index) remove(id string) (taken []string) {
 	if a := ix.appByID.get(id, ""); a != nil {
-		within = ix.removeFunctions(a)
+		taken = append(ix.removeFunctions(a), id)
 		ix.dropHosts(a)
 		ix.patterns.drop(id, "")
 		ix.appByID.drop(id, "")
@@ -224,21 +224,24 @@ func (ix *index) remove(id string) (within []string) {
 	}
 	if fn := ix.byID.get(id, ""); fn != nil {
 		ix.touched = append(ix.touched, id)
-		within = append(within, ix.removeTriggers(id)...)
+		taken = append(append(taken, ix.removeTriggers(id)...), id)
 		ix.dropAddress(fn)
 		ix.byID.drop(id, "")
 		if ix.functions.get(fn.App, fn.Name) == fn {
 			ix.functions.drop(fn.App, fn.Name)
 		}
 	}
-	ix.dropTrigger(ix.triggers.get(id, ""))
-	return within
+	if t := ix.triggers.get(id, ""); t != nil {
+		ix.dropTrigger(t)
+		taken = append(taken, id)
+	}
+	return taken
 }
 
 // removeFunctions removes the functions of an app.
 func (ix *index) removeFunctions(a *faas.App) (ids []string) {
 	for _, fn := range within(a.ID, ix.functions.clone().after(a.ID, "")) {
-		ids = append(append(ids, ix.remove(fn.ID)...), fn.ID)
+		ids = append(ids, ix.remove(fn.ID)...)
 	}
 	return ids
 }
