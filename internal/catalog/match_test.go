@@ -223,7 +223,7 @@ func TestAppIsFoundByItsHosts(t *testing.T) {
 			t.Errorf("host %s: %v", host, err)
 		}
 	}
-	for _, bad := range []string{`"one.example"`, `["One.example"]`, `["one.example:80"]`, `[""]`, `[1]`} {
+	for _, bad := range []string{`"one.example"`, `["One.example"]`, `["one.example:80"]`, `[""]`, `[1]`, `["localhost"]`, `["10.0.0.1"]`, `["a..b"]`, `["a."]`, `["-a.b"]`, `["::1"]`} {
 		if _, err := put(faas.App{Name: "bad"}, bad, store.IfNew); faas.KindOf(err) != faas.Invalid {
 			t.Errorf("hosts %s: %v", bad, err)
 		}

@@ -16,11 +16,16 @@ type Pipe struct {
 	gauge
 }
 
-// A Socket is a connection that can tell how much has come and was not read. Its
-// other methods are those of net.Conn.
+// A Socket is a connection that can tell whether it lies as it was left. Its other
+// methods are those of net.Conn.
 type Socket struct {
 	net.Conn
-	gauge
+	raw syscall.RawConn
+	ask func(fd uintptr) // stores what poll says; made once, so that asking allocates nothing
+
+	mu    sync.Mutex
+	polls [1]unix.PollFd // guarded by mu, as all below
+	ready int
 }
 
 // NewPipe takes over the end of a pipe open as fd, and lets reads and writes of it
@@ -45,15 +50,30 @@ func PipeOf(f *os.File) (*Pipe, error) {
 
 // socketOf takes over a connection.
 func socketOf(c net.Conn) (*Socket, error) {
-	s := &Socket{Conn: c}
-	if err := s.gauge.of(c.(syscall.Conn)); err != nil {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
 		c.Close()
 		return nil, err
+	}
+	s := &Socket{Conn: c, raw: raw}
+	s.ask = func(fd uintptr) {
+		s.polls[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
+		s.ready, _ = unix.Poll(s.polls[:], 0)
 	}
 	return s, nil
 }
 
-// gauge tells how much is unread in what a descriptor names.
+// Quiet reports whether nothing has come that was not read, and the other end is
+// open. It is false after Close.
+func (s *Socket) Quiet() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready = 1
+	_ = s.raw.Control(s.ask) // an error says that it is closed
+	return s.ready == 0
+}
+
+// gauge tells how much is unread in a pipe.
 type gauge struct {
 	mu     sync.Mutex
 	conn   syscall.RawConn
@@ -67,8 +87,8 @@ func (g *gauge) of(c syscall.Conn) (err error) {
 	return err
 }
 
-// Unread returns how many bytes have been written and not read: of a pipe, by its
-// reader, whichever end this is; of a socket, by us. It is 0 after Close.
+// Unread returns how many bytes have been written and not read by the reader of the
+// pipe, whichever end this is. It is 0 after Close.
 func (g *gauge) Unread() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()

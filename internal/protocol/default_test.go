@@ -97,11 +97,14 @@ type socket struct {
 	*gauge
 }
 
-// gauge tells how many bytes are in a pipe or a socket, and allocates nothing.
+// gauge tells how many bytes are in a pipe, and whether a socket lies as it was left.
+// It allocates nothing.
 type gauge struct {
-	raw syscall.RawConn
-	ask func(fd uintptr)
-	n   int
+	raw   syscall.RawConn
+	ask   func(fd uintptr)
+	n     int
+	look  func(fd uintptr)
+	polls [1]unix.PollFd
 }
 
 func gaugeOf(c syscall.Conn) *gauge {
@@ -111,7 +114,17 @@ func gaugeOf(c syscall.Conn) *gauge {
 	}
 	g := &gauge{raw: raw}
 	g.ask = func(fd uintptr) { g.n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }
+	g.look = func(fd uintptr) {
+		g.polls[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
+		g.n, _ = unix.Poll(g.polls[:], 0)
+	}
 	return g
+}
+
+func (g *gauge) Quiet() bool {
+	g.n = 1
+	g.raw.Control(g.look)
+	return g.n == 0
 }
 
 func (g *gauge) Unread() int {

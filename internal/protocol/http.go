@@ -184,7 +184,9 @@ func (t *turn) receive(bodiless bool, judge func() (taken bool, err error)) erro
 			}
 			return t.broken(err)
 		}
-		t.give(p)
+		if t.give(p); t.refused() {
+			return canceled(t.gone)
+		}
 	}
 	if h.framing == framingEnd && (t.reset != nil || t.life.overSoon(t.ctx, t.farewell) && t.life.exit != (faas.Exit{})) {
 		return t.broken(io.ErrUnexpectedEOF) // an end that is none

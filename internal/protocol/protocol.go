@@ -63,8 +63,8 @@ type Process interface {
 	Start() faas.Start
 
 	// Dial connects to what the process listens on, as sandbox.Sandbox has it. A
-	// connection that has a method Unread, as sandbox.Pipe has it, is asked before
-	// each call whether something has come that nobody asked for.
+	// connection that has a method Quiet is asked before each call whether nothing
+	// has come that nobody asked for, and the other end is open.
 	Dial(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// UnreadInput returns how many bytes the process has not read of its standard

@@ -302,3 +302,37 @@ func TestAnswerThatNobodyAskedForIsNotTheNext(t *testing.T) {
 		}
 	}
 }
+
+// TestConnectionThatTheFunctionClosedIsNotUsed: not all say that they will.
+func TestConnectionThatTheFunctionClosedIsNotUsed(t *testing.T) {
+	closed := make(chan struct{})
+	c := openProgram(t, faas.FormatHTTPStream, func(ctx context.Context, p *process) faas.Exit {
+		l, err := net.Listen("unix", filepath.Join(p.dir, protocol.Listener))
+		if err != nil {
+			panic(err)
+		}
+		defer l.Close()
+		defer context.AfterFunc(ctx, func() { l.Close() })()
+		for first := true; ; first = false {
+			conn, err := l.Accept()
+			if err != nil {
+				return faas.Exit{Signal: "SIGKILL"}
+			}
+			if req, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+				io.Copy(io.Discard, req.Body)
+				fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
+			conn.Close()
+			if first {
+				close(closed)
+			}
+		}
+	})
+	for range 2 {
+		rec := httptest.NewRecorder()
+		if out, err := c.Exchange(t.Context(), request("x"), rec); err != nil || !out.Keep || out.Again || rec.Body.String() != "ok" {
+			t.Errorf("%+v, %v, %q", out, err, rec.Body)
+		}
+		<-closed
+	}
+}

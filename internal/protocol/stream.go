@@ -80,11 +80,12 @@ type streamConn struct {
 	used time.Time // when the last exchange over conn ended
 }
 
-// quiet reports whether nothing has come over conn that nobody asked for: it would
-// be taken for the next answer. A conn that cannot tell is trusted.
+// quiet reports whether nothing has come over conn that nobody asked for, which
+// would be taken for the next answer, and the function has not closed it. A conn
+// that cannot tell is trusted.
 func (c *streamConn) quiet() bool {
-	pending, ok := c.conn.(interface{ Unread() int })
-	return !ok || pending.Unread() == 0
+	asked, ok := c.conn.(interface{ Quiet() bool })
+	return !ok || asked.Quiet()
 }
 
 func openStream(ctx context.Context, fn faas.Function, p Process) (*streamConn, error) {

@@ -102,3 +102,27 @@ func TestHeaderOfAnyStreamIsLimited(t *testing.T) {
 		}
 	}
 }
+
+// keeper is a writer that keeps answers and takes no more of this one.
+type keeper struct{ deaf }
+
+var errKeeper = faas.Errorf(faas.TooLarge, "the answer is over the limit")
+
+func (keeper) Write([]byte) (int, error) { return 0, errKeeper }
+
+// TestRefusedAnswerIsReadToItsEndOnlyIfThatIsNear: else its function would go on for
+// nobody until its time is over.
+func TestRefusedAnswerIsReadToItsEndOnlyIfThatIsNear(t *testing.T) {
+	for _, format := range streams {
+		for size, keep := range map[int]bool{512 << 10: true, 3 << 20: false} {
+			c := open(t, format, func(a ask) reply {
+				a.read()
+				return answer(strings.Repeat("x", size))
+			})
+			out, err := c.Exchange(t.Context(), request("7"), keeper{deaf{httptest.NewRecorder()}})
+			if !errors.Is(err, errKeeper) || out.Keep != keep {
+				t.Errorf("%s, %d bytes: %v, keep %t", format, size, err, out.Keep)
+			}
+		}
+	}
+}

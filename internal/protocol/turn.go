@@ -60,6 +60,7 @@ type turn struct {
 	bytes faas.Outcome
 
 	gone   error // why nobody takes the answer: the rest of it is thrown away
+	wasted int   // bytes of it that were, since a writer that keeps answers refused them
 	dirty  bool  // something was written to w that net/http may hold back
 	reset  error // how the stream broke, if not by its end
 	silent bool  // it ended before a byte of the answer
@@ -89,7 +90,7 @@ func (t *turn) begin(ctx context.Context, req *faas.Request, w http.ResponseWrit
 	}
 	t.ctx, t.req, t.w = ctx, req, w
 	t.bytes = faas.Outcome{}
-	t.gone, t.dirty, t.reset, t.silent = nil, false, nil, false
+	t.gone, t.wasted, t.dirty, t.reset, t.silent = nil, 0, false, nil, false
 	t.err, t.begun, t.complete, t.reading = nil, false, false, false
 	t.sent, t.unsent, t.uploaded, t.whole, t.first, t.more = 0, false, nil, false, nil, false
 	t.out = buffers.Get().(*[]byte)
@@ -335,6 +336,9 @@ func (t *turn) start(status int) {
 // give writes a part of the answer. It waits for a slow caller; one who is gone is
 // no error: the rest is thrown away.
 func (t *turn) give(p []byte) {
+	if t.gone != nil {
+		t.wasted += len(p)
+	}
 	if t.gone != nil || len(p) == 0 {
 		return
 	}
@@ -466,6 +470,16 @@ func (t *turn) broken(err error) error {
 		return fault(faas.FuncFailed, faas.ErrBroken, "the function closed its output in the middle of its answer")
 	}
 	return fault(faas.FuncFailed, faas.ErrBroken, "the function closed its output before it had answered")
+}
+
+// maxWasted is how much of an answer that is refused is read to its end, so that the
+// sandbox can be kept.
+const maxWasted = 1 << 20
+
+// refused reports whether the answer is refused for good, and goes on and on.
+func (t *turn) refused() bool {
+	_, decided := errors.AsType[*faas.Error](t.gone)
+	return decided && t.wasted > maxWasted
 }
 
 // canceled is the error of a call whose answer nobody takes, for the reason err: its
