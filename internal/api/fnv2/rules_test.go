@@ -279,6 +279,29 @@ func TestPutIgnoresWhatCannotChange(t *testing.T) {
 	}
 }
 
+// TestPutThatChangesNothingLeavesEverythingAsItIs: with a new revision of a function
+// its hot sandboxes are ended.
+func TestPutThatChangesNothingLeavesEverythingAsItIs(t *testing.T) {
+	n := newNode(t)
+	app := n.newApp("a")
+	fn := n.must("POST", "/v2/fns", `{"name":"f","app_id":"`+app+`","image":"here","memory":4}`)["id"].(string)
+	trigger := n.newTrigger(app, fn, "t", "/t")
+	for _, path := range []string{"/v2/apps/" + app, "/v2/fns/" + fn, "/v2/triggers/" + trigger} {
+		before := n.must("GET", path, "")
+		whole, _ := json.Marshal(before) // clients send it back as it is
+		for _, change := range []string{string(whole), `{"config":{"NONE":""},"annotations":{"none":""}}`} {
+			if after := n.must("PUT", path, change); after["updated_at"] != before["updated_at"] {
+				t.Errorf("%s %s is updated at %v, was at %v", path, change, after["updated_at"], before["updated_at"])
+			}
+		}
+	}
+	a, _ := n.Catalog.AppByID(app)
+	f, _ := n.Catalog.FunctionByID(fn)
+	if g, _ := n.Catalog.Trigger(trigger); a.Revision != 1 || f.Revision != 1 || g.Revision != 1 {
+		t.Errorf("revisions %d, %d, %d, want 1", a.Revision, f.Revision, g.Revision)
+	}
+}
+
 func TestFunctionIsMadeForTheStreamContract(t *testing.T) {
 	n := newNode(t)
 	app := n.newApp("a")

@@ -161,7 +161,8 @@ func updated[T any](ctx context.Context, read func() (T, error), merge, put func
 	}
 }
 
-// mergedConfig is config with changes: an empty value removes a key.
+// mergedConfig is config with changes: an empty value removes a key. It is config
+// itself if they change nothing.
 func mergedConfig(config, changes map[string]string) map[string]string {
 	if len(changes) == 0 {
 		return config
@@ -175,11 +176,15 @@ func mergedConfig(config, changes map[string]string) map[string]string {
 			delete(merged, key)
 		}
 	}
+	if maps.Equal(config, merged) {
+		return config
+	}
 	return merged
 }
 
 // mergedAnnotations is annotations with changes: an empty value, "" or null, removes
 // a key, and is Invalid when there is nothing to remove it from: the thing is new.
+// They are annotations themselves if that changes nothing.
 func mergedAnnotations(annotations map[string]string, changes map[string]json.RawMessage, isNew bool) (map[string]string, error) {
 	if len(changes) == 0 {
 		return annotations, nil
@@ -205,6 +210,9 @@ func mergedAnnotations(annotations map[string]string, changes map[string]json.Ra
 	}
 	if len(merged) > faas.MaxAnnotations {
 		return nil, invalid("Invalid annotation change, new key(s) exceed maximum permitted number of annotations keys (100)")
+	}
+	if maps.Equal(annotations, merged) {
+		return annotations, nil
 	}
 	return merged, nil
 }
