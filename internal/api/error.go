@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"time"
 
 	"hob/faas"
 )
@@ -68,6 +69,8 @@ func Serve(h Handler, body FaultBody, log *slog.Logger) http.Handler {
 		if err == nil {
 			return
 		}
+		// net/http reads what is left of the body before it answers.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(hearOutTime))
 		kind := faas.KindOf(err)
 		f := Fault{Status: Status(err), Kind: kind, Message: err.Error(), Request: r.Header.Get(RequestID)}
 		if kind == faas.Internal {

@@ -23,8 +23,8 @@ type steady struct {
 func (s *steady) Read(p []byte) (int, error) {
 	_ = s.control.SetReadDeadline(time.Now().Add(restTime)) // not every server has one
 	n, err := s.ReadCloser.Read(p)
-	if err != nil {
+	if err == io.EOF {
 		_ = s.control.SetReadDeadline(time.Time{})
-	}
+	} // else it stays: net/http reads what is left before it answers
 	return n, err
 }
