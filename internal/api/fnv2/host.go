@@ -29,19 +29,19 @@ func (s *Server) host(r *http.Request) (app faas.App, hosted bool) {
 		return faas.App{}, false
 	}
 	lower := strings.ToLower(name)
-	if app, err := s.Catalog.AppByHost(lower); err == nil {
-		return app, true
-	}
 	domain := strings.ToLower(strings.Trim(s.Domain, "."))
 	label, within := strings.CutSuffix(lower, "."+domain)
-	if domain == "" || !within {
-		return faas.App{}, false
+	if within = within && domain != ""; within { // the name of an app is a stronger claim than what another app says
+		app, err := s.Catalog.App(label)
+		if err != nil { // it may have capital letters
+			app, err = s.Catalog.App(name[:len(label)])
+		}
+		if err == nil {
+			return app, true
+		}
 	}
-	app, err := s.Catalog.App(label)
-	if err != nil { // its name may have capital letters
-		app, _ = s.Catalog.App(name[:len(label)])
-	}
-	return app, true
+	app, err := s.Catalog.AppByHost(lower)
+	return app, err == nil || within
 }
 
 // hostName is the name in the Host header of a request; "" if it can be no app's.

@@ -15,7 +15,7 @@ func TestAppIsFoundByTheHostOfARequest(t *testing.T) {
 	n.putApp("a.b", nil)
 	n.putApp("Big", nil)
 	n.putApp("api", nil)
-	n.putApp("own", map[string]string{faas.AnnotationHosts: `["own.example.com","node","x.fn.example.org"]`})
+	n.putApp("own", map[string]string{faas.AnnotationHosts: `["own.example.com","node","x.fn.example.org","photos.fn.example.org"]`})
 	for host, want := range map[string]string{
 		"photos.fn.example.org": "photos", "PHOTOS.FN.EXAMPLE.ORG:8080": "photos", "photos.fn.example.org.": "photos", "photos.fn.example.org.:80": "photos",
 		"a.b.fn.example.org": "a.b", "Big.fn.example.org": "Big", "own.example.com": "own", "Own.Example.com:443": "own", "x.fn.example.org": "own",
