@@ -8,8 +8,9 @@ import (
 	"github.com/rs/cors"
 )
 
-// CORS says which web pages of other origins may read the answers of the APIs, and
-// manage the node where Guard has it too. Without origins there are none.
+// CORS says which web pages of other origins may read the answers of the APIs and
+// call functions; those of origins that are named one by one may manage the node,
+// too, where Guard has it. Without origins there are none.
 type CORS struct {
 	Origins []string // "https://ui.example.org", "https://*.example.org", or "*" for all
 	Headers []string // that their requests may have, besides Origin, Content-Length and Content-Type
@@ -48,11 +49,13 @@ func (c CORS) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// trusts returns whether a request comes from a page of one of the origins.
+// trusts returns whether a request comes from a page of one of the origins that are
+// named. One with a * in it names nobody: who may read is not yet who may manage.
 func (c CORS) trusts() func(*http.Request) bool {
-	if len(c.Origins) == 0 {
+	named := slices.DeleteFunc(slices.Clone(c.Origins), func(origin string) bool { return strings.Contains(origin, "*") })
+	if len(named) == 0 {
 		return func(*http.Request) bool { return false }
 	}
-	rules := c.rules()
+	rules := CORS{Origins: named}.rules()
 	return func(r *http.Request) bool { return r.Header.Get("Origin") != "" && rules.OriginAllowed(r) }
 }

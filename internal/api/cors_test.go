@@ -70,7 +70,11 @@ func TestGuardLetsInThePagesOfCORS(t *testing.T) {
 		{"another page", []string{page}, []string{"Origin", other, "Sec-Fetch-Site", "cross-site"}, 403},
 		{"one that says nothing of itself", []string{page}, []string{"Sec-Fetch-Site", "cross-site"}, 403},
 		{"a page without an origin", []string{page}, []string{"Origin", "null"}, 403},
-		{"any page", []string{"*"}, []string{"Origin", other, "Sec-Fetch-Site", "cross-site"}, 200},
+		{"any page", []string{"*"}, []string{"Origin", other, "Sec-Fetch-Site", "cross-site"}, 403},
+		{"any page of a domain", []string{"https://*.example.org"}, []string{"Origin", page, "Sec-Fetch-Site", "cross-site"}, 403},
+		{"a page of ours among any", []string{"*", page}, []string{"Origin", page, "Sec-Fetch-Site", "cross-site"}, 200},
+		{"another page among any", []string{"*", page}, []string{"Origin", other, "Sec-Fetch-Site", "cross-site"}, 403},
+		{"a page without an origin among any", []string{"*"}, []string{"Origin", "null"}, 403},
 		{"a page, and CORS is off", nil, []string{"Origin", page, "Sec-Fetch-Site", "cross-site"}, 403},
 		{"no page", nil, nil, 200},
 	} {

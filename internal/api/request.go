@@ -33,10 +33,10 @@ func Identify(next http.Handler, name string, log *slog.Logger) http.Handler {
 // Guard keeps web pages away from what manages the node. A browser can be made to
 // send requests to any address its user can reach; Guard refuses those that name a
 // host that is not this node (so that no page can point its own name here), and
-// those that a page of another origin sends, unless CORS has it.
+// those that a page of another origin sends, unless CORS names it.
 type Guard struct {
 	Hosts []string // names, without port, that a Host header may have besides loopback
-	CORS  CORS     // pages of its origins may manage the node
+	CORS  CORS     // pages of the origins that it names, without *, may manage the node
 }
 
 // Wrap refuses with body what Guard does not let through, and passes the rest on.
@@ -45,7 +45,7 @@ func (g Guard) Wrap(next http.Handler, body FaultBody) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := g.checkHost(r.Host)
 		if err == nil && origin.Check(r) != nil && !trusts(r) {
-			err = faas.Errorf(faas.Denied, "a web page of another origin may not manage this node")
+			err = faas.Errorf(faas.Denied, "a web page of another origin may not manage this node, unless the setting cors-origins names it, without *")
 		}
 		if err != nil {
 			body(w, Fault{Status: Status(err), Kind: faas.KindOf(err), Message: err.Error(), Request: r.Header.Get(RequestID)})
