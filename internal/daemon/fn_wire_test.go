@@ -348,6 +348,8 @@ func TestOneOfManyTriggersWithASourceWins(t *testing.T) {
 	}
 }
 
+// TestFnClientThatLeavesFreesTheContainer is ADR 0015 for the API of Fn: the call goes
+// on to its end or its timeout, is recorded as canceled, and the container is free.
 func TestFnClientThatLeavesFreesTheContainer(t *testing.T) {
 	n := startFn(t)
 	fn := n.fn("f", "")
@@ -357,7 +359,7 @@ func TestFnClientThatLeavesFreesTheContainer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nsleep 20000", path)
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nsleep 700", path)
 		until(t, "it runs", func() bool { return n.busy() == 1 })
 		conn.Close()
 		until(t, "it is free", func() bool { return n.busy() == 0 })
@@ -370,6 +372,9 @@ func TestFnClientThatLeavesFreesTheContainer(t *testing.T) {
 	var list struct{ Items []struct{ Status string } }
 	if a := n.ask("GET", "/v2/fns/"+fn+"/calls", ""); json.Unmarshal([]byte(a.body), &list) != nil || list.Items[0].Status != "cancelled" || list.Items[1].Status != "cancelled" {
 		t.Errorf("calls: %s", a.body)
+	}
+	if a := n.invoke(fn, "count"); a.body != "3" {
+		t.Errorf("the container was not kept: %+v", a)
 	}
 	// One who leaves in the middle of its body, before the function has answered.
 	conn, err := net.Dial("tcp", n.addr)
