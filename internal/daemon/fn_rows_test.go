@@ -43,7 +43,7 @@ func TestFnCallsAtTheIdleTimeout(t *testing.T) {
 		t.Fatalf("idle timeout: %+v", a)
 	}
 	fresh := 0
-	for i := range 150 {
+	for i := range 100 {
 		path := "/invoke/" + fn
 		if i%2 == 1 {
 			path = "/t/a/s"
@@ -57,7 +57,7 @@ func TestFnCallsAtTheIdleTimeout(t *testing.T) {
 		}
 		time.Sleep(18*time.Millisecond + rand.N(3*time.Millisecond))
 	}
-	t.Logf("%d of 150 calls found a new container", fresh)
+	t.Logf("%d of 100 calls found a new container", fresh)
 }
 
 // TestFnCallsAtOnceHaveAContainerEach is five calls that all run before one is

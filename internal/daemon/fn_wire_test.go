@@ -211,6 +211,9 @@ func TestLargeBodiesCostNoMemory(t *testing.T) {
 			return resp.StatusCode, string(text)
 		}
 		for _, path := range []string{"/v2/apps", "/v2/fns", "/v2/triggers"} {
+			if !known && path != "/v2/apps" {
+				continue // one is heard out for long enough
+			}
 			if status, text := post(path); status != 413 || text != `{"message":"Request content too large"}`+"\n" {
 				t.Errorf("%s, length known: %t: %d %s", path, known, status, text)
 			}
