@@ -61,7 +61,7 @@ type Daemon struct {
 
 	undo []func() error // what New made, to be released in reverse
 
-	store    store.Store
+	store    *sqlite.Store
 	driver   sandbox.Driver
 	images   *image.Store
 	registry *registry.Server
@@ -117,98 +117,122 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	}
 	d.onClose(lock.Close)
 
-	db, err := sqlite.Open(ctx, d.path("hob.db"), store.Limits{
-		ResultsPerFunction: cfg.ResultPerFunction, ResultsTotal: cfg.ResultTotal,
-		QueuePerFunction: cfg.QueuePerFunction, QueueTotal: cfg.QueueTotal, CallsPerFunction: store.DefaultLimits().CallsPerFunction, Age: cfg.ResultAge, KeyAge: cfg.KeyAge,
-	})
-	if err != nil {
-		return nil, err
-	}
-	d.store = db
-	d.onClose(db.Close)
-	if d.catalog, err = catalog.Load(ctx, d.store); err != nil {
-		return nil, err
-	}
-	d.catalog.Log = log
-
-	if err := d.openDriver(ctx); err != nil {
-		return nil, err
-	}
-	if err := d.listen(); err != nil {
-		return nil, err
-	}
-
-	credentials, err := image.Credentials(cfg.RegistryAuth)
-	if err != nil {
-		return nil, err
-	}
-	if d.images, err = image.Open(image.Config{
-		Dir: d.path("images"), Self: d.self(), PlainHTTP: cfg.PlainHTTP, Keychain: credentials, InUse: d.catalog.Digests,
-		Budget: cfg.ImageBytes, Keep: cfg.ImageKeep, Limits: layer.Limits{Bytes: int64(cfg.MaxImage)}, Log: log,
-	}); err != nil {
-		return nil, err
-	}
-	d.onClose(d.images.Close)
-	if d.registry, err = registry.New(registry.Config{
-		Dir: d.path("registry"), Images: d.images, Content: d.images.Content(), Log: log,
-	}); err != nil {
-		return nil, err
-	}
-	if d.logs, err = logs.Open(logs.Config{
-		Dir: d.path("logs"), PerFunction: cfg.LogPerFunction, Total: cfg.LogTotal, MaxAge: cfg.LogAge,
-		JournalBytes: cfg.JournalBytes, JournalAge: cfg.JournalAge, Syslog: d.syslogOf, Log: log,
-	}); err != nil {
-		return nil, err
-	}
-	d.onClose(func() error {
-		if err := d.logs.Close(); err != nil {
-			log.Warn("the last lines and records are not kept", "err", err)
-		}
-		return nil
-	})
-
-	total := cfg.Memory
-	if total == 0 {
-		if total, err = capacity.OfMachine(); err != nil {
+	for _, step := range []func(context.Context) error{
+		d.openStore, d.openDriver, d.listen, d.openImages, d.openLogs, d.openCalls, d.loadImages,
+	} {
+		if err := step(ctx); err != nil {
 			return nil, err
 		}
 	}
-	cpus := cfg.CPUs
-	if cpus == 0 {
-		cpus = faas.CPU(1000 * runtime.NumCPU())
-	}
-	d.capacity = capacity.New(faas.Resources{Memory: total, CPU: cpus})
-	d.launcher = &launch.Launcher{Images: d.images, Driver: d.driver, Caps: d.caps, Logs: d.logs, PullTimeout: cfg.PullTimeout, Fn: fnProfile(cfg), Label: cfg.Label, Log: log}
-	d.pool = &pool.Set{
-		Start: d.startSandbox, Capacity: d.capacity, Log: log,
-		MaxCalls: cfg.MaxConcurrency, MaxWaiting: cfg.MaxWaiting, FreezeAfter: cfg.FreezeAfter, AsyncShare: cfg.AsyncShare,
-	}
-	d.onClose(func() error { d.pool.Close(); return nil })
-	d.health = &health{dir: cfg.Data, least: cfg.LeastFreeDisk, logs: d.logs.Fault}
-	d.queue = dispatch.New()
-	d.invoker = &invoke.Invoker{
-		Pool: d.pool, Images: pins{d.launcher, d.catalog}, Apps: d.catalog, Journal: d.logs, Log: log,
-		Calls: db, Queue: d.queue, Events: d.queue, Room: d.health.room, MaxResult: cfg.MaxResult,
-	}
-	d.queue.Calls, d.queue.Runner, d.queue.Room, d.queue.Definitions = db, d.invoker, d.pool, d.catalog
-	d.outbox = deliver.New(db, destinations{d.catalog, d.invoker}, nil, log)
-	d.queue.Delivering = d.outbox.Wake
-	d.queue.Events, d.queue.Journal, d.queue.Owner, d.queue.Marks, d.queue.MaxResult, d.queue.Log = d.logs, d.logs, d.run, d.path("running"), cfg.MaxResult, log
-
 	for _, note := range cfg.Notes() {
 		log.Info("a variable of the environment", "note", note)
 	}
-	for _, file := range cfg.Load {
-		images, err := d.images.LoadPath(ctx, file, "")
-		if err != nil {
-			return nil, fmt.Errorf("load %s: %w", file, err)
-		}
-		for _, img := range images {
-			log.Info("image loaded", "image", strings.Join(img.Refs, " "), "digest", img.Digest)
-		}
-	}
 	d.serveHTTP()
 	return d, nil
+}
+
+// openStore opens the database and reads the definitions.
+func (d *Daemon) openStore(ctx context.Context) error {
+	db, err := sqlite.Open(ctx, d.path("hob.db"), store.Limits{
+		ResultsPerFunction: d.cfg.ResultPerFunction, ResultsTotal: d.cfg.ResultTotal,
+		QueuePerFunction: d.cfg.QueuePerFunction, QueueTotal: d.cfg.QueueTotal,
+		CallsPerFunction: store.DefaultLimits().CallsPerFunction, Age: d.cfg.ResultAge, KeyAge: d.cfg.KeyAge,
+	})
+	if err != nil {
+		return err
+	}
+	d.store = db
+	d.onClose(db.Close)
+	if d.catalog, err = catalog.Load(ctx, db); err != nil {
+		return err
+	}
+	d.catalog.Log = d.log
+	return nil
+}
+
+// openImages opens the images of this node and the registry before them.
+func (d *Daemon) openImages(context.Context) error {
+	credentials, err := image.Credentials(d.cfg.RegistryAuth)
+	if err != nil {
+		return err
+	}
+	if d.images, err = image.Open(image.Config{
+		Dir: d.path("images"), Self: d.self(), PlainHTTP: d.cfg.PlainHTTP, Keychain: credentials, InUse: d.catalog.Digests,
+		Budget: d.cfg.ImageBytes, Keep: d.cfg.ImageKeep, Limits: layer.Limits{Bytes: int64(d.cfg.MaxImage)}, Log: d.log,
+	}); err != nil {
+		return err
+	}
+	d.onClose(d.images.Close)
+	d.registry, err = registry.New(registry.Config{
+		Dir: d.path("registry"), Images: d.images, Content: d.images.Content(), Log: d.log,
+	})
+	return err
+}
+
+// openLogs opens the lines of functions and the journal of calls.
+func (d *Daemon) openLogs(context.Context) (err error) {
+	if d.logs, err = logs.Open(logs.Config{
+		Dir: d.path("logs"), PerFunction: d.cfg.LogPerFunction, Total: d.cfg.LogTotal, MaxAge: d.cfg.LogAge,
+		JournalBytes: d.cfg.JournalBytes, JournalAge: d.cfg.JournalAge, Syslog: d.syslogOf, Log: d.log,
+	}); err != nil {
+		return err
+	}
+	d.onClose(func() error {
+		if err := d.logs.Close(); err != nil {
+			d.log.Warn("the last lines and records are not kept", "err", err)
+		}
+		return nil
+	})
+	return nil
+}
+
+// openCalls builds the path of a call, from the queue down to the sandboxes.
+func (d *Daemon) openCalls(context.Context) (err error) {
+	total := faas.Resources{Memory: d.cfg.Memory, CPU: d.cfg.CPUs}
+	if total.Memory == 0 {
+		if total.Memory, err = capacity.OfMachine(); err != nil {
+			return err
+		}
+	}
+	if total.CPU == 0 {
+		total.CPU = faas.CPU(1000 * runtime.NumCPU())
+	}
+	d.capacity = capacity.New(total)
+	d.launcher = &launch.Launcher{
+		Images: d.images, Driver: d.driver, Caps: d.caps, Logs: d.logs,
+		PullTimeout: d.cfg.PullTimeout, Fn: fnProfile(d.cfg), Label: d.cfg.Label, Log: d.log,
+	}
+	d.pool = &pool.Set{
+		Start: d.startSandbox, Capacity: d.capacity, Log: d.log,
+		MaxCalls: d.cfg.MaxConcurrency, MaxWaiting: d.cfg.MaxWaiting, FreezeAfter: d.cfg.FreezeAfter, AsyncShare: d.cfg.AsyncShare,
+	}
+	d.onClose(func() error { d.pool.Close(); return nil })
+	d.health = &health{dir: d.cfg.Data, least: d.cfg.LeastFreeDisk, logs: d.logs.Fault}
+	d.queue = dispatch.New()
+	d.invoker = &invoke.Invoker{
+		Pool: d.pool, Images: pins{d.launcher, d.catalog}, Apps: d.catalog, Journal: d.logs, Log: d.log,
+		Calls: d.store, Queue: d.queue, Events: d.queue, Room: d.health.room, MaxResult: d.cfg.MaxResult,
+	}
+	d.outbox = deliver.New(d.store, destinations{d.catalog, d.invoker}, nil, d.log)
+	q := d.queue
+	q.Calls, q.Runner, q.Room, q.Definitions = d.store, d.invoker, d.pool, d.catalog
+	q.Events, q.Journal, q.Delivering = d.logs, d.logs, d.outbox.Wake
+	q.Owner, q.Marks, q.MaxResult, q.Log = d.run, d.path("running"), d.cfg.MaxResult, d.log
+	return nil
+}
+
+// loadImages loads the archives that the operator names.
+func (d *Daemon) loadImages(ctx context.Context) error {
+	for _, file := range d.cfg.Load {
+		images, err := d.images.LoadPath(ctx, file, "")
+		if err != nil {
+			return fmt.Errorf("load %s: %w", file, err)
+		}
+		for _, img := range images {
+			d.log.Info("image loaded", "image", strings.Join(img.Refs, " "), "digest", img.Digest)
+		}
+	}
+	return nil
 }
 
 // syslogOf is where the lines of a function go besides its log.
@@ -285,7 +309,7 @@ func (d *Daemon) openDriver(ctx context.Context) (err error) {
 }
 
 // listen opens the TCP address and the socket.
-func (d *Daemon) listen() (err error) {
+func (d *Daemon) listen(context.Context) (err error) {
 	if d.tcp, err = listenTCP("listen", d.cfg.Listen); err != nil {
 		return err
 	}
