@@ -11,6 +11,8 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"hob/faas"
@@ -103,7 +105,7 @@ func (i *Invoker) acceptance(fn faas.Function, call *faas.Call, req *faas.Reques
 	var hash hash.Hash // of the request, if it has a key
 	if req.Key != "" {
 		hash = sha256.New()
-		fmt.Fprintf(hash, "%s %s\n", req.Method, req.Target)
+		fmt.Fprintf(hash, "%s %s %s\n", req.Method, req.Target, host(req))
 		to = io.MultiWriter(body, hash)
 	}
 	if _, err := io.Copy(to, req.Body); err != nil {
@@ -112,9 +114,37 @@ func (i *Invoker) acceptance(fn faas.Function, call *faas.Call, req *faas.Reques
 	}
 	a := store.Acceptance{Call: *call, Request: req, Body: body}
 	if req.Key != "" {
-		a.Key = &store.Key{Function: fn.ID, Caller: req.Caller, Key: req.Key, Hash: hex.EncodeToString(hash.Sum(nil))}
+		a.Key = &store.Key{Function: fn.ID, Caller: callerOf(req), Key: req.Key, Hash: hex.EncodeToString(hash.Sum(nil))}
 	}
 	return a, nil
+}
+
+// callerOf is whose the key of a request is: who asks from the same address with
+// other credentials, as behind a proxy, is another caller, who gets no answer that
+// was meant for the first. Credentials are kept as a hash only.
+func callerOf(req *faas.Request) string {
+	hash, has := sha256.New(), false
+	for _, name := range []string{"Authorization", "Cookie"} {
+		for _, name := range []string{name, "Fn-Http-H-" + name} { // as a trigger of Fn hands it on
+			if values := req.Header[name]; len(values) > 0 {
+				fmt.Fprintf(hash, "%s %q\n", name, values)
+				has = true
+			}
+		}
+	}
+	if !has {
+		return req.Caller
+	}
+	return req.Caller + " " + hex.EncodeToString(hash.Sum(nil))
+}
+
+// host is the host that a request names; "" if it is not known.
+func host(req *faas.Request) string {
+	u, err := url.Parse(req.URL)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Host)
 }
 
 // payloadError is why a payload could not be read.

@@ -192,6 +192,44 @@ func TestKeyRunsOneCallForAllWhoHaveIt(t *testing.T) {
 	})
 }
 
+func TestKeyIsOfWhoHasTheSameCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		runs := 0
+		i, _, end := newQueue(t, func(_ context.Context, _ *faas.Request, w http.ResponseWriter) error {
+			runs++
+			_, err := fmt.Fprint(w, runs)
+			return err
+		})
+		defer end()
+		for _, tt := range []struct {
+			name string
+			url  string
+			with http.Header
+			want string // run whose answer it is; "": it is refused
+		}{
+			{"without any", "", nil, "1"},
+			{"a token", "", http.Header{"Authorization": {"Bearer a"}}, "2"},
+			{"another token", "", http.Header{"Authorization": {"Bearer b"}}, "3"},
+			{"a cookie", "", http.Header{"Cookie": {"u=a"}}, "4"},
+			{"another cookie", "", http.Header{"Cookie": {"u=b"}}, "5"},
+			{"a cookie through a trigger", "", http.Header{"Fn-Http-H-Cookie": {"u=a"}}, "6"},
+			{"both", "", http.Header{"Authorization": {"Bearer a"}, "Cookie": {"u=a"}}, "7"},
+			{"the first token again", "", http.Header{"Authorization": {"Bearer a"}, "Traceparent": {"2"}}, "2"},
+			{"the first cookie again", "", http.Header{"Cookie": {"u=a"}}, "4"},
+			{"without any again", "", nil, "1"},
+			{"another host", "http://shop.example.org/", nil, ""},
+		} {
+			req := request("pay 5", "k1")
+			req.URL, req.Header = tt.url, tt.with
+			w := httptest.NewRecorder()
+			err := i.Call(t.Context(), fn(), NewCall(faas.App{}, fn(), faas.CallSync), req, w)
+			if tt.want == "" && !errors.Is(err, faas.ErrKeyReused) || tt.want != "" && (err != nil || w.Body.String() != tt.want) {
+				t.Errorf("%s: %v, the answer of run %s, want that of %q", tt.name, err, w.Body, tt.want)
+			}
+		}
+	})
+}
+
 func TestKeyedFailureIsTheAnswerAndBusyIsNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		runs := 0
