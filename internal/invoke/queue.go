@@ -138,13 +138,13 @@ func callerOf(req *faas.Request) string {
 	return req.Caller + " " + hex.EncodeToString(hash.Sum(nil))
 }
 
-// host is the host that a request names; "" if it is not known.
+// host is the host that a request names, without port; "" if it is not known.
 func host(req *faas.Request) string {
 	u, err := url.Parse(req.URL)
 	if err != nil {
 		return ""
 	}
-	return strings.ToLower(u.Host)
+	return strings.ToLower(u.Hostname())
 }
 
 // payloadError is why a payload could not be read.
