@@ -32,16 +32,10 @@ func NewBody(dir string) *Body { return &Body{dir: dir} }
 
 // Write implements io.Writer.
 func (b *Body) Write(p []byte) (int, error) {
-	if b.file == nil && b.dir != "" && b.size+int64(len(p)) > InMemory {
-		f, err := os.CreateTemp(b.dir, "new-*")
-		if err != nil {
-			return 0, notKept(err)
+	if b.size+int64(len(p)) > InMemory {
+		if err := b.Spill(); err != nil {
+			return 0, err
 		}
-		b.file = f
-		if _, err := f.Write(b.mem); err != nil {
-			return 0, notKept(err)
-		}
-		b.mem = nil
 	}
 	if b.file == nil {
 		b.mem = append(b.mem, p...)
@@ -54,6 +48,24 @@ func (b *Body) Write(p []byte) (int, error) {
 		err = notKept(err)
 	}
 	return n, err
+}
+
+// Spill makes a Body a file, whatever its size, for whoever shall not hold much in
+// memory; it does nothing if it is one, or can be none.
+func (b *Body) Spill() error {
+	if b.file != nil || b.dir == "" {
+		return nil
+	}
+	f, err := os.CreateTemp(b.dir, "new-*")
+	if err != nil {
+		return notKept(err)
+	}
+	b.file = f
+	if _, err := f.Write(b.mem); err != nil {
+		return notKept(err)
+	}
+	b.mem = nil
+	return nil
 }
 
 // notKept is why a Body takes no more: Busy, if there is no room on the disk.

@@ -86,6 +86,36 @@ func TestBodyGrowsWhileItIsRead(t *testing.T) {
 	}
 }
 
+func TestBodyIsAFileOnceThatIsWanted(t *testing.T) {
+	for _, size := range []int{0, 10} {
+		dir := t.TempDir()
+		b := written(t, dir, bytesOf(size))
+		for range 2 { // once is enough
+			if err := b.Spill(); err != nil {
+				t.Fatal(err)
+			}
+			wantFiles(t, dir, 1)
+		}
+		if _, err := b.Write([]byte("and more")); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(b.Reader()); string(got) != string(bytesOf(size))+"and more" || b.Size() != int64(size)+8 || err != nil {
+			t.Errorf("read %q, %v; want what was written before and after", got, err)
+		}
+		if _, ok := b.Bytes(); ok {
+			t.Error("it is in memory")
+		}
+		b.Discard()
+		wantFiles(t, dir, 0)
+	}
+	if err := store.NewBody("").Spill(); err != nil {
+		t.Errorf("Spill of what stays in memory = %v", err)
+	}
+	if err := store.NewBody(filepath.Join(t.TempDir(), "missing")).Spill(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Spill to a missing directory = %v", err)
+	}
+}
+
 func TestBodyWithoutADirectoryStaysInMemory(t *testing.T) {
 	content := bytesOf(2*store.InMemory + 1)
 	b := written(t, "", content)

@@ -196,9 +196,10 @@ func (n *edge) raw(request string) (int, string) {
 // blank is a ResponseWriter that costs nothing.
 type blank struct{ header http.Header }
 
-func (b *blank) Header() http.Header         { return b.header }
-func (b *blank) WriteHeader(int)             {}
-func (b *blank) Write(p []byte) (int, error) { return len(p), nil }
+func (b *blank) Header() http.Header              { return b.header }
+func (b *blank) WriteHeader(int)                  {}
+func (b *blank) Write(p []byte) (int, error)      { return len(p), nil }
+func (b *blank) SetWriteDeadline(time.Time) error { return nil }
 
 // BenchmarkCall is what the edge costs in a call, beside that of our own API.
 func BenchmarkCall(b *testing.B) {

@@ -107,6 +107,7 @@ func (s *Server) handler(h api.Handler) http.Handler {
 		if err == nil {
 			return nil
 		}
+		limitReader(w, r)
 		f, known := faultOf(err)
 		if !known {
 			return err
@@ -136,6 +137,7 @@ func (s *Server) serve(routes []route, w http.ResponseWriter, r *http.Request) e
 		}
 		if route.method == r.Method {
 			route.read(elements, r)
+			limitReader(w, r)
 			return route.handle(w, r)
 		}
 		known = true

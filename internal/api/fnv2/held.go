@@ -22,7 +22,7 @@ const (
 	// roomEvery is after how many bytes of a file it is asked whether there is room for more.
 	roomEvery = 8 << 20
 
-	// slowReader is how long a client may take to read an answer that was larger.
+	// slowReader is how long a client may take to read an answer.
 	slowReader = 5 * time.Minute
 )
 
@@ -104,6 +104,9 @@ func (h *held) take(p []byte) error {
 	}
 	if h.file == nil {
 		h.file = h.calls.NewBody()
+		if err := h.file.Spill(); err != nil { // else it would grow in memory, for as long as its reader takes
+			return unheld(err)
+		}
 		if _, err := h.file.Write(h.mem); err != nil {
 			return unheld(err)
 		}
@@ -158,6 +161,7 @@ func (h *held) send(id string, mapped bool) error {
 		}
 	}
 	to[headerCall] = []string{id}
+	limitReader(h.w, h.r)
 	if status == http.StatusNoContent || status == http.StatusNotModified {
 		h.w.WriteHeader(status)
 		return nil
@@ -173,13 +177,20 @@ func (h *held) send(id string, mapped bool) error {
 	if h.file == nil {
 		_, err = h.w.Write(h.mem)
 	} else {
-		_ = http.NewResponseController(h.w).SetWriteDeadline(time.Now().Add(slowReader)) // not every writer has one
 		_, err = io.Copy(h.w, h.file.Reader())
 	}
 	if err != nil {
 		panic(http.ErrAbortHandler) // half an answer must not pass for a whole one
 	}
 	return nil
+}
+
+// limitReader gives the client of r slowReader to read the answer, unless the server
+// has a limit of its own. net/http takes it off before the next request.
+func limitReader(w http.ResponseWriter, r *http.Request) {
+	if s, ok := r.Context().Value(http.ServerContextKey).(*http.Server); !ok || s.WriteTimeout == 0 {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(slowReader)) // not every writer has one
+	}
 }
 
 // give adds a header of a function to the answer, unless it is about one

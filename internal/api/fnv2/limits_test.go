@@ -7,13 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"hob/faas"
 	"hob/internal/api/fnv2"
+	"hob/internal/store"
 )
 
 // read is a function that reads its request and says how much that was.
@@ -77,6 +81,56 @@ func TestAnswersOfAnySizeAreWhole(t *testing.T) {
 			resp, body := n.do("POST", n.invoke(), nil)
 			if resp.StatusCode != 200 || body != want || resp.ContentLength != int64(size) {
 				t.Errorf("%d bytes: %d with %d bytes, length %d", size, resp.StatusCode, len(body), resp.ContentLength)
+			}
+		}
+	}
+}
+
+// filed are calls whose bodies are files in a directory, if they are large.
+type filed struct {
+	store.Calls
+	dir string
+}
+
+func (f filed) NewBody() *store.Body { return store.NewBody(f.dir) }
+
+func TestLargeAnswerIsNotHeldInMemory(t *testing.T) {
+	dir := t.TempDir()
+	n := serve(t, func(_ context.Context, _ *faas.Call, _ *faas.Request, w http.ResponseWriter) error {
+		for i, size := range []int{64 << 10, 1} {
+			if _, err := w.Write(make([]byte, size)); err != nil {
+				return err
+			}
+			if files, err := os.ReadDir(dir); err != nil || len(files) != i {
+				t.Errorf("%d files, %v, want %d", len(files), err, i)
+			}
+		}
+		return nil
+	}, func(s *fnv2.Server) { s.Calls = filed{s.Calls, dir} })
+	resp, body := n.do("POST", n.invoke(), nil)
+	if resp.StatusCode != 200 || len(body) != 64<<10+1 {
+		t.Errorf("%d, %d bytes", resp.StatusCode, len(body))
+	}
+}
+
+// patience is a writer that notes how long the client may take.
+type patience struct {
+	*httptest.ResponseRecorder
+	until time.Time
+}
+
+func (p *patience) SetWriteDeadline(t time.Time) error { p.until = t; return nil }
+
+func TestNobodyHasForeverToReadAnAnswer(t *testing.T) {
+	n := serve(t, text("x"), nil)
+	for _, path := range []string{"POST " + n.invoke(), "GET /t/photos/http-stream", "POST /invoke/nope", "GET /nope", "GET /v2/apps", "POST /v2/apps", "PUT " + n.invoke()} {
+		method, path, _ := strings.Cut(path, " ")
+		for _, limited := range []time.Duration{0, time.Second} { // the latter by the server itself
+			w := &patience{ResponseRecorder: httptest.NewRecorder()}
+			ctx := context.WithValue(t.Context(), http.ServerContextKey, &http.Server{WriteTimeout: limited})
+			n.Handler().ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, nil))
+			if left := time.Until(w.until); limited == 0 && (left <= 0 || left > 5*time.Minute) || limited > 0 && !w.until.IsZero() {
+				t.Errorf("%s %s: with a limit of %v the client has until %v", method, path, limited, w.until)
 			}
 		}
 	}

@@ -59,6 +59,7 @@ var errJSON = invalid("Invalid JSON")
 // over maxJSON it is errTooLarge.
 func readJSON(w http.ResponseWriter, r *http.Request, in any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, api.Steady(w, r.Body), maxJSON))
+	limitReader(w, r) // it may have taken long
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		api.HearOut(w, r)
 		return errTooLarge
