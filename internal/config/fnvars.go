@@ -38,7 +38,7 @@ func (c Config) Notes() []string { return slices.Clone(c.notes) }
 // fnVariables is the one list of them; the reference page is made from it.
 var fnVariables = []Variable{
 	{Name: "FN_NODE_TYPE", Setting: "node-type", read: nodeType, Text: "`full` and `api`. `lb` and `pure-runner` are refused: there is no cluster yet."},
-	{Name: "FN_PORT", Setting: "listen", read: port, Text: "The port. The address is that of `listen`, by default loopback; Fn listens on all."},
+	{Name: "FN_PORT", Setting: "listen", read: port, Text: "The port. The address is that of `listen`, by default loopback; Fn listens on all. Off loopback, set `listen`, `insecure`, and in `hosts` the names that clients call the server by."},
 	{Name: "FN_GRPC_PORT", Text: "only runners of a cluster have such a port."},
 	{Name: "FN_DB_URL", Setting: "data", read: dataOf, tell: true, Text: "the directory of an sqlite3:// URL is the data directory; a database of Fn in it is not read. Other databases are refused."},
 	{Name: "FN_DS_DB_PING_MAX_RETRIES", Text: "the database is part of the process."},
