@@ -3,6 +3,7 @@ package catalog
 import (
 	"crypto/sha256"
 	"iter"
+	"strings"
 
 	"github.com/tidwall/btree"
 
@@ -13,6 +14,7 @@ import (
 type index struct {
 	apps         tree[faas.App]      // by name
 	appByID      tree[faas.App]      // the same
+	folded       tree[faas.App]      // by name in lower case, and name
 	hosts        tree[faas.App]      // those with host names of their own, by each
 	functions    tree[faas.Function] // by ID of the app and name
 	byID         tree[faas.Function] // the same
@@ -29,7 +31,7 @@ type index struct {
 
 func newIndex() *index {
 	return &index{
-		apps: newTree[faas.App](), appByID: newTree[faas.App](), hosts: newTree[faas.App](),
+		apps: newTree[faas.App](), appByID: newTree[faas.App](), folded: newTree[faas.App](), hosts: newTree[faas.App](),
 		functions: newTree[faas.Function](), byID: newTree[faas.Function](), address: newTree[faas.Function](),
 		triggers: newTree[faas.Trigger](), sources: newTree[faas.Trigger](), triggerNames: newTree[faas.Trigger](), ofFunction: newTree[faas.Trigger](),
 		patternsOf: newTree[faas.Trigger](), patterns: newTree[patterns](),
@@ -39,7 +41,7 @@ func newIndex() *index {
 // clone returns a copy that shares all nodes with ix, until ix is changed.
 func (ix *index) clone() *index {
 	return &index{
-		apps: ix.apps.clone(), appByID: ix.appByID.clone(), hosts: ix.hosts.clone(),
+		apps: ix.apps.clone(), appByID: ix.appByID.clone(), folded: ix.folded.clone(), hosts: ix.hosts.clone(),
 		functions: ix.functions.clone(), byID: ix.byID.clone(), address: ix.address.clone(),
 		triggers: ix.triggers.clone(), sources: ix.sources.clone(), triggerNames: ix.triggerNames.clone(), ofFunction: ix.ofFunction.clone(),
 		patternsOf: ix.patternsOf.clone(), patterns: ix.patterns.clone(),
@@ -125,6 +127,7 @@ func (ix *index) putApp(a faas.App) {
 	ix.touched = append(ix.touched, a.ID)
 	ix.dropHosts(old)
 	ix.apps.put(a.Name, "", &a)
+	ix.folded.put(strings.ToLower(a.Name), a.Name, &a)
 	ix.appByID.put(a.ID, "", &a)
 	for _, host := range a.Hosts() {
 		ix.hosts.put(host, "", &a)
@@ -220,6 +223,7 @@ func (ix *index) remove(id string) (taken []string) {
 		ix.appByID.drop(id, "")
 		if ix.apps.get(a.Name, "") == a {
 			ix.apps.drop(a.Name, "")
+			ix.folded.drop(strings.ToLower(a.Name), a.Name)
 		}
 	}
 	if fn := ix.byID.get(id, ""); fn != nil {

@@ -123,6 +123,20 @@ func (p *pattern) find(path string, values []string) (*target, []string) {
 	return nil, nil
 }
 
+// AppFolded returns the app with this name, which is in lower case, whatever case its
+// own is in: host names have none. Of several it is the one in lower case, else the
+// first by name. NotFound if there is none.
+func (c *Catalog) AppFolded(name string) (faas.App, error) {
+	ix := c.index.Load()
+	if a := ix.apps.get(name, ""); a != nil {
+		return *a, nil
+	}
+	for _, a := range within(name, ix.folded.after(name, "")) {
+		return *a, nil
+	}
+	return faas.App{}, faas.Errorf(faas.NotFound, "no app %q", name)
+}
+
 // Match returns the function that a path of an app leads to, with its trigger.
 // Without patterns the source of the trigger is the path, character by character.
 // With them the path is cleaned first (of "//", "." and ".."), a source that is the

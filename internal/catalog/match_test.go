@@ -340,3 +340,34 @@ func BenchmarkPatterns(b *testing.B) {
 		}
 	}
 }
+
+func TestAppIsFoundWhateverTheCaseOfItsName(t *testing.T) {
+	c := load(t, memory.New())
+	for _, name := range []string{"Shop", "SHOP"} {
+		if _, err := c.PutApp(t.Context(), faas.App{Name: name}, store.IfNew); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(name string) {
+		t.Helper()
+		if app, err := c.AppFolded("shop"); app.Name != name || (err == nil) != (name != "") {
+			t.Errorf("shop is %q, %v; want %q", app.Name, err, name)
+		}
+	}
+	want("SHOP")
+	lower, err := c.PutApp(t.Context(), faas.App{Name: "shop"}, store.IfNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want("shop")
+	if err := c.DeleteApp(t.Context(), lower.ID); err != nil {
+		t.Fatal(err)
+	}
+	want("SHOP")
+	for _, name := range []string{"SHOP", "Shop"} {
+		if app, err := c.App(name); err != nil || c.DeleteApp(t.Context(), app.ID) != nil {
+			t.Errorf("app %s cannot be deleted", name)
+		}
+	}
+	want("")
+}

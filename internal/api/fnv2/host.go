@@ -32,11 +32,7 @@ func (s *Server) host(r *http.Request) (app faas.App, hosted bool) {
 	domain := strings.ToLower(strings.Trim(s.Domain, "."))
 	label, within := strings.CutSuffix(lower, "."+domain)
 	if within = within && domain != ""; within { // the name of an app is a stronger claim than what another app says
-		app, err := s.Catalog.App(label)
-		if err != nil { // it may have capital letters
-			app, err = s.Catalog.App(name[:len(label)])
-		}
-		if err == nil {
+		if app, err := s.Catalog.AppFolded(label); err == nil {
 			return app, true
 		}
 	}
