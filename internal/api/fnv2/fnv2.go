@@ -103,9 +103,13 @@ func (s *Server) Handler() http.Handler {
 // handler answers with the errors of h in Fn's words.
 func (s *Server) handler(h api.Handler) http.Handler {
 	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
+		waits := waits(r) // calls drop the header
 		err := h(w, r)
 		if err == nil {
 			return nil
+		}
+		if !waits {
+			hearOut(w, r)
 		}
 		limitReader(w, r)
 		f, known := faultOf(err)

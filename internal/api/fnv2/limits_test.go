@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hob/faas"
@@ -173,6 +175,69 @@ func TestAnswersAtOnceAreNotMixed(t *testing.T) {
 		})
 	}
 	callers.Wait()
+}
+
+func TestAnswerThatComesBeforeALargeBodyIsHeard(t *testing.T) {
+	failure := faas.Errorf(faas.Busy, "no room")
+	n := serve(t, func(context.Context, *faas.Call, *faas.Request, http.ResponseWriter) error { return failure }, nil)
+	body := strings.Repeat("x", 8<<20) // more than sockets hold
+	for _, tt := range []struct {
+		method, path, header string
+		status               int
+	}{
+		{"POST", "/invoke/nope", "", 404}, {"PUT", n.invoke(), "", 405}, {"POST", "/t/photos/nope", "", 404}, {"POST", "/t/nope/x", "", 404}, {"POST", "/nope", "", 404},
+		{"POST", n.invoke(), "Is-Dry-Run: true\r\n", 200}, {"POST", n.invoke(), "Is-Dry-Run: zz\r\n", 400}, {"POST", n.invoke(), "Idempotency-Key: a b\r\n", 400},
+		{"POST", n.invoke(), "", 503}, {"POST", n.invoke(), "Fn-Invoke-Type: detached\r\n", 503}, {"POST", "/v2/apps", "", 413}, {"DELETE", "/v2/apps/nope", "", 404},
+	} {
+		for _, framed := range []string{fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body), fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body)} {
+			if status, _ := n.raw(tt.method + " " + tt.path + " HTTP/1.1\r\nHost: h\r\n" + tt.header + framed); status != tt.status {
+				t.Errorf("%s %s %s: %d, want %d", tt.method, tt.path, tt.header, status, tt.status)
+			}
+		}
+		if status, _ := n.raw(tt.method + " " + tt.path + " HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 9000000\r\n" + tt.header + "\r\n"); status != tt.status && status != 100 {
+			t.Errorf("%s %s %s, waiting to be asked: %d, want %d", tt.method, tt.path, tt.header, status, tt.status)
+		}
+	}
+}
+
+// pipes is a listener of one connection.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestClientThatRestsInItsBodyIsAnswered: net/http reads the rest of a small body
+// before it answers.
+func TestClientThatRestsInItsBodyIsAnswered(t *testing.T) {
+	n := serve(t, func(_ context.Context, call *faas.Call, _ *faas.Request, _ http.ResponseWriter) error {
+		call.Started = time.Now()
+		return nil
+	}, nil)
+	for path, want := range map[string]string{n.invoke(): "200", "/t/photos/nope": "404", "/invoke/nope": "404", "/nope": "404", "/v2/nope": "404"} {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			listener := pipes(make(chan net.Conn, 1))
+			listener <- theirs
+			server := &http.Server{Handler: n.Handler()}
+			var serving sync.WaitGroup
+			serving.Go(func() { server.Serve(listener) })
+			begun := time.Now()
+			io.WriteString(ours, "POST "+path+" HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nabc")
+			answer, err := io.ReadAll(ours)
+			if took := time.Since(begun); !strings.HasPrefix(string(answer), "HTTP/1.1 "+want) || took > 15*time.Second {
+				t.Errorf("%s: %.20q, %v after %v", path, answer, err, took)
+			}
+			close(listener)
+			server.Close()
+			serving.Wait()
+		})
+	}
 }
 
 func TestAnswerOverTheLimit(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"hob/faas"
 	"hob/internal/api"
@@ -48,7 +49,7 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	detached := r.Header.Get(headerType) == "detached"
 	switch {
 	case dry:
-		return s.rehearse(w, fn, detached)
+		return s.rehearse(w, r, &c, detached)
 	case detached:
 		return s.detach(w, r, &c)
 	}
@@ -89,6 +90,11 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 	answer := s.hold(w, r)
 	defer answer.release()
 	err := s.Caller.Call(r.Context(), c.fn, record, c.req, answer)
+	if !record.Started.IsZero() && !c.body.over {
+		limitSender(w, r)
+	} else if err != nil && c.body.asked {
+		hearOut(w, r)
+	}
 	if err == nil {
 		err = answer.send(record.ID, c.mapped)
 	}
@@ -102,7 +108,6 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 	case answer.over:
 		err = errAnswerBody
 	case c.body.over:
-		api.HearOut(w, r)
 		err = errTooLarge
 	}
 	return s.failed(w, r, c.fn, record, err)
@@ -113,9 +118,11 @@ func (s *Server) detach(w http.ResponseWriter, r *http.Request, c *call) error {
 	record := invoke.NewCall(c.app, c.fn, faas.CallAsync)
 	c.body.ReadCloser = api.Steady(w, c.body.ReadCloser)
 	kept, err := s.Caller.Enqueue(r.Context(), c.fn, record, c.req, -1)
+	if err != nil && c.body.asked {
+		hearOut(w, r)
+	}
 	switch {
 	case err != nil && c.body.over:
-		api.HearOut(w, r)
 		return errTooLarge
 	case err != nil:
 		return s.failed(w, r, c.fn, record, err)
@@ -143,15 +150,18 @@ func dryRun(h http.Header) (bool, error) {
 }
 
 // rehearse answers for a call as it would begin, and makes none.
-func (s *Server) rehearse(w http.ResponseWriter, fn faas.Function, detached bool) error {
-	if fn.Digest == "" && s.Images != nil { // it is pulled by the first call
-		if _, err := s.Images.Local(fn.Image); err != nil {
+func (s *Server) rehearse(w http.ResponseWriter, r *http.Request, c *call, detached bool) error {
+	if c.fn.Digest == "" && s.Images != nil { // it is pulled by the first call
+		if _, err := s.Images.Local(c.fn.Image); err != nil {
 			return err
 		}
 	}
 	status := http.StatusOK
 	if detached {
 		status = http.StatusAccepted
+	}
+	if !c.body.waits {
+		hearOut(w, r)
 	}
 	w.WriteHeader(status)
 	return nil
@@ -161,10 +171,13 @@ func (s *Server) rehearse(w http.ResponseWriter, fn faas.Function, detached bool
 // reads it says in words of its own.
 type payload struct {
 	io.ReadCloser
-	over bool
+	waits bool // the client does, to be asked for it
+	asked bool
+	over  bool
 }
 
 func (p *payload) Read(b []byte) (int, error) {
+	p.asked = true
 	n, err := p.ReadCloser.Read(b)
 	if err != nil && err != io.EOF {
 		_, p.over = errors.AsType[*http.MaxBytesError](err)
@@ -175,15 +188,37 @@ func (p *payload) Read(b []byte) (int, error) {
 // body is the body of r, which ends with an error above the limit. One whose length
 // says that it is larger is refused at once.
 func (s *Server) body(w http.ResponseWriter, r *http.Request) (*payload, error) {
-	limit := int64(s.MaxRequest)
+	p, limit := &payload{ReadCloser: r.Body, waits: waits(r)}, int64(s.MaxRequest)
 	if limit <= 0 {
-		return &payload{ReadCloser: r.Body}, nil
+		return p, nil
 	}
 	if r.ContentLength > limit {
-		if r.Header.Get("Expect") == "" { // else the client waits to be asked for it
-			api.HearOut(w, r)
-		}
 		return nil, fault{http.StatusRequestEntityTooLarge, fmt.Sprintf("Content-Length too large for this server, %d > max %d", r.ContentLength, limit)}
 	}
-	return &payload{ReadCloser: http.MaxBytesReader(w, r.Body, limit)}, nil
+	p.ReadCloser = http.MaxBytesReader(w, r.Body, limit)
+	return p, nil
+}
+
+// waits reports whether the client of r sends its body when it is asked for it.
+func waits(r *http.Request) bool { return r.Header["Expect"] != nil }
+
+// hearOut takes what the client of r still sends of a body that nobody wants: else
+// it would find its connection closed, and not the answer.
+func hearOut(w http.ResponseWriter, r *http.Request) {
+	if r.Body != nil && r.Body != http.NoBody {
+		api.HearOut(w, r)
+		r.Body = http.NoBody // once is enough
+	}
+}
+
+// restTime is how long the client of a call that is over may rest in its body.
+const restTime = 10 * time.Second
+
+// limitSender bounds how long net/http waits, before it answers, for the rest of a
+// body that is not large. The answer of a call does not wait for all of one that is.
+func limitSender(w http.ResponseWriter, r *http.Request) {
+	if r.Body != nil && r.Body != http.NoBody {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTime)) // not every writer has one
+		r.Body = http.NoBody
+	}
 }

@@ -61,7 +61,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, in any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, api.Steady(w, r.Body), maxJSON))
 	limitReader(w, r) // it may have taken long
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		api.HearOut(w, r)
+		hearOut(w, r)
 		return errTooLarge
 	}
 	if err != nil || !utf8.Valid(body) || json.Unmarshal(body, in) != nil {
