@@ -46,7 +46,7 @@ func (c *Config) settings() []setting {
 		{"request-id-header", "header by which callers name their requests; empty is X-Request-Id alone", "Its value appears in the log of the daemon.", (*text)(&c.RequestIDHeader)},
 		{"cors-origins", "web pages that may call and manage: scheme://host[:port], or * for all to call and read; none is off", "Pages of an origin with a * in it may not manage.", (*list)(&c.CORSOrigins)},
 		{"cors-headers", "headers that those may send besides Origin, Content-Length and Content-Type", "", (*list)(&c.CORSHeaders)},
-		{"node-type", "full, or api: definitions only; calls are neither taken nor run", "What was queued before stays in the queue.", (*text)(&c.NodeType)},
+		{"node-type", "full, or api: definitions only; calls are neither taken nor run", "Calls that were accepted before stay in the queue.", (*text)(&c.NodeType)},
 		{"public-url", "base of the addresses that annotations name, as http://host:port; empty is that of the request", "", (*text)(&c.PublicURL)},
 		{"domain", "domain below which a host name is that of an app: APP.domain; empty is none", "", (*text)(&c.Domain)},
 		{"trigger-patterns", "sources of triggers may hold :name for a segment and * for the rest", "An app decides for itself with the annotation hob/patterns.", (*boolean)(&c.Patterns)},

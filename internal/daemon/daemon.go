@@ -216,7 +216,7 @@ func (d *Daemon) openCalls(context.Context) (err error) {
 	d.outbox = deliver.New(d.store, destinations{d.catalog, d.invoker}, nil, d.log)
 	q := d.queue
 	q.Calls, q.Runner, q.Room, q.Definitions = d.store, d.invoker, d.pool, d.catalog
-	q.Events, q.Journal, q.Delivering = d.logs, d.logs, d.outbox.Wake
+	q.Events, q.Journal, q.Delivering, q.Holds = d.logs, d.logs, d.outbox.Wake, d.managesOnly()
 	q.Owner, q.Marks, q.MaxResult, q.Log = d.run, d.path("running"), d.cfg.MaxResult, d.log
 	return nil
 }

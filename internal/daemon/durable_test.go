@@ -52,6 +52,37 @@ func TestClockThatWasSetBackDelaysNothing(t *testing.T) {
 	}
 }
 
+func TestNodeThatManagesOnlyTakesAndRunsNoCalls(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	keep := func(c *config.Config) { c.Data = dir }
+	n := start(t, keep)
+	image := n.gateImage()
+	n.function("f", image, nil, "sh", "-c", "exit 3")
+	n.function("later", image, nil, "cat")
+	failed := n.enqueue("f", "x")
+	_, _ = n.result(failed.ID)
+	hour := time.Hour
+	later := n.enqueue("later", "kept", func(r *client.CallRequest) { r.Delay = &hour })
+	n.stop()
+	shift(t, filepath.Join(dir, "hob.db"), -2*time.Hour) // it is due
+	n = run(t, keep, func(c *config.Config) { c.NodeType = "api" })
+	for _, path := range []string{"/api/calls/" + failed.ID + "/retry", async("later")} {
+		for _, prefer := range []string{"respond-async", "nothing"} {
+			if a := n.ask("POST", path, "", "Prefer: "+prefer); a.status != 501 || !strings.Contains(a.body, "node-type is api") {
+				t.Errorf("POST %s: %+v", path, a)
+			}
+		}
+	}
+	if a := n.ask("GET", "/api/calls/"+later.ID+"/result?wait=100ms", ""); a.status != 202 || !strings.Contains(a.header.Get("Hob-Wait-Reason"), "runs no calls") {
+		t.Errorf("a queued call: %+v", a)
+	}
+	n.stop()
+	n = run(t, keep)
+	if out, err := n.result(later.ID); out != "kept" || err != nil {
+		t.Errorf("on a full node again: %q, %v", out, err)
+	}
+}
+
 // TestPlaceInLineIsToldAlsoWhenTheClockWasSetBack is about calls that are due, on a
 // node whose clock is behind its database.
 func TestPlaceInLineIsToldAlsoWhenTheClockWasSetBack(t *testing.T) {

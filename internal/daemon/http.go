@@ -21,7 +21,7 @@ func (d *Daemon) serveHTTP() {
 		own: &core.Server{
 			Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker, Queue: d.invoker, Calls: d.queue.View(),
 			Sandboxes: d.sandboxes, Node: d.node,
-			PublicURL: d.cfg.PublicURL, MaxPayload: d.cfg.MaxRequest, Insecure: d.cfg.Insecure, Log: d.log,
+			PublicURL: d.cfg.PublicURL, MaxPayload: d.cfg.MaxRequest, NoCalls: d.managesOnly(), Insecure: d.cfg.Insecure, Log: d.log,
 		},
 		fn: d.fn(), hyper: d.hyper(),
 	}
@@ -53,7 +53,7 @@ func (d *Daemon) cors() api.CORS {
 	return api.CORS{Origins: d.cfg.CORSOrigins, Headers: d.cfg.CORSHeaders}
 }
 
-// managesOnly reports whether no function can be called through this node.
+// managesOnly reports whether this node neither takes nor runs calls.
 func (d *Daemon) managesOnly() bool { return d.cfg.NodeType == "api" }
 
 // onNode tells which images are on this node.
@@ -136,7 +136,7 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 			return manageFn
 		case e.hyper.Match(r) && !e.hyper.Data(r):
 			return manageFuncs
-		case d.managesOnly() && (e.hyper.Match(r) || core.IsCall(r)):
+		case d.managesOnly() && e.hyper.Match(r):
 			return fn // it knows no such path
 		case e.hyper.Match(r): // the secret is in its path
 			return funcs

@@ -66,6 +66,7 @@ type Dispatcher struct {
 	MaxResult   faas.Bytes // of one answer; 0: no limit
 	Marks       string     // file of the calls that have begun; "": all that were taken are thought to have
 	Delivering  func()     // told when a result is to be delivered; nil: nobody is
+	Holds       bool       // nothing is taken out of the queue: this node runs no calls
 	Log         *slog.Logger
 
 	wake    chan struct{} // capacity 1: there may be something to take
@@ -331,6 +332,9 @@ func (d *Dispatcher) lanes() (lanes []store.Lane, added map[string]int, left boo
 		fn, app, err := d.definition(l.id)
 		if err != nil { // it was removed, maybe while a call of it was accepted or ran
 			d.giveUp(l.id)
+			continue
+		}
+		if d.Holds {
 			continue
 		}
 		ofFunction, ofApp := d.Room.Welcome(&app, &fn)

@@ -194,6 +194,31 @@ func TestQueuedCallRunsAndItsResultIsKept(t *testing.T) {
 	})
 }
 
+func TestQueueOfANodeThatRunsNoCallsStaysAsItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls, n := memory.New(), &node{}
+		d, end := begin(t, calls, n, func(d *Dispatcher) { d.Holds = true })
+		first, second := accept(t, d, "f", "1", nil), accept(t, d, "f", "2", nil)
+		removed := accept(t, d, "removed", "3", nil)
+		synctest.Wait()
+		for i, c := range []faas.Call{first, second} {
+			got, err := calls.Call(t.Context(), c.ID)
+			if d.Explain(t.Context(), &got); err != nil || got.State != faas.CallQueued || got.Place != i+1 || !strings.Contains(got.Waiting, "runs no calls") || got.Estimate != 0 {
+				t.Errorf("%v: %+v", err, got)
+			}
+		}
+		if c := wait(t, d, removed.ID); c.State != faas.CallCanceled {
+			t.Errorf("one of a removed function: %+v", c)
+		}
+		end()
+		d, end = begin(t, calls, n)
+		defer end()
+		if c := wait(t, d, second.ID); c.State != faas.CallSucceeded || c.Attempt != 1 {
+			t.Errorf("on a node that runs calls: %+v", c)
+		}
+	})
+}
+
 func TestCallsStartInTheirOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := function("f")

@@ -127,6 +127,10 @@ func (d *Dispatcher) explain(call *faas.Call, fn faas.Function, app faas.App, pl
 		call.Place, call.Estimate = 0, left
 		return
 	}
+	if d.Holds {
+		call.Waiting = "this node runs no calls: its node-type is api"
+		return
+	}
 	call.Waiting = at + " in " + lineOf(fn, app)
 	if limit > 0 {
 		before = place - max(0, limit-here)

@@ -379,6 +379,9 @@ func (s *Server) cancelCall(w http.ResponseWriter, r *http.Request) error {
 
 // retryCall repeats a call that did not succeed.
 func (s *Server) retryCall(w http.ResponseWriter, r *http.Request) error {
+	if s.NoCalls {
+		return errNoCalls
+	}
 	id, err := s.changes(r)
 	if err != nil {
 		return err
@@ -420,4 +423,7 @@ func (s *Server) past(ctx context.Context, id string, err error) (call faas.Call
 	return call, err == nil
 }
 
-var errNoQueue = faas.Errorf(faas.Unsupported, "this server takes no asynchronous calls")
+var (
+	errNoQueue = faas.Errorf(faas.Unsupported, "this server takes no asynchronous calls")
+	errNoCalls = faas.Errorf(faas.Unsupported, "this node takes no calls: its node-type is api")
+)

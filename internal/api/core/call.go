@@ -71,6 +71,9 @@ func targetOf(u *url.URL) (t target, is bool) {
 // call runs a function on the body of the request. The id of the call is in the
 // header of every answer, also of the ones that tell of a failure.
 func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
+	if s.NoCalls {
+		return errNoCalls
+	}
 	t, _ := targetOf(r.URL)
 	app, err := s.Catalog.App(t.app)
 	if err != nil {

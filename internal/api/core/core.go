@@ -52,6 +52,7 @@ type Server struct {
 
 	PublicURL  string     // under which everybody reaches this server, for the addresses of triggers; "": they are paths
 	MaxPayload faas.Bytes // of a call's body; 0: no limit
+	NoCalls    bool       // this node manages only: it takes no calls, and runs none again
 	Insecure   bool       // functions may run as root and share the node's network
 
 	Log *slog.Logger
