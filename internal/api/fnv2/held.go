@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hob/faas"
+	"hob/internal/api"
 	"hob/internal/store"
 )
 
@@ -197,7 +198,7 @@ func limitReader(w http.ResponseWriter, r *http.Request) {
 // connection, or ours.
 func give(to http.Header, name string, values []string) {
 	switch {
-	case isHop(name), name == "Content-Length", name == headerCall, strings.HasPrefix(name, "Hob-"), strings.HasPrefix(name, http.TrailerPrefix):
+	case isHop(name), name == "Content-Length", name == headerCall, name == headerReplayed, name == api.RequestID, strings.HasPrefix(name, "Hob-"), strings.HasPrefix(name, http.TrailerPrefix):
 	case name == "Vary": // there may be one of CORS
 		to[name] = slices.Concat(to[name], values)
 	default:
@@ -227,7 +228,7 @@ func unmapHeader(to, from http.Header) (status int, err error) {
 		switch {
 		case mapped && rest != "":
 			give(to, rest, values)
-		case name == headerReplayed, name == "Content-Type" && from[headerPrefix+name] == nil:
+		case name == "Content-Type" && from[headerPrefix+name] == nil:
 			to[name] = values
 		}
 	}

@@ -290,3 +290,22 @@ func TestSmuggledHeaders(t *testing.T) {
 		}
 	}
 }
+
+func TestMalformedChunksAreTold(t *testing.T) {
+	n := serve(t, func(_ context.Context, _ *faas.Call, req *faas.Request, _ http.ResponseWriter) error {
+		if _, err := io.Copy(io.Discard, req.Body); err != nil {
+			return faas.Errorf(faas.Canceled, "the caller went away: %w", err) // as package protocol says it
+		}
+		return nil
+	}, nil)
+	for chunks, want := range map[string]string{
+		"zz\r\n": "invalid byte in chunk length", "3\r\nabcd\r\n0\r\n\r\n": "malformed chunked encoding", "fffffffffffffffff\r\n": "http chunk length too large",
+	} {
+		for _, header := range []string{"", "Fn-Invoke-Type: detached\r\n", "Idempotency-Key: k\r\n"} {
+			status, body := n.raw("POST " + n.invoke() + " HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n" + header + "\r\n" + chunks)
+			if status != 400 || body != `{"message":"Invalid request body: `+want+"\"}\n" {
+				t.Errorf("%q %s: %d %q", chunks, header, status, body)
+			}
+		}
+	}
+}

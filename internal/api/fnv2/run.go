@@ -1,9 +1,11 @@
 package fnv2
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -84,6 +86,7 @@ func (s *Server) newCall(r *http.Request, app faas.App, fn faas.Function, body *
 // run makes a call and gives its caller the answer.
 func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 	record := invoke.NewCall(c.app, c.fn, faas.CallSync)
+	made := record.ID
 	if c.req.Key != "" { // the body is kept before the function has any of it
 		c.body.ReadCloser = api.Steady(w, c.body.ReadCloser)
 	}
@@ -94,6 +97,9 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 		limitSender(w, r)
 	} else if err != nil && c.body.asked {
 		hearOut(w, r)
+	}
+	if record.ID != made {
+		w.Header().Set(headerReplayed, "true")
 	}
 	if err == nil {
 		err = answer.send(record.ID, c.mapped)
@@ -109,6 +115,8 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 		err = errAnswerBody
 	case c.body.over:
 		err = errTooLarge
+	case c.body.broken != nil:
+		err = errChunks(c.body.broken)
 	}
 	return s.failed(w, r, c.fn, record, err)
 }
@@ -124,6 +132,8 @@ func (s *Server) detach(w http.ResponseWriter, r *http.Request, c *call) error {
 	switch {
 	case err != nil && c.body.over:
 		return errTooLarge
+	case err != nil && c.body.broken != nil:
+		return errChunks(c.body.broken)
 	case err != nil:
 		return s.failed(w, r, c.fn, record, err)
 	}
@@ -167,23 +177,36 @@ func (s *Server) rehearse(w http.ResponseWriter, r *http.Request, c *call, detac
 	return nil
 }
 
-// payload is the body of a call. It remembers that it was over the limit, which who
-// reads it says in words of its own.
+// payload is the body of a call. It remembers what is wrong with it, which who reads
+// it says in words of its own.
 type payload struct {
 	io.ReadCloser
-	waits bool // the client does, to be asked for it
-	asked bool
-	over  bool
+	waits  bool // the client does, to be asked for it
+	asked  bool
+	over   bool
+	broken error // of its chunks, if it has come in such
 }
 
 func (p *payload) Read(b []byte) (int, error) {
 	p.asked = true
 	n, err := p.ReadCloser.Read(b)
 	if err != nil && err != io.EOF {
-		_, p.over = errors.AsType[*http.MaxBytesError](err)
+		if _, p.over = errors.AsType[*http.MaxBytesError](err); !p.over && isMalformed(err) {
+			p.broken = err
+		}
 	}
 	return n, err
 }
+
+// isMalformed reports whether err, of reading a body, is about what has come. net/http
+// has no type for such errors: they are those that no connection and no end has.
+func isMalformed(err error) bool {
+	_, ofConn := errors.AsType[net.Error](err)
+	return !ofConn && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) &&
+		!errors.Is(err, http.ErrBodyReadAfterClose) && !errors.Is(err, http.ErrHijacked) && !errors.Is(err, context.Canceled)
+}
+
+func errChunks(err error) fault { return invalid("Invalid request body: " + err.Error()) }
 
 // body is the body of r, which ends with an error above the limit. One whose length
 // says that it is larger is refused at once.

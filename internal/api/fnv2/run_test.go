@@ -39,6 +39,7 @@ func TestAnswerOfInvokeIsTheFunctions(t *testing.T) {
 		for name, value := range map[string]string{
 			"Content-Type": "text/x-cat", "Fn-Fdk-Version": "fdk-go/1", "X-A": "1", "Fn-Http-Status": "404", "Fn-Http-H-X-B": "2", "Fn-Call-Id": "forged",
 			"Content-Length": "7000", "Connection": "close", "Trailer": "X", "Upgrade": "x", "Hob-Start": "hot", http.TrailerPrefix + "X": "y",
+			"Idempotency-Replayed": "true", "Request-Id": "forged",
 		} {
 			w.Header().Set(name, value)
 		}
@@ -257,6 +258,11 @@ func TestCallWithAKeyIsNamedByTheOneThatAnswers(t *testing.T) {
 	resp, _ := n.do("POST", n.invoke(), nil, "Idempotency-Key: k1", "Fn-Invoke-Type: detached")
 	if h := resp.Header; resp.StatusCode != 202 || h.Get("Fn-Call-Id") != "THEOTHER" {
 		t.Errorf("detached: %d, header %v", resp.StatusCode, h)
+	}
+	failure = faas.Errorf(faas.FuncFailed, "it had failed")
+	resp, _ = n.do("POST", n.invoke(), nil, "Idempotency-Key: k1")
+	if h := resp.Header; resp.StatusCode != 502 || h.Get("Fn-Call-Id") != "THEOTHER" || h.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("a call that had failed: %d, header %v", resp.StatusCode, h)
 	}
 	failure = faas.Errorf(faas.Conflict, "the key was used for another request: %w", faas.ErrKeyReused)
 	resp, body := n.do("POST", n.invoke(), nil, "Idempotency-Key: k1")
