@@ -172,7 +172,7 @@ func (t *turn) receive(bodiless bool, judge func() (taken bool, err error)) erro
 	h := &t.in.head
 	header := t.w.Header()
 	h.copyTo(header)
-	if h.framing != framingNone && !h.typed {
+	if h.framing != framingNone && !h.typed && header["Content-Type"] == nil { // an empty one says that w wants it so
 		header.Set("Content-Type", "application/octet-stream") // else net/http guesses
 	}
 	t.start(h.status)

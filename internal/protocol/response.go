@@ -328,7 +328,8 @@ func (h *head) copyTo(to http.Header) {
 			continue
 		}
 		value = strings.Trim(value, " \t\r")
-		old, there := to[name]
+		old := to[name]
+		there := len(old) > 0
 		if name == "Content-Length" {
 			if h.status == http.StatusNoContent {
 				continue

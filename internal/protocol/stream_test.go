@@ -126,3 +126,23 @@ func TestRefusedAnswerIsReadToItsEndOnlyIfThatIsNear(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerWithoutATypeHasOneUnlessItsWriterKnowsBetter: net/http would guess one.
+func TestAnswerWithoutATypeHasOneUnlessItsWriterKnowsBetter(t *testing.T) {
+	c := open(t, faas.FormatHTTPStream, func(a ask) reply {
+		a.read()
+		return reply{raw: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"}
+	})
+	for _, tt := range []struct {
+		writer []string
+		want   string
+	}{{nil, "application/octet-stream"}, {[]string{}, ""}} {
+		rec := httptest.NewRecorder()
+		if tt.writer != nil {
+			rec.Header()["Content-Type"] = tt.writer
+		}
+		if _, err := c.Exchange(t.Context(), request("7"), rec); err != nil || rec.Header().Get("Content-Type") != tt.want {
+			t.Errorf("%v, type %q, want %q", err, rec.Header().Get("Content-Type"), tt.want)
+		}
+	}
+}

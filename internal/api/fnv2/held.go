@@ -56,6 +56,9 @@ func (s *Server) hold(w http.ResponseWriter, r *http.Request) *held {
 	return h
 }
 
+// untyped asks package protocol to give an answer no type if its function gave none.
+var untyped = []string{}
+
 // release gives up what is held.
 func (h *held) release() {
 	h.file.Discard()
@@ -162,6 +165,9 @@ func (h *held) send(id string, mapped bool) error {
 		}
 	}
 	to[headerCall] = []string{id}
+	if len(to["Content-Type"]) == 0 {
+		delete(to, "Content-Type") // net/http guesses it from what is written, as in a Fn server
+	}
 	limitReader(h.w, h.r)
 	if status == http.StatusNoContent || status == http.StatusNotModified {
 		h.w.WriteHeader(status)
@@ -172,6 +178,7 @@ func (h *held) send(id string, mapped bool) error {
 	}
 	h.w.WriteHeader(status)
 	if h.r.Method == http.MethodHead {
+		_, _ = h.w.Write(h.mem) // net/http looks at it, and sends nothing
 		return nil
 	}
 	var err error

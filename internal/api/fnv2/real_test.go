@@ -164,6 +164,12 @@ func fdk(ctx context.Context, p *fake.Proc) int {
 		case "body":
 			size, _ := strconv.Atoi(n)
 			w.Write(make([]byte, size))
+		case "typed":
+			w.Header()["Content-Type"] = nil // else net/http guesses here
+			if n != "" {
+				w.Header().Set("Content-Type", n)
+			}
+			io.WriteString(w, "<html>")
 		case "header":
 			size, _ := strconv.Atoi(n)
 			w.Header().Set("X-Long", strings.Repeat("x", size))
@@ -236,6 +242,20 @@ func TestFailuresOfARealCall(t *testing.T) {
 		<-r.ends
 		if calls := next.Header.Get("X-Calls"); next.StatusCode != 200 || (calls == "1") == tt.kept {
 			t.Errorf("%s: the next answer is %d, call %s of its container, which was to be kept: %t", tt.name, next.StatusCode, calls, tt.kept)
+		}
+	}
+}
+
+func TestTypeOfAnAnswerIsGuessedAsAFnServerDoes(t *testing.T) {
+	r := newReal(t, nil)
+	path := r.put("good", "", nil)
+	for ask, want := range map[string]string{"typed": "text/html; charset=utf-8", "typed application/octet-stream": "application/octet-stream", "typed image/x-cat": "image/x-cat"} {
+		for range 2 { // what is held is used again
+			resp, body := r.do("POST", path, strings.NewReader(ask))
+			<-r.ends
+			if got := resp.Header["Content-Type"]; len(got) != 1 || got[0] != want || body != "<html>" {
+				t.Errorf("%s: type %q of %q, want %q", ask, got, body, want)
+			}
 		}
 	}
 }

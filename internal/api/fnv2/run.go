@@ -92,6 +92,9 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 	}
 	answer := s.hold(w, r)
 	defer answer.release()
+	if c.fn.Format == faas.FormatHTTPStream { // as a Fn server: its type is guessed if it gives none
+		answer.header["Content-Type"] = untyped
+	}
 	err := s.Caller.Call(r.Context(), c.fn, record, c.req, answer)
 	if !record.Started.IsZero() && !c.body.over {
 		limitSender(w, r)
