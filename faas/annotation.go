@@ -3,8 +3,10 @@ package faas
 import (
 	"bytes"
 	"encoding/json"
+	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -62,10 +64,20 @@ func CheckAnnotations(annotations map[string]string) error {
 	return nil
 }
 
+// badHost reports whether host can be no app's: a host name, and none of the machine
+// itself.
 func badHost(host string) bool {
-	return host == "" || len(host) > 253 || strings.ContainsFunc(host, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.')
-	})
+	if _, err := netip.ParseAddr(host); err == nil || host == "localhost" || len(host) > 253 {
+		return true
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "-") != label || strings.ContainsFunc(label, func(r rune) bool {
+			return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-')
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // Hosts returns the host names of its own that a has.
@@ -88,8 +100,11 @@ func CheckShape(shape string) error {
 // SyslogSchemes are the ways to a syslog server.
 func SyslogSchemes() []string { return []string{"tcp", "udp", "unix", "unixgram", "tcp+tls"} }
 
+// maxSocketPath is the longest path of a Unix socket that Linux takes, in bytes.
+const maxSocketPath = 107
+
 // CheckSyslog reports whether target names a syslog server, as tcp://HOST:PORT, or
-// unix:///PATH; nothing is none.
+// unix:///PATH, and nothing else; an empty one is none.
 func CheckSyslog(target string) error {
 	if target == "" {
 		return nil
@@ -98,8 +113,18 @@ func CheckSyslog(target string) error {
 	if err != nil || !slices.Contains(SyslogSchemes(), u.Scheme) {
 		return Errorf(Invalid, "syslog URL %q: use %s", target, strings.Join(SyslogSchemes(), "://, ")+"://")
 	}
-	if local := strings.HasPrefix(u.Scheme, "unix"); local && !strings.HasPrefix(u.Path, "/") || !local && u.Hostname() == "" || u.User != nil {
+	local := strings.HasPrefix(u.Scheme, "unix")
+	if local && (u.Host != "" || !strings.HasPrefix(u.Path, "/")) || !local && u.Hostname() == "" {
 		return Errorf(Invalid, "syslog URL %q names no server: write tcp://HOST:PORT, or unix:///PATH", target)
+	}
+	if u.User != nil || strings.ContainsAny(target, "?#") {
+		return Errorf(Invalid, "syslog URL %q has a user, a query or a fragment: it can have none", target)
+	}
+	if local && (len(u.Path) > maxSocketPath || strings.Contains(u.Path, "\x00")) {
+		return Errorf(Invalid, "syslog URL %.64q…: the path of a Unix socket has no zero byte and at most %d bytes, this one has %d", target, maxSocketPath, len(u.Path))
+	}
+	if port, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || port == 0) {
+		return Errorf(Invalid, "syslog URL %q: a port is a number from 1 to 65535", target)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ const chunkSize = 64 << 10
 type destination struct {
 	forwarder *forwarder
 	target    string // URL
+	scheme    string // of it, in lower case
 	datagrams bool   // a message is a datagram; else it ends with a line end
 	counted   bool   // its length stands before it
 	limit     int    // bytes of a message
@@ -45,6 +46,7 @@ type destination struct {
 type sender struct {
 	lost int  // lines that were dropped and its log does not say so yet
 	told bool // its log says that the server cannot be reached
+	left bool // its lines go elsewhere now
 }
 
 // messages is what waits, or is being sent.
@@ -61,11 +63,12 @@ type entry struct {
 }
 
 func newDestination(f *forwarder, target string) *destination {
+	scheme, _, _ := strings.Cut(strings.ToLower(target), "://")
 	d := &destination{
-		forwarder: f, target: target, limit: messageSize,
+		forwarder: f, target: target, scheme: scheme, limit: messageSize,
 		wake: make(chan struct{}, 1), senders: make(map[string]*sender),
 	}
-	switch scheme, _, _ := strings.Cut(target, "://"); scheme {
+	switch scheme {
 	case "udp":
 		d.datagrams, d.limit = true, messageSizeUDP
 	case "unixgram":
@@ -88,6 +91,7 @@ func (d *destination) add(m *message) bool {
 		from = new(sender)
 		d.senders[m.funcID] = from
 	}
+	from.left = false
 	d.latest = time.Now()
 	q := &d.queue
 	if len(q.bytes)+len(m.text) > queueSize || d.forwarder.queued.Load()+int64(len(m.text)) > queuesSize {
@@ -123,7 +127,30 @@ func (d *destination) lose(from *sender) {
 	d.forwarder.dropped.Add(1)
 }
 
-// run sends what comes, until nothing has for idleAfter or the forwarder ends.
+// leave says that the lines of a function go elsewhere from now on.
+func (d *destination) leave(funcID string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.senders[funcID]; s != nil {
+		s.left = true
+		signal(d.wake)
+	}
+}
+
+// unused reports whether all functions that had lines for d have left it.
+func (d *destination) unused() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.senders {
+		if !s.left {
+			return false
+		}
+	}
+	return len(d.senders) > 0
+}
+
+// run sends what comes, until nothing has for idleAfter, nobody has lines for d any
+// more, or the forwarder ends.
 func (d *destination) run(ctx context.Context) {
 	defer func() { _ = d.hangUp() }()
 	for d.wait(ctx) {
@@ -158,6 +185,9 @@ func (d *destination) wait(ctx context.Context) bool {
 	idle := time.NewTimer(idleAfter)
 	defer idle.Stop()
 	for {
+		if d.unused() && d.forwarder.remove(d) {
+			return false
+		}
 		var gone <-chan struct{}
 		if d.link != nil {
 			gone = d.link.gone
@@ -248,7 +278,7 @@ func (d *destination) sendDatagrams(ctx context.Context, b *messages) error {
 		e := b.entries[0]
 		m := b.bytes[e.start:e.end]
 		_, err := d.link.write(ctx, m)
-		if errors.Is(err, syscall.ECONNREFUSED) && strings.HasPrefix(d.target, "udp:") {
+		if errors.Is(err, syscall.ECONNREFUSED) && d.scheme == "udp" {
 			_, err = d.link.write(ctx, m) // that was about the datagram before, which is lost
 		}
 		if err != nil {

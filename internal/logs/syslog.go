@@ -19,6 +19,7 @@ import (
 const (
 	queueSize  = 1 << 20  // bytes that wait for one server; twice that while they are sent
 	queuesSize = 64 << 20 // bytes that wait for, or are sent to, all servers
+	mostAtOnce = 1000     // servers that there are lines or connections for
 
 	dialPatience  = 10 * time.Second // for a connection
 	writePatience = 10 * time.Second // for a server that takes nothing
@@ -49,13 +50,16 @@ type forwarder struct {
 	mu           sync.Mutex
 	closed       bool                    // guarded by mu, as all below
 	destinations map[string]*destination // by URL
+	latest       map[string]*destination // where the last line of a function went, by its ID
+	refused      map[string]bool         // IDs of functions that were told, since refusing, that there are too many servers
+	refusing     time.Time
 }
 
 func newForwarder(s *Store) *forwarder {
 	hostname, _ := os.Hostname() // "" becomes "-"
 	f := &forwarder{
 		store: s, hostname: hostname, draining: make(chan struct{}),
-		destinations: make(map[string]*destination),
+		destinations: make(map[string]*destination), latest: make(map[string]*destination), refused: make(map[string]bool),
 	}
 	f.dial = f.dialServer
 	f.ctx, f.stop = context.WithCancel(context.Background())
@@ -66,9 +70,10 @@ func newForwarder(s *Store) *forwarder {
 // room is dropped and counted.
 func (f *forwarder) send(m *message) {
 	for {
-		d := f.destination(m.from.Syslog)
+		d := f.destination(m)
 		if d == nil {
 			f.dropped.Add(1)
+			f.refuse(m)
 			return
 		}
 		if d.add(m) {
@@ -77,17 +82,51 @@ func (f *forwarder) send(m *message) {
 	}
 }
 
-// destination returns that with this URL, or nil when f is closed.
-func (f *forwarder) destination(target string) *destination {
+// destination returns that of m, or nil when f is closed or has mostAtOnce others.
+// The one before of the same function learns that it has left.
+func (f *forwarder) destination(m *message) *destination {
+	target := m.from.Syslog
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d := f.destinations[target]
-	if d == nil && !f.closed {
+	if d == nil && !f.closed && len(f.destinations) < mostAtOnce {
 		d = newDestination(f, target)
 		f.destinations[target] = d
 		f.running.Go(func() { d.run(f.ctx) })
 	}
+	before := f.latest[m.funcID]
+	if before == d {
+		return d
+	}
+	if before != nil {
+		before.leave(m.funcID)
+		delete(f.latest, m.funcID)
+	}
+	if d != nil {
+		f.latest[m.funcID] = d
+	}
 	return d
+}
+
+// refuse says why a line was dropped for which there is no destination, once in
+// warnEvery for each function and once for all.
+func (f *forwarder) refuse(m *message) {
+	f.mu.Lock()
+	anew := time.Since(f.refusing) >= warnEvery
+	if anew {
+		f.refusing = time.Now()
+		clear(f.refused)
+	}
+	quiet := f.closed || f.refused[m.funcID]
+	f.refused[m.funcID] = true
+	f.mu.Unlock()
+	if quiet {
+		return
+	}
+	if anew {
+		f.store.config.Log.Warn("too many syslog servers at once: lines for others are dropped", "most", mostAtOnce)
+	}
+	f.store.remark(m.funcID, fmt.Sprintf("… lines are not sent to %s: there are lines for %d other syslog servers, and no more at once", m.from.Syslog, mostAtOnce))
 }
 
 // remove ends d unless it has lines, and reports whether it did.
@@ -99,6 +138,11 @@ func (f *forwarder) remove(d *destination) bool {
 	d.ended = len(d.queue.entries) == 0
 	if d.ended {
 		delete(f.destinations, d.target)
+		for id := range d.senders {
+			if f.latest[id] == d {
+				delete(f.latest, id)
+			}
+		}
 	}
 	return d.ended
 }

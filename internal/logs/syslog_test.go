@@ -291,6 +291,47 @@ func TestServerWithAnotherCertificateGetsNothing(t *testing.T) {
 	}
 }
 
+func TestOnlyWhatCanBeReachedIsASyslogServer(t *testing.T) {
+	for _, good := range []string{
+		"", "tcp://h", "tcp://h:1", "udp://192.0.2.1:65535", "tcp+tls://[::1]:6514", "unix:///" + strings.Repeat("p", 106), "unixgram:///run/log", "UDP://h:514", "TCP+TLS://h",
+	} {
+		if err := faas.CheckSyslog(good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for bad, why := range map[string]string{
+		"http://h": "use tcp", "tcp://": "names no server", "tcp://:514": "names no server", "unix://run/log": "names no server", "unix:log": "names no server",
+		"tcp://h?n=1": "a query", "tcp://h?": "a query", "tcp://h#n": "a fragment", "tcp://u:p@h": "a user", "unix:///log?n": "a query",
+		"tcp://h:0": "1 to 65535", "udp://h:65536": "1 to 65535", "tcp+tls://h:99999999999999999999": "1 to 65535",
+		"unix:///" + strings.Repeat("p", 107): "at most 107 bytes, this one has 108", "unixgram:///a%00b": "no zero byte",
+	} {
+		if err := faas.CheckSyslog(bad); faas.KindOf(err) != faas.Invalid || !strings.Contains(err.Error(), why) {
+			t.Errorf("%q: %v, want %q", bad, err, why)
+		}
+	}
+}
+
+func TestSchemeInCapitalsIsTheSame(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	s := open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: to("UDP://" + conn.LocalAddr().String())})
+	write(t, s, "f", "c", "one\ntwo\n")
+	for _, want := range []string{"one", "two"} {
+		raw := make([]byte, 4<<10)
+		n, _, err := conn.ReadFrom(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := parseSys(t, raw[:n]); m.text != want {
+			t.Errorf("datagram %q, want %q", m.text, want)
+		}
+	}
+}
+
 func TestLinesGoWhereTheAppSaysNow(t *testing.T) {
 	one, two := listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0")
 	var target atomic.Pointer[string]

@@ -132,6 +132,71 @@ func TestConnectionThatIsNotUsedIsGivenUp(t *testing.T) {
 	})
 }
 
+func TestServerThatNobodyHasLinesForIsLeftAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := 0
+		conns := make(chan net.Conn, 10)
+		s := open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: func(id string) logs.Source {
+			if id == "stays" {
+				return logs.Source{Syslog: "tcp://server0"}
+			}
+			return logs.Source{Syslog: fmt.Sprint("tcp://server", server)}
+		}})
+		logs.DialWith(s, func(context.Context, string) (net.Conn, error) {
+			theirs, ours := net.Pipe()
+			conns <- theirs
+			return ours, nil
+		})
+		var readers []*bufio.Reader
+		for ; server < 4; server++ {
+			write(t, s, "goes", "c", "one\n")
+			c := <-conns
+			defer c.Close()
+			from := bufio.NewReader(c)
+			if next(t, from); server == 0 {
+				write(t, s, "stays", "c", "two\n")
+				next(t, from)
+			}
+			readers = append(readers, from)
+		}
+		for _, left := range readers[1:3] {
+			if _, err := left.ReadByte(); err == nil {
+				t.Error("the connection goes on")
+			}
+		}
+		synctest.Wait()
+		if got := logs.Destinations(s); got != 2 {
+			t.Errorf("%d destinations, want that of who stays and the latest", got)
+		}
+	})
+}
+
+func TestServersOverTheMostGetNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := 0
+		s := open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: func(string) logs.Source {
+			server++
+			return logs.Source{Syslog: fmt.Sprint("tcp://server", server)}
+		}})
+		logs.DialWith(s, func(context.Context, string) (net.Conn, error) { return nil, errors.New("nobody is there") })
+		for range 1003 {
+			write(t, s, "f", "c", "line\n")
+		}
+		synctest.Wait()
+		if got := logs.Destinations(s); got != 1000 || s.SyslogDropped() != 3 {
+			t.Errorf("%d destinations and %d lines dropped, want 1000 and 3", got, s.SyslogDropped())
+		}
+		said := slices.DeleteFunc(hobs(t, s), func(text string) bool { return !strings.Contains(text, "not sent") })
+		if want := "… lines are not sent to tcp://server1001: there are lines for 1000 other syslog servers, and no more at once"; !slices.Equal(said, []string{want}) {
+			t.Errorf("the log says %q, want %q", said, want)
+		}
+		time.Sleep(11 * time.Minute) // those are given up
+		if got := logs.Destinations(s); got != 0 {
+			t.Errorf("%d destinations, want none", got)
+		}
+	})
+}
+
 func TestCloseSendsWhatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		theirs, ours := net.Pipe()
