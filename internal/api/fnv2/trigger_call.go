@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"hob/faas"
+	"hob/internal/catalog"
 )
 
 // trigger calls the function that a path below /t/ leads to.
@@ -26,7 +27,12 @@ func (s *Server) trigger(w http.ResponseWriter, r *http.Request) error {
 // route calls the function of an app that source leads to; written is source as the
 // caller wrote it.
 func (s *Server) route(w http.ResponseWriter, r *http.Request, app faas.App, source, written string, body *payload) error {
-	fn, t, params, err := s.Catalog.Match(app, source, s.patterns(app))
+	patterns := s.patterns(app)
+	clean := catalog.Clean(source) == source
+	fn, t, params, err := s.Catalog.Match(app, source, patterns && clean)
+	if err != nil && patterns && !clean { // else a source like /a//b could not be reached
+		fn, t, params, err = s.Catalog.Match(app, source, true)
+	}
 	if err != nil && written != source { // a source may be stored as it is written in an address
 		fn, t, params, err = s.Catalog.Match(app, written, false)
 	}
@@ -78,9 +84,17 @@ func mapHeader(req *faas.Request) http.Header {
 	ours := []string{req.Method, req.URL, "httprequest"}
 	h["Fn-Http-Method"], h["Fn-Http-Request-Url"], h["Fn-Intent"] = ours[0:1:1], ours[1:2:2], ours[2:3:3]
 	for name, value := range req.Params {
+		if strings.ContainsFunc(name, notInHeader) {
+			continue // the source is legal in Fn
+		}
 		h[textproto.CanonicalMIMEHeaderKey(headerPrefix+headerParam+name)] = []string{value}
 	}
 	return h
+}
+
+// notInHeader reports whether r cannot be in the name of the header of a parameter.
+func notInHeader(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '*')
 }
 
 // isParam reports whether a header, however its dashes are written, has the name of

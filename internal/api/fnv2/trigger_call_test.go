@@ -159,6 +159,23 @@ func TestSourceIsThePath(t *testing.T) {
 	}
 }
 
+func TestSourceThatIsUncleanIsReachedAsItIsWritten(t *testing.T) {
+	n := serve(t, route, func(s *fnv2.Server) { s.Patterns = true }, "/r//x", "/r/:id", "/r/./y", "/x/:é/:a b/:c")
+	for path, want := range map[string]string{
+		"/r//x": "/r//xmap[]", "/r/./y": "/r/./ymap[]", "/r/x": "/r/:idmap[id:x] -Id=[x]", "/r///x": "/r/:idmap[id:x] -Id=[x]",
+		"/x/1/2/3": "/x/:é/:a b/:cmap[a b:2 c:3 é:1]",
+	} {
+		resp, body := n.do("GET", "/t/photos"+path, nil)
+		if path == "/x/1/2/3" { // what cannot be a header's name is in none
+			if !strings.HasPrefix(body, want) || strings.Count(body, "=") != 1 || !strings.Contains(body, " -C=[3]") {
+				t.Errorf("%s: %q", path, body)
+			}
+			continue
+		}
+		n.says(path, resp, body, 200, want)
+	}
+}
+
 func TestPatternsAreOnWhereTheyAreAskedFor(t *testing.T) {
 	const source = "/users/:id"
 	n := serve(t, route, func(s *fnv2.Server) { s.Patterns = true }, source, "/static/*rest", "/any/*", "/a/:größe")
