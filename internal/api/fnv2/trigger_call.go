@@ -28,7 +28,7 @@ func (s *Server) trigger(w http.ResponseWriter, r *http.Request) error {
 // caller wrote it.
 func (s *Server) route(w http.ResponseWriter, r *http.Request, app faas.App, source, written string, body *payload) error {
 	patterns := s.patterns(app)
-	clean := catalog.Clean(source) == source
+	clean := !patterns || catalog.Clean(source) == source
 	fn, t, params, err := s.Catalog.Match(app, source, patterns && clean)
 	if err != nil && patterns && !clean { // else a source like /a//b could not be reached
 		fn, t, params, err = s.Catalog.Match(app, source, true)
