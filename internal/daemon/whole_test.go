@@ -150,7 +150,7 @@ func TestHostileFunctions(t *testing.T) {
 			kind: faas.TimedOut, says: "1s"},
 		{name: "ignores SIGTERM", args: []string{"hang"}, change: func(s *client.Settings) { s.Timeout = &second },
 			kind: faas.FuncFailed, says: "timeout of 1s"}, // it had begun to answer
-		{name: "fork bomb", args: []string{"fork"}, change: func(s *client.Settings) { s.Memory = ptr(512 * faas.MB) }},
+		{name: "fork bomb", args: []string{"take", "processes"}, change: func(s *client.Settings) { s.Memory = ptr(512 * faas.MB) }},
 		{name: "fills its disk", args: []string{"write", "/tmp/x", "300000000"}, change: func(s *client.Settings) { s.Memory = ptr(256 * faas.MB) },
 			kind: faas.FuncFailed, says: "exit code 1"},
 		{name: "not there", args: nil, change: func(s *client.Settings) { s.Entrypoint = ptr([]string{"/nope"}) }, kind: faas.Invalid, says: `"/nope"`},

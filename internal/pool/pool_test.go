@@ -242,7 +242,7 @@ func TestWaitingCallersCanBeSeen(t *testing.T) {
 func TestFunctionLargerThanTheNodeIsRefusedAtOnce(t *testing.T) {
 	s, _, _ := newSet(8 * faas.MB)
 	_, err := s.Acquire(t.Context(), &Need{Function: function("f", 0)}, "a")
-	if want := "function f needs 10 MB of memory, and this node has 8 MB for all sandboxes"; faas.KindOf(err) != faas.Invalid || err.Error() != want {
+	if want := "function f needs 10 MB of memory, and this node has 8 MB for all sandboxes: this node is too small for the function"; faas.KindOf(err) != faas.Invalid || err.Error() != want {
 		t.Errorf("Acquire = %v, want %s", err, want)
 	}
 }
