@@ -20,6 +20,9 @@ const (
 	// heldInMemory is how much of an answer is held in memory that is used again.
 	heldInMemory = 64 << 10
 
+	// smallAnswer is one that finds room in the kernel whether its client reads or not.
+	smallAnswer = 16 << 10
+
 	// roomEvery is after how many bytes of a file it is asked whether there is room for more.
 	roomEvery = 8 << 20
 
@@ -168,7 +171,9 @@ func (h *held) send(id string, mapped bool) error {
 	if len(to["Content-Type"]) == 0 {
 		delete(to, "Content-Type") // net/http guesses it from what is written, as in a Fn server
 	}
-	limitReader(h.w, h.r)
+	if h.size > smallAnswer {
+		limitReader(h.w, h.r)
+	}
 	if status == http.StatusNoContent || status == http.StatusNotModified {
 		h.w.WriteHeader(status)
 		return nil

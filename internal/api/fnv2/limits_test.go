@@ -123,8 +123,10 @@ type patience struct {
 
 func (p *patience) SetWriteDeadline(t time.Time) error { p.until = t; return nil }
 
+// TestNobodyHasForeverToReadAnAnswer: one of a call that is small finds room in the
+// kernel, and waits for nobody.
 func TestNobodyHasForeverToReadAnAnswer(t *testing.T) {
-	n := serve(t, text("x"), nil)
+	n := serve(t, text(strings.Repeat("x", 17<<10)), nil)
 	for _, path := range []string{"POST " + n.invoke(), "GET /t/photos/http-stream", "POST /invoke/nope", "GET /nope", "GET /v2/apps", "POST /v2/apps", "PUT " + n.invoke()} {
 		method, path, _ := strings.Cut(path, " ")
 		for _, limited := range []time.Duration{0, time.Second} { // the latter by the server itself

@@ -96,7 +96,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 		answer.header["Content-Type"] = untyped
 	}
 	err := s.Caller.Call(r.Context(), c.fn, record, c.req, answer)
-	if !record.Started.IsZero() && !c.body.over {
+	if !record.Started.IsZero() && !c.body.over && c.body.left() {
 		limitSender(w, r)
 	} else if err != nil && c.body.asked {
 		hearOut(w, r)
@@ -184,6 +184,9 @@ func (s *Server) rehearse(w http.ResponseWriter, r *http.Request, c *call, detac
 // it says in words of its own.
 type payload struct {
 	io.ReadCloser
+	size   int64 // -1: not known
+	read   int64
+	ended  bool
 	waits  bool // the client does, to be asked for it
 	asked  bool
 	over   bool
@@ -193,6 +196,8 @@ type payload struct {
 func (p *payload) Read(b []byte) (int, error) {
 	p.asked = true
 	n, err := p.ReadCloser.Read(b)
+	p.read += int64(n)
+	p.ended = err == io.EOF
 	if err != nil && err != io.EOF {
 		if _, p.over = errors.AsType[*http.MaxBytesError](err); !p.over && isMalformed(err) {
 			p.broken = err
@@ -200,6 +205,9 @@ func (p *payload) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// left reports whether some of it was not read. Whoever asks has waited for who reads.
+func (p *payload) left() bool { return !p.ended && p.read != p.size }
 
 // isMalformed reports whether err, of reading a body, is about what has come. net/http
 // has no type for such errors: they are those that no connection and no end has.
@@ -214,7 +222,7 @@ func errChunks(err error) fault { return invalid("Invalid request body: " + err.
 // body is the body of r, which ends with an error above the limit. One whose length
 // says that it is larger is refused at once.
 func (s *Server) body(w http.ResponseWriter, r *http.Request) (*payload, error) {
-	p, limit := &payload{ReadCloser: r.Body, waits: waits(r)}, int64(s.MaxRequest)
+	p, limit := &payload{ReadCloser: r.Body, size: r.ContentLength, waits: waits(r)}, int64(s.MaxRequest)
 	if limit <= 0 {
 		return p, nil
 	}
@@ -241,7 +249,8 @@ func hearOut(w http.ResponseWriter, r *http.Request) {
 const restTime = 10 * time.Second
 
 // limitSender bounds how long net/http waits, before it answers, for the rest of a
-// body that is not large. The answer of a call does not wait for all of one that is.
+// body that is not large. It is not for every call: a deadline wakes whoever waits for
+// the network, to be told of an earlier one. The answer of a call does not wait for all of one that is.
 func limitSender(w http.ResponseWriter, r *http.Request) {
 	if r.Body != nil && r.Body != http.NoBody {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTime)) // not every writer has one
