@@ -134,14 +134,16 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 			return fn
 		case match:
 			return manageFn
-		case e.hyper.Match(r) && !e.hyper.Data(r):
-			return manageFuncs
-		case d.managesOnly() && e.hyper.Match(r):
-			return fn // it knows no such path
-		case e.hyper.Match(r): // the secret is in its path
-			return funcs
 		case core.IsCall(r): // the rest of its path is for the function, as it is
 			return own
+		case e.hyper.Match(r):
+			switch {
+			case !e.hyper.Data(r):
+				return manageFuncs
+			case d.managesOnly():
+				return fn // it knows no such path
+			}
+			return funcs // the secret is in its path
 		case path == "/healthz", path == "/readyz", path == "/version", strings.HasPrefix(path, "/api/"):
 			return mux
 		}
