@@ -193,9 +193,11 @@ func (s *Store) newest(d *db, f store.CallFilter, before int64, limit int) (seqs
 		return (f.App == "" || f.App == b.app) && (f.Function == "" || f.Function == b.name) && (f.FuncID == "" || f.FuncID == b.function)
 	})
 	for _, b := range wanted {
-		counts := s.books.committed(b)
-		for state, name := range faas.CallStates() {
-			if counts.states[state] == 0 || len(f.States) > 0 && !slices.Contains(f.States, name) {
+		if s.books.committed(b).empty() {
+			continue
+		}
+		for state, name := range faas.CallStates() { // how many are in each may not be asked: that is of another moment than the snapshot
+			if len(f.States) > 0 && !slices.Contains(f.States, name) {
 				continue
 			}
 			if err := d.each("SELECT seq FROM call WHERE called = ? AND state = ? AND seq < ? ORDER BY seq DESC LIMIT ?", take, b.n, state, before, limit); err != nil {

@@ -73,6 +73,7 @@ func RunCalls(t *testing.T, open func(t *testing.T, limits store.Limits) Engine)
 		{"LostCallsAreThoseOfOtherOwners", store.Limits{}, lost},
 		{"ListIsNewestFirstAndFiltered", store.Limits{}, list},
 		{"ListGoesOnAfterAnID", store.Limits{}, listPages},
+		{"ListMissesNoCallThatIsAtWork", store.Limits{}, listMoving},
 		{"LineIsInTheOrderOfStart", store.Limits{}, lineOrder},
 		{"PlaceCountsThoseBefore", store.Limits{}, place},
 		{"PlaceInALongLineIsAnEstimate", store.Limits{}, placeFar},

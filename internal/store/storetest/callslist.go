@@ -166,6 +166,36 @@ func list(c *callTest) {
 	wantEqual(c.T, "listed", got, []faas.Call{f, e, d})
 }
 
+// listMoving has a call that goes from state to state while it is listed.
+func listMoving(c *callTest) {
+	const rounds = 100
+	call := c.accept("f")
+	var moving sync.WaitGroup
+	over := make(chan struct{})
+	moving.Go(func() {
+		defer close(over)
+		for range rounds {
+			taken := c.take(1, "f")
+			if len(taken) != 1 {
+				c.Errorf("took %v, want the call", ids(taken))
+				return
+			}
+			c.settle(settlement(taken[0], faas.CallQueued))
+		}
+		c.settle(settlement(c.take(1, "f")[0], faas.CallSucceeded))
+	})
+	for ended := false; !ended; {
+		select {
+		case <-over:
+			ended = true
+		default:
+		}
+		got, _ := c.list(store.CallFilter{FuncID: "f"})
+		c.wantIDs("while it moves", got, call)
+	}
+	moving.Wait()
+}
+
 func listPages(c *callTest) {
 	var all []faas.Call
 	for i := range 105 {
