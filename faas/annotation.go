@@ -27,6 +27,9 @@ const (
 	// AnnotationHosts is a list of host names, in lower case and without port: a
 	// request to one of them goes to the app's triggers.
 	AnnotationHosts = "hob/hosts"
+	// AnnotationRunner says who runs the asynchronous calls of the app: "external" is
+	// a program that asks for them (GET /tasks).
+	AnnotationRunner = "hob/runner"
 )
 
 // CheckAnnotations reports whether annotations can be kept: at most MaxAnnotations,
@@ -61,8 +64,17 @@ func CheckAnnotations(annotations map[string]string) error {
 			return Errorf(Invalid, "annotation %s is %s: a list of host names is wanted, in lower case and without port", AnnotationHosts, value)
 		}
 	}
+	if value, ok := annotations[AnnotationRunner]; ok && value != runnerExternal {
+		return Errorf(Invalid, "annotation %s is %s: %s is wanted, or no such annotation", AnnotationRunner, value, runnerExternal)
+	}
 	return nil
 }
+
+const runnerExternal = `"external"`
+
+// External reports whether the asynchronous calls of a are run by who asks for them,
+// not by hob.
+func (a App) External() bool { return a.Annotations[AnnotationRunner] == runnerExternal }
 
 // badHost reports whether host can be no app's: a host name, and none of the machine
 // itself.

@@ -47,11 +47,12 @@ const (
 	FormatCloudEvent Format = "cloudevent"  // a CloudEvent in, one out, on the same
 	FormatHTTPStream Format = "http-stream" // HTTP/1.1 on the Unix socket that FN_LISTENER names
 	FormatPort       Format = "port"        // HTTP on the TCP port that PORT names; may serve several calls at once
+	FormatLambda     Format = "lambda"      // the Runtime API of AWS Lambda, which the process asks for its calls
 )
 
 // Formats lists every format.
 func Formats() []Format {
-	return []Format{FormatDefault, FormatHTTP, FormatJSON, FormatCloudEvent, FormatHTTPStream, FormatPort}
+	return []Format{FormatDefault, FormatHTTP, FormatJSON, FormatCloudEvent, FormatHTTPStream, FormatPort, FormatLambda}
 }
 
 // Hot reports whether a sandbox of this format can serve a second call.
@@ -277,6 +278,8 @@ func (f Function) Check() error {
 		return Errorf(Invalid, "on-node-loss %q is not %q, or nothing for another attempt", f.OnNodeLoss, NodeLossFail)
 	case f.Network != "" && f.Network != "host":
 		return Errorf(Invalid, "network %q is not one of: host, or nothing for a network of its own", f.Network)
+	case f.Network == "host" && f.Format == FormatLambda:
+		return Errorf(Invalid, "format %s needs a network of its own: the Runtime API is served in it", FormatLambda)
 	case f.Workdir != "" && !strings.HasPrefix(f.Workdir, "/"):
 		return Errorf(Invalid, "workdir %q is not an absolute path", f.Workdir)
 	case f.Profile != ProfileHob && f.Profile != ProfileFn:

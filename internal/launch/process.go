@@ -83,6 +83,9 @@ func (p *process) Dial(ctx context.Context, network, addr string) (net.Conn, err
 	return p.box.Dial(ctx, network, addr)
 }
 
+// Listener implements protocol.Process.
+func (p *process) Listener() net.Listener { return p.box.Listener() }
+
 func (p *process) UnreadInput() int  { return unread(p.box.Stdio().Stdin) }
 func (p *process) UnreadOutput() int { return unread(p.box.Stdio().Stdout) }
 

@@ -80,6 +80,8 @@ func (p *process) Usage() (faas.Bytes, time.Duration) { return 3 * faas.MB, 5 * 
 func (p *process) Start() faas.Start                  { return faas.StartBare }
 func (p *process) UnreadInput() int                   { return p.unread[0].Unread() }
 func (p *process) UnreadOutput() int                  { return p.unread[1].Unread() }
+func (p *process) Listener() net.Listener             { return nil }
+
 func (p *process) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if network == "unix" {
 		addr = filepath.Join(p.dir, addr)

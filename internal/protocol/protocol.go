@@ -67,6 +67,10 @@ type Process interface {
 	// has come that nobody asked for, and the other end is open.
 	Dial(ctx context.Context, network, addr string) (net.Conn, error)
 
+	// Listener is what has listened for the process since before it began, on
+	// RuntimeAPI for format lambda; nil for the others.
+	Listener() net.Listener
+
 	// UnreadInput returns how many bytes the process has not read of its standard
 	// input, UnreadOutput how many we have not of its standard output. What cannot
 	// be known is 0.

@@ -69,6 +69,7 @@ type Spec struct {
 	Volumes     []string // absolute paths that are empty, writable directories of their own
 	Sockets     string   // absolute path of a small writable directory for Unix sockets that Dial reaches; "": none
 	HostNetwork bool     // share the node's network instead of having one of its own
+	Listen      string   // TCP address inside its network, as "127.0.0.1:9001", where Listener listens before its process begins; "": none. Never with HostNetwork
 }
 
 // Limits are what a process may use of things that are counted; 0: the driver's
@@ -150,6 +151,10 @@ type Sandbox interface {
 	// there, nobody listens on or others may not write to is an error to try
 	// again after (fs.ErrNotExist, ECONNREFUSED, fs.ErrPermission).
 	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Listener is what listens on Spec.Listen; nil without one. It is the caller's to
+	// close; Stop closes it too.
+	Listener() net.Listener
 }
 
 // Freezer is a Sandbox whose processes can be made to stand still. They use no

@@ -76,7 +76,7 @@ func NextFunction(fn faas.Function, ifRevision int64, app *faas.App, old, namesa
 // function, rival the one with the same source and type in that app; nil if there
 // is none.
 func NextTrigger(t faas.Trigger, ifRevision int64, app *faas.App, fn *faas.Function, old, namesake, rival *faas.Trigger, now time.Time) (faas.Trigger, error) {
-	if err := checkPut("trigger", t.ID, t.Name, ifRevision, t.Annotations, t.App, t.Function, t.Type, t.Source); err != nil {
+	if err := checkPut("trigger", t.ID, t.Name, ifRevision, t.Annotations, append(headerTexts(t.Header), t.App, t.Function, t.Type, t.Source, t.Key, string(t.Convention))...); err != nil {
 		return faas.Trigger{}, err
 	}
 	switch {
@@ -160,4 +160,12 @@ func checkPut(what, id, name string, ifRevision int64, env map[string]string, te
 		}
 	}
 	return nil
+}
+
+// headerTexts lists what header holds.
+func headerTexts(header map[string][]string) (all []string) {
+	for name, values := range header {
+		all = append(append(all, name), values...)
+	}
+	return all
 }

@@ -410,3 +410,6 @@ func Text(f func(in string) (string, error)) Program {
 		return status(io.WriteString(p.Stdout, out))
 	}
 }
+
+// Listener implements sandbox.Sandbox.
+func (b *box) Listener() net.Listener { return nil }

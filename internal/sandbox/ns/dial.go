@@ -101,3 +101,6 @@ func (b *box) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	}
 	return linux.ConnectTCP(ctx, fd, to)
 }
+
+// Listener implements sandbox.Sandbox.
+func (b *box) Listener() net.Listener { return nil }

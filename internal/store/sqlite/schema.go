@@ -177,7 +177,11 @@ func (j appJSON) app() faas.App {
 
 // triggerJSON is the column definition of a trigger.
 type triggerJSON struct {
-	Annotations map[string]string `json:"annotations"`
+	Async       bool                `json:"async"`
+	Header      map[string][]string `json:"header"`
+	Key         string              `json:"key"`
+	Convention  faas.Convention     `json:"convention"`
+	Annotations map[string]string   `json:"annotations"`
 }
 
 // functionJSON is the column definition of a function. No field is left out

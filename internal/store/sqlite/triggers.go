@@ -22,6 +22,7 @@ func triggerOf(r row) (t faas.Trigger, definition string, err error) {
 	}
 	return faas.Trigger{
 		ID: r.text(0), App: r.text(1), Function: r.text(2), Name: r.text(3), Type: r.text(4), Source: r.text(5),
+		Async: j.Async, Header: j.Header, Key: j.Key, Convention: j.Convention,
 		Annotations: j.Annotations, Revision: r.num(6), Created: at(r.num(7)), Updated: at(r.num(8)),
 	}, r.text(9), nil
 }
@@ -73,7 +74,7 @@ func (s *Store) putTrigger(t faas.Trigger, ifRevision int64) (faas.Trigger, erro
 	if t, err = store.NextTrigger(t, ifRevision, app, fn, old, namesake, rival, time.Now()); err != nil {
 		return faas.Trigger{}, err
 	}
-	definition, err := merged(triggerJSON{Annotations: t.Annotations}, stored)
+	definition, err := merged(triggerJSON{Async: t.Async, Header: t.Header, Key: t.Key, Convention: t.Convention, Annotations: t.Annotations}, stored)
 	if err != nil {
 		return faas.Trigger{}, fmt.Errorf("write trigger %q: %w", t.Name, err)
 	}

@@ -17,6 +17,7 @@ import (
 func Trigger(fn faas.Function, name string) faas.Trigger {
 	return faas.Trigger{
 		ID: faas.NewID(), App: fn.App, Function: fn.ID, Name: name, Type: faas.TriggerHTTP, Source: "/" + fn.Name + "/" + name,
+		Async: true, Header: map[string][]string{"X-A": {"1", "ü"}, "X-B": {}}, Key: "geheim", Convention: faas.ConventionFn,
 		Annotations: map[string]string{"team": `"Bäcker"`, "": ""},
 		Revision:    99, Created: time.Unix(1, 0), Updated: time.Unix(2, 0), // Put sets its own
 	}
@@ -76,7 +77,9 @@ func triggerNilAndEmpty(t *testing.T, s store.Store) {
 
 func ownTriggers(t *testing.T, s store.Store) {
 	trigger := Trigger(mustPut(t, s, Function(defaultApp(t, s), "resize"), store.IfNew), "web")
-	spoil := func(trigger faas.Trigger) { trigger.Annotations["team"] = "spoiled" }
+	spoil := func(trigger faas.Trigger) {
+		trigger.Annotations["team"], trigger.Header["X-B"], trigger.Header["X-A"][0] = "spoiled", nil, "spoiled"
+	}
 	put := mustPutTrigger(t, s, trigger, store.IfNew)
 	want := put.Clone()
 	spoil(trigger)
@@ -150,6 +153,8 @@ func badTrigger(t *testing.T, s store.Store) {
 		"name not UTF-8":          func(t *faas.Trigger) { t.Name = "\xff" },
 		"type not UTF-8":          func(t *faas.Trigger) { t.Type = "\xff" },
 		"source not UTF-8":        func(t *faas.Trigger) { t.Source = "/\xff" },
+		"header not UTF-8":        func(t *faas.Trigger) { t.Header = map[string][]string{"A": {"\xff"}} },
+		"key not UTF-8":           func(t *faas.Trigger) { t.Key = "\xff" },
 		"annotation not UTF-8":    func(t *faas.Trigger) { t.Annotations = map[string]string{"a": "\xff"} },
 		"function of other app":   func(t *faas.Trigger) { t.Function = other.ID },
 		"other app than function": func(t *faas.Trigger) { t.App = other.App },
