@@ -84,6 +84,10 @@ var layers = map[string][]string{
 	"internal/api/registry":  edge("internal/image/content"),
 	"internal/web":           {"client", "faas"},
 
+	// 4: what several edges do in the same way.
+	"internal/api/buffered": edge(),
+	"internal/api/records":  edge(),
+
 	// 5, 6: the whole.
 	"internal/daemon": {"*"},
 	"cmd/hob":         {"client", "faas", "internal/config", "internal/build", "internal/build/funcfile", "internal/doctor", "internal/daemon", "internal/plainserver"},
@@ -92,7 +96,7 @@ var layers = map[string][]string{
 // edge is what an HTTP API may import: the things it speaks about, never who
 // carries them out.
 func edge(more ...string) []string {
-	return append(more, "faas", "internal/api", "internal/catalog", "internal/invoke", "internal/store", "internal/image", "internal/logs", "internal/access")
+	return append(more, "faas", "internal/api", "internal/api/buffered", "internal/api/records", "internal/catalog", "internal/invoke", "internal/store", "internal/image", "internal/logs", "internal/access")
 }
 
 // everywhere may be imported from layer 1 up.
