@@ -122,7 +122,7 @@ func (s *Server) handler(h api.Handler) http.Handler {
 }
 
 // serve finds who answers r.
-func (s *Server) serve(routes []route, w http.ResponseWriter, r *http.Request) error {
+func (s *Server) serve(routes api.Routes, w http.ResponseWriter, r *http.Request) error {
 	path := r.URL.Path
 	if isCall(path) && !s.NoInvoke {
 		if _, ok := invokedFn(path); ok && r.Method == http.MethodPost {
@@ -134,17 +134,10 @@ func (s *Server) serve(routes []route, w http.ResponseWriter, r *http.Request) e
 			return s.trigger(w, r)
 		}
 	}
-	elements, known := strings.Split(path, "/"), false
-	for _, route := range routes {
-		if !route.match(elements) {
-			continue
-		}
-		if route.method == r.Method {
-			route.read(elements, r)
-			limitReader(w, r)
-			return route.handle(w, r)
-		}
-		known = true
+	handle, known := routes.Find(r)
+	if handle != nil {
+		limitReader(w, r)
+		return handle(w, r)
 	}
 	if known {
 		return methodNotAllowed(r)
@@ -152,74 +145,33 @@ func (s *Server) serve(routes []route, w http.ResponseWriter, r *http.Request) e
 	return pathNotFound(r)
 }
 
-// route is one entry of the API.
-type route struct {
-	method string
-	path   []string // elements: "{id}" is any that is not empty, "{source...}" all the rest, or nothing
-	handle api.Handler
-}
-
 // routes are those of management: calls of functions are looked at before them.
-func (s *Server) routes() []route {
-	var all []route
-	add := func(method, path string, handle api.Handler) {
-		all = append(all, route{method, strings.Split(path, "/"), handle})
-	}
-	add("GET", "/", s.hello)
+func (s *Server) routes() api.Routes {
+	var all api.Routes
+	all.Add("GET", "/", s.hello)
 
-	add("GET", "/v2/apps", s.listApps)
-	add("POST", "/v2/apps", s.createApp)
-	add("GET", "/v2/apps/{id}", s.getApp)
-	add("PUT", "/v2/apps/{id}", s.updateApp)
-	add("DELETE", "/v2/apps/{id}", s.deleteApp)
+	all.Add("GET", "/v2/apps", s.listApps)
+	all.Add("POST", "/v2/apps", s.createApp)
+	all.Add("GET", "/v2/apps/{id}", s.getApp)
+	all.Add("PUT", "/v2/apps/{id}", s.updateApp)
+	all.Add("DELETE", "/v2/apps/{id}", s.deleteApp)
 
-	add("GET", "/v2/fns", s.listFns)
-	add("POST", "/v2/fns", s.createFn)
-	add("GET", "/v2/fns/{id}", s.getFn)
-	add("PUT", "/v2/fns/{id}", s.updateFn)
-	add("DELETE", "/v2/fns/{id}", s.deleteFn)
-	add("GET", "/v2/fns/{id}/calls", s.listCalls)
-	add("GET", "/v2/fns/{id}/calls/{call}", s.getCall)
-	add("GET", "/v2/fns/{id}/calls/{call}/log", s.getCallLog)
+	all.Add("GET", "/v2/fns", s.listFns)
+	all.Add("POST", "/v2/fns", s.createFn)
+	all.Add("GET", "/v2/fns/{id}", s.getFn)
+	all.Add("PUT", "/v2/fns/{id}", s.updateFn)
+	all.Add("DELETE", "/v2/fns/{id}", s.deleteFn)
+	all.Add("GET", "/v2/fns/{id}/calls", s.listCalls)
+	all.Add("GET", "/v2/fns/{id}/calls/{call}", s.getCall)
+	all.Add("GET", "/v2/fns/{id}/calls/{call}/log", s.getCallLog)
 
-	add("GET", "/v2/triggers", s.listTriggers)
-	add("POST", "/v2/triggers", s.createTrigger)
-	add("GET", "/v2/triggers/{id}", s.getTrigger)
-	add("PUT", "/v2/triggers/{id}", s.updateTrigger)
-	add("DELETE", "/v2/triggers/{id}", s.deleteTrigger)
-	add("GET", "/v2/runner/apps/{app}/triggerBySource/{type}/{source...}", s.triggerBySource)
+	all.Add("GET", "/v2/triggers", s.listTriggers)
+	all.Add("POST", "/v2/triggers", s.createTrigger)
+	all.Add("GET", "/v2/triggers/{id}", s.getTrigger)
+	all.Add("PUT", "/v2/triggers/{id}", s.updateTrigger)
+	all.Add("DELETE", "/v2/triggers/{id}", s.deleteTrigger)
+	all.Add("GET", "/v2/runner/apps/{app}/triggerBySource/{type}/{source...}", s.triggerBySource)
 	return all
-}
-
-func (t route) match(elements []string) bool {
-	for i, want := range t.path {
-		switch {
-		case strings.HasSuffix(want, "...}"):
-			return true
-		case i == len(elements):
-			return false
-		case strings.HasPrefix(want, "{"):
-			if elements[i] == "" {
-				return false
-			}
-		case want != elements[i]:
-			return false
-		}
-	}
-	return len(t.path) == len(elements)
-}
-
-// read sets the path values of r. Precondition: t.match(elements).
-func (t route) read(elements []string, r *http.Request) {
-	for i, name := range t.path {
-		if name, ok := strings.CutPrefix(name, "{"); ok {
-			if rest, ok := strings.CutSuffix(name, "...}"); ok {
-				r.SetPathValue(rest, strings.Join(elements[i:], "/"))
-			} else {
-				r.SetPathValue(strings.TrimSuffix(name, "}"), elements[i])
-			}
-		}
-	}
 }
 
 // hello is what a Fn server says at its root.

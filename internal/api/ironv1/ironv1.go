@@ -1,0 +1,148 @@
+// Package ironv1 is the API that IronFunctions and Fn v1 have in common: /v1 with its
+// apps, routes, calls and logs, the invocation of a route (/r), the tasks that an
+// outside runner takes (/tasks), and /stats.
+//
+// It owns the words of both: paths, JSON fields, statuses and texts; where the two
+// differ docs/compat-iron.md says which it has. A route is a function and a trigger
+// inside. What they mean stands in package faas, and who carries it out is handed to
+// it.
+package ironv1
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"hob/faas"
+	"hob/internal/api"
+	"hob/internal/catalog"
+	"hob/internal/logs"
+	"hob/internal/store"
+)
+
+// Server answers the API. Its fields are set before the first request and not
+// changed after.
+type Server struct {
+	Catalog *catalog.Catalog
+	Images  Images
+	Logs    *logs.Store
+	Calls   store.Calls
+	Caller  Caller
+	Settings
+	Log *slog.Logger
+}
+
+// Settings are what the operator decides.
+type Settings struct {
+	MaxRequest        faas.Bytes   // body of a call; 0: no limit
+	MaxResponse       faas.Bytes   // body of an answer; 0: no limit
+	MaxResponseHeader faas.Bytes   // header of an answer; 0: no limit of this API
+	Patterns          bool         // parameters and wildcards in paths are such, unless the app says otherwise
+	Room              func() error // why nothing more may be kept on the disk; nil: never
+	NoInvoke          bool         // this node manages only: nothing can be called through it
+}
+
+// Images tells which image a reference means.
+type Images interface {
+	// Local returns the digest of the image that ref means if it is on this node,
+	// else "". Invalid if ref is no reference.
+	Local(ref string) (digest string, err error)
+}
+
+// Caller runs calls; invoke.Invoker is one.
+type Caller interface {
+	Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error
+	Enqueue(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, delay time.Duration) (faas.Call, error)
+	Find(ctx context.Context, id string) (faas.Call, error)
+	Live() []faas.Call
+}
+
+// Match reports whether r is for this API, going by its path, and whether it is a
+// call of a function: that is for everybody, all else is management.
+func (s *Server) Match(r *http.Request) (match, call bool) {
+	path := r.URL.Path
+	call = path == "/r" || strings.HasPrefix(path, "/r/")
+	return call || path == "/v1" || strings.HasPrefix(path, "/v1/") || path == "/tasks" || path == "/stats", call
+}
+
+// Handler answers every request that Match matches. It is not to be put behind an
+// http.ServeMux, which redirects from paths that it takes for unclean.
+func (s *Server) Handler() http.Handler {
+	routes := s.routes()
+	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
+		if handle, _ := routes.Find(r); handle != nil {
+			return s.told(w, handle(w, r))
+		}
+		return s.told(w, fault{http.StatusNotFound, "Path not found: " + r.URL.Path})
+	}, WriteFault, s.Log)
+}
+
+// told answers with err if it has words of this API; else it is for the operator.
+func (s *Server) told(w http.ResponseWriter, err error) error {
+	f, decided := errors.AsType[fault](err)
+	if kind := faas.KindOf(err); !decided && err != nil && kind != faas.Internal {
+		f, decided = fault{api.Status(err), err.Error()}, true
+	}
+	if decided {
+		writeFault(w, f)
+		return nil
+	}
+	return err
+}
+
+// routes are those of management. Each file of this package has a part of them.
+func (s *Server) routes() api.Routes {
+	var all api.Routes
+	return all
+}
+
+// A fault is an error in the words of this API.
+type fault struct {
+	status  int
+	message string
+}
+
+// Error is the message.
+func (f fault) Error() string { return f.message }
+
+// invalid is the fault of a request that can never succeed as it is written.
+func invalid(message string) fault { return fault{http.StatusBadRequest, message} }
+
+// internalError is all that a client reads of an error that nobody has classified.
+const internalError = "internal server error"
+
+// WriteFault is the api.FaultBody of this API: {"error":{"message":"…"}}.
+func WriteFault(w http.ResponseWriter, f api.Fault) {
+	if f.Kind == faas.Internal {
+		f.Message = internalError
+	}
+	writeFault(w, fault{f.Status, f.Message})
+}
+
+type wireError struct {
+	Message string `json:"message"`
+}
+
+// writeFault answers with f. An error is the client's: it has left.
+func writeFault(w http.ResponseWriter, f fault) {
+	w.Header().Del("Content-Length") // of the answer that there was to be
+	_ = answer(w, f.status, struct {
+		Error wireError `json:"error"`
+	}{wireError{f.message}})
+}
+
+// answer writes v as JSON. An error of writing is the client's: it has left.
+func answer(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+	return nil
+}
