@@ -12,6 +12,7 @@ import (
 	"hob/internal/api/core"
 	"hob/internal/api/fnv2"
 	"hob/internal/api/hyperfunc"
+	"hob/internal/api/ironv1"
 	"hob/internal/image"
 )
 
@@ -23,7 +24,7 @@ func (d *Daemon) serveHTTP() {
 			Sandboxes: d.sandboxes, Node: d.node,
 			PublicURL: d.cfg.PublicURL, MaxPayload: d.cfg.MaxRequest, NoCalls: d.managesOnly(), Insecure: d.cfg.Insecure, Log: d.log,
 		},
-		fn: d.fn(), hyper: d.hyper(),
+		fn: d.fn(), iron: d.iron(), hyper: d.hyper(),
 	}
 	d.server = d.newServer(d.handler(e, true))
 	d.local = d.newServer(d.handler(e, false))
@@ -33,6 +34,7 @@ func (d *Daemon) serveHTTP() {
 type edges struct {
 	own   *core.Server
 	fn    *fnv2.Server
+	iron  *ironv1.Server
 	hyper *hyperfunc.Server
 }
 
@@ -43,6 +45,18 @@ func (d *Daemon) fn() *fnv2.Server {
 		Settings: fnv2.Settings{
 			PublicURL: d.cfg.PublicURL, MaxRequest: d.cfg.MaxRequest, MaxResponse: cmp.Or(d.cfg.MaxResponse, d.cfg.MaxResult), MaxResponseHeader: d.cfg.MaxResponseHeader,
 			CallsGone: d.cfg.FnCallsGone, Patterns: d.cfg.Patterns, Room: d.health.room, Domain: d.cfg.Domain, Hosts: d.cfg.Hosts, NoInvoke: d.managesOnly(),
+		},
+		Log: d.log,
+	}
+}
+
+// iron is the API of IronFunctions and of Fn v1.
+func (d *Daemon) iron() *ironv1.Server {
+	return &ironv1.Server{
+		Catalog: d.catalog, Images: onNode{d.images}, Logs: d.logs, Calls: d.queue.View(), Caller: d.invoker,
+		Settings: ironv1.Settings{
+			MaxRequest: d.cfg.MaxRequest, MaxResponse: cmp.Or(d.cfg.MaxResponse, d.cfg.MaxResult), MaxResponseHeader: d.cfg.MaxResponseHeader,
+			Patterns: d.cfg.Patterns, Room: d.health.room, NoInvoke: d.managesOnly(),
 		},
 		Log: d.log,
 	}
@@ -110,6 +124,8 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 		return api.Guard{Hosts: d.cfg.Hosts, CORS: d.cors()}.Wrap(h, body)
 	}
 	own, fn, hosts, funcs := e.own.Handler(), e.fn.Handler(), e.fn.HostHandler(), e.hyper.Handler()
+	routes := e.iron.Handler()
+	manageRoutes := guard(routes, ironv1.WriteFault)
 	manageFn, manageFuncs := guard(fn, fnv2.WriteFault), guard(funcs, hyperfunc.WriteFault)
 	if len(d.cfg.HyperKeys) > 0 {
 		manageFuncs = funcs // it looks at signatures
@@ -125,7 +141,8 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 	answers := func(r *http.Request) http.Handler {
 		path := r.URL.Path
 		// Paths of other APIs may hold what a ServeMux takes for one to be cleaned.
-		switch match, call := e.fn.Match(r); {
+		match, call := e.fn.Match(r)
+		switch iron, route := e.iron.Match(r); {
 		case e.fn.Hosted(r):
 			return hosts
 		case strings.HasPrefix(path, "/v2/") && d.registry.Match(r) && !strings.Contains(path, "/triggerBySource/"): // no repository has such a name
@@ -134,6 +151,10 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 			return fn
 		case match:
 			return manageFn
+		case route:
+			return routes
+		case iron:
+			return manageRoutes
 		case core.IsCall(r): // the rest of its path is for the function, as it is
 			return own
 		case e.hyper.Match(r):
