@@ -165,8 +165,15 @@ func (c Config) checkSizes(bad complaint) error {
 // caller can make the daemon keep as much.
 const maxHead = 16 * faas.MB
 
+// KeyLength is how many bytes a key of tokens should have: as many as what it signs
+// them with (RFC 7518, 3.2). One that is shorter can be found by trying.
+const KeyLength = 32
+
 // checkWeb looks at what the world sees of the node.
 func (c Config) checkWeb(bad complaint) error {
+	if c.JWTAuthKey == masked {
+		return bad("jwt-auth-key", "the key is left out, as hob config prints it: put it in its place")
+	}
 	if c.PublicURL != "" {
 		if u, err := url.Parse(c.PublicURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 			return bad("public-url", "%q is not of the form http://host[:port][/path]", c.PublicURL)
@@ -235,8 +242,8 @@ func (c Config) checkListen(name, addr string) error {
 	if _, err := net.LookupPort("tcp", port); err != nil || port == "" {
 		return faas.Errorf(faas.Invalid, "%s (from %s): %q has no port between 0 and 65535", name, c.Origin(name), addr)
 	}
-	if !c.Insecure && !loopback(host) {
-		return faas.Errorf(faas.Denied, "%s (from %s): %q can be reached from other machines, and nothing asks who they are: listen on 127.0.0.1, or give --insecure", name, c.Origin(name), addr)
+	if !c.Insecure && len(c.JWTAuthKey) < KeyLength && !loopback(host) {
+		return faas.Errorf(faas.Denied, "%s (from %s): %q can be reached from other machines, and nothing asks who they are: listen on 127.0.0.1, set jwt-auth-key (%d bytes or more), or give --insecure", name, c.Origin(name), addr, KeyLength)
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 // Package config is the daemon's configuration: one struct, its defaults in one
 // function, and the four places a value can come from, the later winning: the
-// default, the configuration file, the environment (HOB_…, and those of Fn's
-// server: FN_…), a flag. It knows where each value came from and says so.
+// default, the configuration file, the environment (HOB_…, and those of Fn's and
+// IronFunctions' servers), a flag. It knows where each value came from and says so.
 //
 // It reads and checks; it opens nothing that a value names and leaves it to the
 // daemon to act on them.
@@ -85,6 +85,8 @@ type Config struct {
 	MaxPendingSignals int
 	MaxMessageQueues  faas.Bytes
 	MaxTmpInodes      int // files and directories in /tmp; 0: the driver's default
+
+	JWTAuthKey string // of the tokens that management needs over TCP; "": it needs none
 
 	RegistryAuth string // Docker configuration as JSON, or the file that holds one; "": that of this user
 	Label        string // on each sandbox

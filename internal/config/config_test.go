@@ -300,9 +300,14 @@ func TestReferencePagesAreTrue(t *testing.T) {
 	}
 	isTable(t, "../../docs/configuration.md", "settings", b.String())
 
-	b.Reset()
+	isTable(t, "../../docs/variables.md", "fn", tableOf(config.Variables()))
+	isTable(t, "../../docs/variables.md", "ironfunctions", tableOf(config.IronVariables()))
+}
+
+func tableOf(variables []config.Variable) string {
+	var b strings.Builder
 	b.WriteString("| variable | here | how |\n|---|---|---|\n")
-	for _, v := range config.Variables() {
+	for _, v := range variables {
 		here, text := "ignored", capital(v.Text)
 		switch {
 		case v.Setting != "":
@@ -312,7 +317,7 @@ func TestReferencePagesAreTrue(t *testing.T) {
 		}
 		b.WriteString("| `" + v.Name + "` | " + here + " | " + cmp.Or(text, "The same value.") + " |\n")
 	}
-	isTable(t, "../../docs/fn-variables.md", "variables", b.String())
+	return b.String()
 }
 
 func capital(s string) string {

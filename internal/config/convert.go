@@ -2,8 +2,10 @@ package config
 
 import (
 	"cmp"
+	"encoding/json"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,7 +13,8 @@ import (
 	"hob/faas"
 )
 
-// What follows turns values as Fn's server takes them into those of settings.
+// What follows turns values as the servers of Fn and IronFunctions take them into
+// those of settings.
 
 func nodeType(_ *Config, v string) (string, error) {
 	switch v {
@@ -32,27 +35,41 @@ func port(c *Config, v string) (string, error) {
 	return net.JoinHostPort(host, v), nil
 }
 
-// dataOf returns the directory of an SQLite database. No error shows more of a
-// URL than its scheme: the rest may hold a password.
-func dataOf(_ *Config, v string) (string, error) {
+func sqliteData(_ *Config, v string) (string, error) {
+	return dataOf(v, "sqlite3:///DIRECTORY/fn.db", "sqlite3", "sqlite")
+}
+
+func boltData(_ *Config, v string) (string, error) {
+	return dataOf(v, "bolt:///DIRECTORY/bolt.db", "bolt")
+}
+
+// dataOf returns the directory of the file of a database, whose URL has one of the
+// schemes and is written as example. No error shows more of a URL than its scheme:
+// the rest may hold a password.
+func dataOf(v, example string, schemes ...string) (string, error) {
 	scheme, rest, _ := strings.Cut(v, "://")
-	switch scheme {
-	case "sqlite3", "sqlite":
-	case "postgres", "postgresql":
-		return "", faas.Errorf(faas.Invalid, "a single node keeps its definitions itself, not in Postgres: use sqlite3:///DIRECTORY/fn.db, or the setting data")
+	switch {
+	case slices.Contains(schemes, scheme):
+	case scheme == "postgres" || scheme == "postgresql":
+		return "", faas.Errorf(faas.Invalid, "a single node keeps its definitions itself, not in Postgres: use %s, or the setting data", example)
 	default:
-		return "", foreign(scheme, "definitions are kept by hob itself: use sqlite3:///DIRECTORY/fn.db, or the setting data")
+		return "", foreign(scheme, "definitions are kept by hob itself: use "+example+", or the setting data")
 	}
 	file, _, _ := strings.Cut(rest, "?")
 	dir := filepath.Dir(file)
 	if file == "" || strings.HasSuffix(file, "/") || strings.Contains(file, ":memory:") || dir == "/" {
-		return "", faas.Errorf(faas.Invalid, "%q names no file in a directory that hob could have for itself: write it as sqlite3:///DIRECTORY/fn.db", file)
+		return "", faas.Errorf(faas.Invalid, "%q names no file in a directory that hob could have for itself: write it as %s", file, example)
 	}
 	return dir, nil
 }
 
-func queueURL(_ *Config, v string) (string, error) {
-	if scheme, _, _ := strings.Cut(v, "://"); scheme != "memory" {
+func fnQueue(_ *Config, v string) (string, error) { return queueURL(v, "memory") }
+
+func ironQueue(_ *Config, v string) (string, error) { return queueURL(v, "memory", "bolt") }
+
+// queueURL takes the URL of a queue that is part of the server, and makes nothing of it.
+func queueURL(v string, schemes ...string) (string, error) {
+	if scheme, _, _ := strings.Cut(v, "://"); !slices.Contains(schemes, scheme) {
 		return "", foreign(scheme, "calls wait in the data directory, durably, without another program: leave the variable out; queue-total says how much may wait")
 	}
 	return "", nil
@@ -68,10 +85,39 @@ func logstoreURL(_ *Config, v string) (string, error) {
 // foreign refuses a URL of another program.
 func foreign(scheme, instead string) error {
 	switch scheme {
-	case "mysql", "postgres", "postgresql", "bolt", "redis", "s3":
+	case "mysql", "postgres", "postgresql", "bolt", "redis", "s3", "sqlite", "sqlite3", "ironmq", "ironmq+http":
 		return faas.Errorf(faas.Invalid, "%s:// is not supported: %s", scheme, instead)
 	}
 	return faas.Errorf(faas.Invalid, "the URL has no scheme that is supported: %s", instead)
+}
+
+// dockerAuth makes a Docker configuration of a list of credentials. No error shows
+// more of it than the name of a registry.
+func dockerAuth(_ *Config, v string) (string, error) {
+	if v = strings.TrimSpace(v); strings.HasPrefix(v, "{") || filepath.IsAbs(v) {
+		return v, nil // as Fn has it
+	}
+	var list []struct{ Name, Username, Password string }
+	if json.Unmarshal([]byte(v), &list) != nil {
+		return "", faas.Errorf(faas.Invalid, `it is no JSON list such as [{"name": "registry.lan:5000", "username": "USER", "password": "PASSWORD"}]`)
+	}
+	type auth struct {
+		Username string `json:"username"`
+		Password string `json:"password"`
+	}
+	auths := make(map[string]auth)
+	for i, one := range list {
+		name := cmp.Or(one.Name, "docker.io")
+		if one.Username == "" || one.Password == "" {
+			return "", faas.Errorf(faas.Invalid, "entry %d, of %q, needs a username and a password", i+1, name)
+		}
+		if _, twice := auths[name]; twice {
+			return "", faas.Errorf(faas.Invalid, "entry %d: there is another one of %q", i+1, name)
+		}
+		auths[name] = auth{one.Username, one.Password}
+	}
+	out, err := json.Marshal(map[string]any{"auths": auths})
+	return string(out), err
 }
 
 func logLevel(_ *Config, v string) (string, error) {

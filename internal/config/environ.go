@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"hob/faas"
@@ -54,16 +55,18 @@ func (e environment) lookup(name string) (val, from string, err error) {
 	return strings.TrimSuffix(val, "\r"), from, nil
 }
 
-// readEnvironment takes what the environment says: first the variables of Fn's
-// server, then hob's own.
+// readEnvironment takes what the environment says: the variables of Fn's server,
+// then hob's own, and for what neither sets those of IronFunctions, whose names are
+// those of many programs.
 func (c *Config) readEnvironment(env environment) error {
 	settings := make(map[string]value)
 	for _, s := range c.settings() {
 		settings[s.name] = s.value
 	}
-	if err := c.readFn(env, settings); err != nil {
+	if err := c.readVariables(env, settings, fnVariables); err != nil {
 		return err
 	}
+	c.noteUnknown(env)
 	for _, s := range c.settings() {
 		val, from, err := env.lookup(envName(s.name))
 		if err != nil {
@@ -76,21 +79,26 @@ func (c *Config) readEnvironment(env environment) error {
 			return err
 		}
 	}
-	return nil
+	return c.readVariables(env, settings, slices.DeleteFunc(IronVariables(), func(v Variable) bool {
+		return strings.HasPrefix(c.origins[v.Setting], fromEnvironment)
+	}))
 }
+
+const fromEnvironment = "environment "
 
 // setFrom gives a setting the value that a variable has for it.
 func (c *Config) setFrom(variable, name string, v value, val string) error {
 	if err := v.Set(val); err != nil {
 		return faas.Errorf(faas.Invalid, "environment variable %s: %w", variable, err)
 	}
-	c.origins[name] = "environment " + variable
+	c.origins[name] = fromEnvironment + variable
 	return nil
 }
 
-// readFn takes the variables of Fn's server and notes those that it does not use.
-func (c *Config) readFn(env environment, settings map[string]value) error {
-	for _, v := range fnVariables {
+// readVariables takes the variables of another server and notes those that have no
+// effect.
+func (c *Config) readVariables(env environment, settings map[string]value, variables []Variable) error {
+	for _, v := range variables {
 		if v.Setting == "" && v.read == nil {
 			if env[v.Name] != "" || env[v.Name+"_FILE"] != "" {
 				c.note("%s", v.unused())
@@ -120,7 +128,6 @@ func (c *Config) readFn(env environment, settings map[string]value) error {
 			c.note("%s: %s", v.Name, v.Text)
 		}
 	}
-	c.noteUnknown(env)
 	return nil
 }
 

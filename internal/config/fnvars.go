@@ -1,12 +1,14 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 )
 
-// A Variable is one that Fn's server, or an old document about it, knows.
+// A Variable is one that the server of Fn or IronFunctions, or an old document about
+// it, knows.
 type Variable struct {
 	Name    string
 	Setting string // that it is another name of; "": it has no effect
@@ -31,16 +33,23 @@ func (v Variable) unused() string {
 // Variables lists what hob knows of Fn's variables, in the order of Fn's documents.
 func Variables() []Variable { return slices.Clone(fnVariables) }
 
-// Notes returns a sentence for each variable of the environment that has no
-// effect, or another one than at Fn: the operator should see them at the start.
-func (c Config) Notes() []string { return slices.Clone(c.notes) }
+// Notes returns a sentence for each variable of the environment that has no effect,
+// or another one than in the server that it is of, and for a key that is short: the
+// operator should see them at the start.
+func (c Config) Notes() []string {
+	notes := slices.Clone(c.notes)
+	if n := len(c.JWTAuthKey); n > 0 && n < KeyLength {
+		notes = append(notes, fmt.Sprintf("jwt-auth-key (from %s) has fewer than %d bytes: who sees a token can find such a key by trying", c.Origin("jwt-auth-key"), KeyLength))
+	}
+	return notes
+}
 
 // fnVariables is the one list of them; the reference page is made from it.
 var fnVariables = []Variable{
 	{Name: "FN_NODE_TYPE", Setting: "node-type", read: nodeType, Text: "`full` and `api`. `lb` and `pure-runner` are refused: there is no cluster yet."},
 	{Name: "FN_PORT", Setting: "listen", read: port, Text: "The port. The address is that of `listen`, by default loopback; Fn listens on all. Off loopback, set `listen`, `insecure`, and in `hosts` the names that clients call the server by."},
 	{Name: "FN_GRPC_PORT", Text: "only runners of a cluster have such a port."},
-	{Name: "FN_DB_URL", Setting: "data", read: dataOf, tell: true, Text: "the directory of an sqlite3:// URL is the data directory; a database of Fn in it is not read. Other databases are refused."},
+	{Name: "FN_DB_URL", Setting: "data", read: sqliteData, tell: true, Text: "the directory of an sqlite3:// URL is the data directory; a database of Fn in it is not read. Other databases are refused."},
 	{Name: "FN_DS_DB_PING_MAX_RETRIES", Text: "the database is part of the process."},
 	{Name: "FN_RUNNER_API_URL", Text: "there is no cluster yet: a node has its definitions itself."},
 	{Name: "FN_RUNNER_ADDRESSES", Text: "there is no cluster yet: a node runs its functions itself."},
@@ -106,7 +115,7 @@ var fnVariables = []Variable{
 	{Name: "DOCKER_TLS_VERIFY", Text: "no Docker daemon takes part."},
 	{Name: "DOCKER_CERT_PATH", Text: "no Docker daemon takes part."},
 
-	{Name: "FN_MQ_URL", Instead: "`queue-per-function`, `queue-total`", read: queueURL, Text: "calls wait in the data directory, and survive a restart there. URLs of other programs are refused."},
+	{Name: "FN_MQ_URL", Instead: "`queue-per-function`, `queue-total`", read: fnQueue, Text: "calls wait in the data directory, and survive a restart there. URLs of other programs are refused."},
 	{Name: "FN_LOGSTORE_URL", Instead: "`log-per-function`, `log-total`", read: logstoreURL, Text: "logs are kept in the data directory. URLs of other programs are refused."},
 	{Name: "FN_API_URL", Text: "a server of its own needs no other; command lines read it."},
 	{Name: "FN_EJECT_IDLE_MSECS", Text: "an idle sandbox makes room as soon as another function needs it."},

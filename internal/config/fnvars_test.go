@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+
 	"hob/faas"
 	"hob/internal/config"
+	"hob/internal/image"
 )
 
 // value returns a setting as it is printed.
@@ -66,10 +70,19 @@ var read = map[string]map[string]string{
 	"FN_IMAGE_CLEAN_MAX_SIZE":            {"1073741824": "1g", "0": "0"},
 	"FN_IMAGE_CLEAN_EXEMPT_TAGS":         {"a:1 b/c \t d:latest ": "a:1,b/c,d:latest"},
 	"FN_IMAGE_ENABLE_VOLUME":             {"true": "true"},
+
+	"DB_URL":       {"bolt:///srv/iron/bolt.db?bucket=funcs": "/srv/iron"},
+	"PORT":         {"9000": "127.0.0.1:9000"},
+	"LOG_LEVEL":    {"DEBUG": "debug", "info": "info"},
+	"JWT_AUTH_KEY": {"a key that has all of 32 bytes, yes": "***", "/and/one/that/could/be/the/name/of/a/file": "***"},
+	"DOCKER_AUTH":  {`[{"name":"gcr.io","username":"u","password":"hush"}]`: "***", "/etc/auth.json": "/etc/auth.json", `{"auths":{}}`: "***"},
 }
 
+// variables are those of both servers.
+func variables() []config.Variable { return slices.Concat(config.Variables(), config.IronVariables()) }
+
 func TestVariableOfFnIsAnotherNameOfASetting(t *testing.T) {
-	for _, v := range config.Variables() {
+	for _, v := range variables() {
 		if (v.Setting != "") != (read[v.Name] != nil) {
 			t.Errorf("%s means setting %q, and the test has the values %q", v.Name, v.Setting, read[v.Name])
 		}
@@ -88,7 +101,7 @@ func TestVariableOfFnIsAnotherNameOfASetting(t *testing.T) {
 			if err := c.Check(); err != nil && faas.KindOf(err) != faas.Denied {
 				t.Errorf("%s=%s: %v", v.Name, val, err)
 			}
-			if notes := c.Notes(); len(notes) > 0 && v.Name != "FN_DB_URL" {
+			if notes := c.Notes(); len(notes) > 0 && v.Name != "FN_DB_URL" && v.Name != "DB_URL" {
 				t.Errorf("%s=%s is used and has the notes %q", v.Name, val, notes)
 			}
 		}
@@ -112,6 +125,81 @@ func TestOwnVariableWinsOverThatOfFnAndThatOverTheFile(t *testing.T) {
 	} {
 		if got := value(t, c, name); got != want {
 			t.Errorf("%s is %s (from %s), want %s", name, got, c.Origin(name), want)
+		}
+	}
+}
+
+func TestVariableWithoutPrefixIsBehindTheOthers(t *testing.T) {
+	c, _, err := load(t, "log-level = warn\nlabel = x", map[string]string{
+		"PORT": "81", "FN_PORT": "82",
+		"DB_URL": "postgres://hush", "HOB_DATA": "/d", // that of another program, perhaps
+		"JWT_AUTH_KEY": "theirs", "HOB_JWT_AUTH_KEY": "ours",
+		"LOG_LEVEL": "debug",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != "127.0.0.1:82" || c.Data != "/d" || c.JWTAuthKey != "ours" || c.LogLevel != "debug" {
+		t.Errorf("listen %s, data %s, jwt-auth-key %s, log-level %s", c.Listen, c.Data, c.JWTAuthKey, c.LogLevel)
+	}
+}
+
+func TestListOfCredentialsIsADockerConfiguration(t *testing.T) {
+	c, _, err := load(t, "", map[string]string{"DOCKER_AUTH": ` [{"name":"registry.lan:5000","username":"u","password":"a:\"b"},{"username":"me","password":"p"}]`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := image.Credentials(c.RegistryAuth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ref, want := range map[string]string{"registry.lan:5000/a": `u a:"b`, "busybox": "me p", "gcr.io/a": " "} {
+		named, err := name.ParseReference(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		auth, err := keys.Resolve(named.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := auth.Authorization()
+		if err != nil || got.Username+" "+got.Password != want {
+			t.Errorf("%s: %v, %v; want %q", ref, got, err, want)
+		}
+	}
+}
+
+func TestKeyOfTokensIsNeverShown(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, _, err := load(t, "", map[string]string{"JWT_AUTH_KEY_FILE": key})
+	if err != nil || c.JWTAuthKey != "hush" || value(t, c, "jwt-auth-key") != "***" || c.Origin("jwt-auth-key") != "environment JWT_AUTH_KEY_FILE" {
+		t.Errorf("%v, jwt-auth-key %q shown as %q, from %s", err, c.JWTAuthKey, value(t, c, "jwt-auth-key"), c.Origin("jwt-auth-key"))
+	}
+	if notes := c.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "fewer than 32 bytes") || strings.Contains(notes[0], "hush") {
+		t.Errorf("of a short key the notes are %q", notes)
+	}
+	var file strings.Builder
+	if _, err := c.WriteTo(&file); err != nil || strings.Contains(file.String(), "hush") {
+		t.Errorf("%v, the file tells the key", err)
+	}
+	c, _, err = load(t, file.String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(t, "what stands in the place of a key", c.Check(), "jwt-auth-key", "put it in its place")
+}
+
+func TestKeyOfTokensOpensTheAddressToOthers(t *testing.T) {
+	for key, want := range map[string]faas.Kind{"": faas.Denied, "short": faas.Denied, strings.Repeat("k", 32): ""} {
+		c, _, err := load(t, "listen = :8080\njwt-auth-key = "+key, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(); faas.KindOf(err) != want && (err != nil || want != "") {
+			t.Errorf("with a key of %d bytes: %v, want kind %q", len(key), err, want)
 		}
 	}
 }
@@ -217,6 +305,19 @@ func TestWhatFnsServerTakesAndHobCannotIsRefused(t *testing.T) {
 		{"FN_EXPERIMENTAL_PREFORK_POOL_SIZE", "-1", []string{"sandboxes"}},
 		{"FN_IMAGE_CLEAN_EXEMPT_TAGS", "a,b", []string{"white space"}},
 		{"FN_DOCKER_LOAD_FILE", "a,b", []string{"comma"}},
+		{"DB_URL", "mysql://root:hush@host/funcs", []string{"mysql://", "bolt:///DIRECTORY/bolt.db"}},
+		{"DB_URL", "postgres://root:hush@host/funcs", []string{"Postgres", "bolt:///DIRECTORY/bolt.db"}},
+		{"DB_URL", "redis://:hush@host", []string{"redis://", "data"}},
+		{"DB_URL", "sqlite3:///srv/fn.db", []string{"sqlite3://", "bolt:///DIRECTORY/bolt.db"}},
+		{"DB_URL", "bolt:///bolt.db", []string{"/DIRECTORY/"}},
+		{"MQ_URL", "redis://:hush@host/", []string{"redis://", "queue-total"}},
+		{"MQ_URL", "ironmq://project:hush@mq.iron.io/queue", []string{"ironmq://", "leave the variable out"}},
+		{"MQ_URL", "ironmq+http://project:hush@mq.iron.io/queue", []string{"ironmq+http://"}},
+		{"PORT", "70000", []string{"65535"}},
+		{"DOCKER_AUTH", "hush", []string{"JSON list"}},
+		{"DOCKER_AUTH", `[{"name":"gcr.io","username":"u","password":["hush"]}]`, []string{"JSON list"}},
+		{"DOCKER_AUTH", `[{"name":"gcr.io","password":"hush"}]`, []string{"entry 1", `"gcr.io"`, "username"}},
+		{"DOCKER_AUTH", `[{"username":"u","password":"p"},{"name":"docker.io","username":"u","password":"hush"}]`, []string{"entry 2", `another one of "docker.io"`}},
 	} {
 		_, _, err := load(t, "", map[string]string{c.name: c.value})
 		refused(t, c.name+"="+c.value, err, append(c.want, c.name)...)
@@ -232,7 +333,7 @@ func TestWhatFnsServerTakesAndHobCannotIsRefused(t *testing.T) {
 
 func TestVariableWithoutEffectIsNoted(t *testing.T) {
 	ignored := 0
-	for _, v := range config.Variables() {
+	for _, v := range variables() {
 		if v.Setting != "" {
 			continue
 		}
@@ -241,6 +342,8 @@ func TestVariableWithoutEffectIsNoted(t *testing.T) {
 		switch v.Name {
 		case "FN_MQ_URL":
 			val = "memory://"
+		case "MQ_URL":
+			val = "bolt:///data/worker_mq.db"
 		case "FN_LOGSTORE_URL":
 			val = "sqlite3:///a/b"
 		}
@@ -280,7 +383,7 @@ func TestVariableWithoutEffectIsNoted(t *testing.T) {
 }
 
 func FuzzVariable(f *testing.F) {
-	for _, v := range config.Variables() {
+	for _, v := range variables() {
 		for val := range read[v.Name] {
 			f.Add(v.Name, val)
 		}

@@ -5,7 +5,7 @@ package config
 func (c *Config) settings() []setting {
 	return []setting{
 		{"data", "directory of everything that is kept: images, definitions, logs", "", (*text)(&c.Data)},
-		{"listen", "address of the HTTP server; port 0 takes a free one", "Off loopback it needs insecure, as there is no access control.", (*text)(&c.Listen)},
+		{"listen", "address of the HTTP server; port 0 takes a free one", "Off loopback it needs jwt-auth-key, of at least 32 bytes, or insecure.", (*text)(&c.Listen)},
 		{"hosts", "names besides loopback that the Host header of a management request may have", "A web page cannot drive the daemon through a name that is not in this list.", (*list)(&c.Hosts)},
 		{"insecure", "allow listening off loopback, host networking and user 0 without access control", "Whoever reaches the address can then run any image on this machine.", (*boolean)(&c.Insecure)},
 		{"driver", "what makes sandboxes: ns (Linux namespaces), or fake (no isolation, no images: for tests)", "", (*text)(&c.Driver)},
@@ -62,6 +62,7 @@ func (c *Config) settings() []setting {
 		{"fn-max-pending-signals", "pending signals of an Fn function", "", (*number)(&c.MaxPendingSignals)},
 		{"fn-max-message-queues", "POSIX message queues of an Fn function", "", (*bytes)(&c.MaxMessageQueues)},
 		{"fn-max-tmp-inodes", "files and directories in /tmp of an Fn function; 0 is the default of the driver", "", (*number)(&c.MaxTmpInodes)},
+		{"jwt-auth-key", "key of the tokens (JSON Web Tokens, HS256) that management needs over TCP; empty asks for none", "Calls of functions and the Unix socket need none. `hob token` makes them. It stands in the file or the environment: a command line can be read by everybody on the machine. It is never printed.", (*password)(&c.JWTAuthKey)},
 		{"registry-auth", "credentials for registries: a Docker configuration as JSON, or a file that holds one", "Without it that of the user is taken (~/.docker/config.json). JSON belongs into the file or the environment, and is never printed.", (*secret)(&c.RegistryAuth)},
 		{"label", "label of each sandbox, to find those of this daemon among others", "", (*text)(&c.Label)},
 		{"tls-listen", "address of an HTTPS server beside that of listen; empty is none", "Off loopback it needs insecure, as listen does. The client of Hyper speaks nothing else.", (*text)(&c.TLSListen)},

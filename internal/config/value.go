@@ -77,6 +77,18 @@ func (v *secret) String() string {
 }
 func (v *secret) Type() string { return "string" }
 
+// password is a text that is never printed.
+type password string
+
+func (v *password) Set(s string) error { *v = password(s); return nil }
+func (v *password) String() string {
+	if *v == "" {
+		return ""
+	}
+	return masked
+}
+func (v *password) Type() string { return "string" }
+
 type boolean bool
 
 func (v *boolean) Set(s string) error {
