@@ -73,6 +73,8 @@ type Calls interface {
 	// Lost returns the calls that run for other owners than this one, the oldest
 	// first: where one database has one daemon at a time, those daemons are dead.
 	Lost(ctx context.Context, owner string) ([]faas.Call, error)
+	// Held returns the calls that run for this owner, the oldest first.
+	Held(ctx context.Context, owner string) ([]faas.Call, error)
 
 	// Call returns a call; NotFound if there is none, or none any more.
 	Call(ctx context.Context, id string) (faas.Call, error)

@@ -305,18 +305,27 @@ func (m *Store) cancel(r *row, reason string) error {
 
 // Lost implements store.Calls.
 func (m *Store) Lost(ctx context.Context, owner string) ([]faas.Call, error) {
+	return m.owned(ctx, func(by string) bool { return by != owner })
+}
+
+// Held implements store.Calls.
+func (m *Store) Held(ctx context.Context, owner string) ([]faas.Call, error) {
+	return m.owned(ctx, func(by string) bool { return by == owner })
+}
+
+// owned returns the calls that run for owners that are asked for.
+func (m *Store) owned(ctx context.Context, by func(owner string) bool) (calls []faas.Call, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var lost []faas.Call
 	for _, r := range m.calls.rows {
-		if r.call.State == faas.CallRunning && r.owner != owner {
-			lost = append(lost, cloneCall(r.call))
+		if r.call.State == faas.CallRunning && by(r.owner) {
+			calls = append(calls, cloneCall(r.call))
 		}
 	}
-	return lost, nil
+	return calls, nil
 }
 
 // Call implements store.Calls.

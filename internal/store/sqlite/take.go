@@ -84,17 +84,23 @@ func (s *Store) start(seq int64, owner string, now int64) (faas.Call, error) {
 }
 
 // Lost implements store.Calls.
-func (s *Store) Lost(ctx context.Context, owner string) (lost []faas.Call, err error) {
-	type numbered struct {
-		seq  int64
-		call faas.Call
-	}
-	var all []numbered
+func (s *Store) Lost(ctx context.Context, owner string) ([]faas.Call, error) {
+	return s.owned(ctx, "owner <> ?", owner)
+}
+
+// Held implements store.Calls.
+func (s *Store) Held(ctx context.Context, owner string) ([]faas.Call, error) {
+	return s.owned(ctx, "owner = ?", owner)
+}
+
+// owned returns the calls that run and are as condition says.
+func (s *Store) owned(ctx context.Context, condition, owner string) (calls []faas.Call, err error) {
+	var all []callRow
 	err = s.snapshot(ctx, func(d *db) error {
 		for _, b := range s.books.all(func(b *book) bool { return b.counts.states[running] > 0 }) {
-			if err := d.each("SELECT "+callColumns+" FROM call WHERE called = ? AND state = 1 AND owner <> ?", func(r row) error {
+			if err := d.each("SELECT "+callColumns+" FROM call WHERE called = ? AND state = 1 AND "+condition, func(r row) error {
 				c, err := s.readCall(r)
-				all = append(all, numbered{c.seq, c.call})
+				all = append(all, c)
 				return err
 			}, b.n, owner); err != nil {
 				return err
@@ -105,9 +111,9 @@ func (s *Store) Lost(ctx context.Context, owner string) (lost []faas.Call, err e
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b numbered) int { return cmp.Compare(a.seq, b.seq) })
-	for _, n := range all {
-		lost = append(lost, n.call)
+	slices.SortFunc(all, func(a, b callRow) int { return cmp.Compare(a.seq, b.seq) })
+	for _, c := range all {
+		calls = append(calls, c.call)
 	}
-	return lost, nil
+	return calls, nil
 }

@@ -70,7 +70,7 @@ func RunCalls(t *testing.T, open func(t *testing.T, limits store.Limits) Engine)
 		{"KnownCallIsNeverBusy", store.Limits{QueueTotal: 50 * faas.KB}, keyNotBusy},
 		{"CancelEndsAQueuedCallOnly", store.Limits{}, cancel},
 		{"CancelQueuedEndsThoseOfItsFunction", store.Limits{}, cancelQueued},
-		{"LostCallsAreThoseOfOtherOwners", store.Limits{}, lost},
+		{"RunningCallsAreHeldByTheirOwnerAndLostForOthers", store.Limits{}, lost},
 		{"ListIsNewestFirstAndFiltered", store.Limits{}, list},
 		{"ListGoesOnAfterAnID", store.Limits{}, listPages},
 		{"ListMissesNoCallThatIsAtWork", store.Limits{}, listMoving},

@@ -231,6 +231,7 @@ func endedContextOfCalls(c *callTest) {
 		"Cancel":       func() error { _, err := c.Cancel(ctx, queued.ID, "no"); return err },
 		"CancelQueued": func() error { _, err := c.CancelQueued(ctx, "h", "no"); return err },
 		"Lost":         func() error { _, err := c.Lost(ctx, "x"); return err },
+		"Held":         func() error { _, err := c.Held(ctx, "me"); return err },
 		"Call":         func() error { _, err := c.Call(ctx, queued.ID); return err },
 		"List":         func() error { _, _, err := c.List(ctx, store.CallFilter{}); return err },
 		"Line":         func() error { _, err := c.Line(ctx, []string{"f"}, 9); return err },

@@ -112,6 +112,11 @@ func lost(c *callTest) {
 		c.Fatal(err)
 	}
 	wantEqual(c.T, "lost for the old one", got, []faas.Call{mine, second})
+	got, err = c.Held(c.Context(), "old")
+	if err != nil {
+		c.Fatal(err)
+	}
+	wantEqual(c.T, "held by the old one", got, []faas.Call{first, third})
 	s := settlement(first, faas.CallQueued)
 	s.Stay = true
 	c.settle(s)
@@ -124,6 +129,10 @@ func lost(c *callTest) {
 		c.Fatal(err)
 	}
 	wantEqual(c.T, "lost after the rescue", got, []faas.Call{second, third})
+	got, err = c.Held(c.Context(), "nobody")
+	if len(got) != 0 || err != nil {
+		c.Errorf("held by nobody: %v, %v", ids(got), err)
+	}
 }
 
 func list(c *callTest) {

@@ -93,7 +93,7 @@ func lists() *rapid.Generator[[]string] { return rapid.SliceOfN(functions(), 0, 
 func (k *accepted) step(r *rapid.T) (string, step) {
 	op := rapid.SampledFrom([]string{
 		"Accept", "Accept", "Accept", "Accept", "Take", "Take", "Settle", "Settle", "Settle", "Cancel", "CancelQueued",
-		"Lost", "Call", "List", "Line", "Place", "Tally", "Tallies", "Wait", "Request", "Result", "Fetched", "Deliveries", "Delivered", "Sweep",
+		"Lost", "Held", "Call", "List", "Line", "Place", "Tally", "Tallies", "Wait", "Request", "Result", "Fetched", "Deliveries", "Delivered", "Sweep",
 	}).Draw(r, "operation")
 	switch op {
 	case "Accept":
@@ -118,12 +118,16 @@ func (k *accepted) step(r *rapid.T) (string, step) {
 			calls, next, err := c.List(c.Context(), f)
 			return []any{plainCalls(calls), next}, err
 		}
-	case "Tallies", "Deliveries", "Lost", "Sweep":
+	case "Tallies", "Deliveries", "Lost", "Held", "Sweep":
 		return op, map[string]step{
 			"Tallies": func(c *callTest) (any, error) { return c.Tallies(c.Context()) },
 			"Sweep":   func(c *callTest) (any, error) { return nil, c.Sweep(c.Context()) },
 			"Lost": func(c *callTest) (any, error) {
 				calls, err := c.Lost(c.Context(), "me")
+				return plainCalls(calls), err
+			},
+			"Held": func(c *callTest) (any, error) {
+				calls, err := c.Held(c.Context(), "me")
 				return plainCalls(calls), err
 			},
 			"Deliveries": func(c *callTest) (any, error) {
