@@ -85,8 +85,9 @@ var layers = map[string][]string{
 	"internal/web":           {"client", "faas"},
 
 	// 4: what several edges do in the same way.
-	"internal/api/buffered": edge(),
-	"internal/api/records":  edge(),
+	"internal/api/buffered":   edge(),
+	"internal/api/definition": edge(),
+	"internal/api/records":    edge(),
 
 	// 5, 6: the whole.
 	"internal/daemon": {"*"},
@@ -96,7 +97,7 @@ var layers = map[string][]string{
 // edge is what an HTTP API may import: the things it speaks about, never who
 // carries them out.
 func edge(more ...string) []string {
-	return append(more, "faas", "internal/api", "internal/api/buffered", "internal/api/records", "internal/catalog", "internal/invoke", "internal/store", "internal/image", "internal/logs", "internal/access")
+	return append(more, "faas", "internal/api", "internal/api/buffered", "internal/api/definition", "internal/api/records", "internal/catalog", "internal/invoke", "internal/store", "internal/image", "internal/logs", "internal/access")
 }
 
 // everywhere may be imported from layer 1 up.

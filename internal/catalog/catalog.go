@@ -309,6 +309,17 @@ func (c *Catalog) TriggersAfter(appID, name string) iter.Seq[faas.Trigger] {
 	return values(within(appID, c.index.Load().triggerNames.after(appID, name)))
 }
 
+// SourcesAfter returns the triggers of the app with this ID whose sources come after
+// source, by source.
+func (c *Catalog) SourcesAfter(appID, source string) iter.Seq[faas.Trigger] {
+	return values(within(appID, c.index.Load().sources.after(appID, source)))
+}
+
+// TriggersOf returns the triggers of the function with this ID, by ID.
+func (c *Catalog) TriggersOf(functionID string) iter.Seq[faas.Trigger] {
+	return values(within(functionID, c.index.Load().ofFunction.after(functionID, "")))
+}
+
 // TriggerBySource returns the trigger with just this source in the app with this
 // ID; NotFound if there is none.
 func (c *Catalog) TriggerBySource(appID, source string) (faas.Trigger, error) {

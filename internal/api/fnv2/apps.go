@@ -2,16 +2,13 @@ package fnv2
 
 import (
 	"encoding/json"
-	"fmt"
 	"iter"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"hob/faas"
+	"hob/internal/api/definition"
 )
 
 // wireApp is an app as it is shown.
@@ -29,7 +26,7 @@ type wireApp struct {
 func wireOfApp(a faas.App) wireApp {
 	return wireApp{
 		ID: a.ID, Name: a.Name, Config: a.Env, Annotations: wireAnnotations(a.Annotations, "", ""),
-		SyslogURL: a.Syslog, Shape: a.Shape, CreatedAt: stamp{a.Created}, UpdatedAt: stamp{a.Updated},
+		SyslogURL: a.Syslog, Shape: a.Shape, CreatedAt: stamp{Time: a.Created}, UpdatedAt: stamp{Time: a.Updated},
 	}
 }
 
@@ -54,23 +51,11 @@ func (s *Server) app(id string) (faas.App, error) {
 	return a, nil
 }
 
-// untouched reports whether a is the app that is there from the start and nobody has
-// done anything with: in Fn there is none, so it is not listed and can be created.
-func (s *Server) untouched(a faas.App) bool {
-	if a.Name != faas.DefaultApp || a.Revision > 1 {
-		return false
-	}
-	for range s.Catalog.FunctionsAfter(a.ID, "") {
-		return false
-	}
-	return true
-}
-
 // appsAfter yields the apps to be listed whose names come after name.
 func (s *Server) appsAfter(name string) iter.Seq[faas.App] {
 	return func(yield func(faas.App) bool) {
 		for a := range s.Catalog.AppsAfter(name) {
-			if !s.untouched(a) && !yield(a) {
+			if !definition.Untouched(s.Catalog, a) && !yield(a) {
 				return
 			}
 		}
@@ -79,19 +64,19 @@ func (s *Server) appsAfter(name string) iter.Seq[faas.App] {
 
 func (s *Server) listApps(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
-	p, err := pageOf(q, decodeName)
+	p, err := definition.PageOf(q, definition.DecodeName)
 	if err != nil {
 		return err
 	}
-	apps := s.appsAfter(p.after)
+	apps := s.appsAfter(p.After)
 	if name := q.Get("name"); name != "" {
 		a, err := s.Catalog.App(name)
-		if err == nil && s.untouched(a) {
+		if err == nil && definition.Untouched(s.Catalog, a) {
 			err = errNoApp
 		}
-		apps = only(a, err, name, p.after)
+		apps = only(a, err, name, p.After)
 	}
-	return answer(w, listed(apps, p.limit, wireOfApp, func(a faas.App) string { return nameCursor(a.Name) }))
+	return answer(w, listed(apps, p.Limit, wireOfApp, func(a faas.App) string { return definition.NameCursor(a.Name) }))
 }
 
 func (s *Server) getApp(w http.ResponseWriter, r *http.Request) error {
@@ -118,7 +103,7 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if old, err := s.Catalog.App(a.Name); err == nil {
-		if !s.untouched(old) {
+		if !definition.Untouched(s.Catalog, old) {
 			return errAppExists
 		}
 		a.ID, a.Revision = old.ID, old.Revision
@@ -142,16 +127,16 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 	if in.ID != "" && in.ID != id {
 		return invalid("App ID in path does not match ID in body")
 	}
-	a, err := updated(r.Context(), func() (faas.App, error) { return s.app(id) }, func(a faas.App) (faas.App, error) {
+	a, err := definition.Update(r.Context(), func() (faas.App, error) { return s.app(id) }, func(a faas.App) (faas.App, error) {
 		if in.Name != "" && in.Name != a.Name {
 			return a, errImmutable
 		}
-		a.Env = mergedConfig(a.Env, in.Config)
+		a.Env = definition.MergedConfig(a.Env, in.Config)
 		err := in.merge(&a, false)
 		return a, err
 	}, func(a faas.App) (faas.App, error) {
 		put, err := s.Catalog.PutApp(r.Context(), a, a.Revision)
-		if faas.KindOf(err) == faas.Conflict && s.hostTaken(a) {
+		if faas.KindOf(err) == faas.Conflict && definition.HostTaken(s.Catalog, a) {
 			return put, fault{http.StatusConflict, err.Error()}
 		}
 		return put, err
@@ -160,14 +145,6 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, wireOfApp(a))
-}
-
-// hostTaken reports whether another app has a host name of a.
-func (s *Server) hostTaken(a faas.App) bool {
-	return slices.ContainsFunc(a.Hosts(), func(host string) bool {
-		other, err := s.Catalog.AppByHost(host)
-		return err == nil && other.ID != a.ID
-	})
 }
 
 // merge changes what in names of a, but for its config.
@@ -179,7 +156,7 @@ func (in appIn) merge(a *faas.App, isNew bool) (err error) {
 		a.Shape = in.Shape
 	}
 	if in.SyslogURL != nil {
-		if err := checkSyslog(*in.SyslogURL); err != nil {
+		if err := definition.CheckSyslog(*in.SyslogURL); err != nil {
 			return err
 		}
 		a.Syslog = *in.SyslogURL
@@ -216,25 +193,8 @@ func checkAppName(name string) error {
 		return invalid("Missing Name")
 	case utf8.RuneCountInString(name) > faas.MaxNameLength:
 		return invalid("App name must be 255 characters or less")
-	case !isWord(name):
+	case !definition.IsWord(name):
 		return invalid("Invalid app name")
 	}
 	return nil
-}
-
-// isWord reports whether s has only letters and digits of any script, "_" and "-".
-func isWord(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '-' })
-}
-
-func checkSyslog(target string) error {
-	err := faas.CheckSyslog(target)
-	if err == nil {
-		return nil
-	}
-	u, parseErr := url.Parse(target)
-	if parseErr != nil || !slices.Contains(faas.SyslogSchemes(), u.Scheme) {
-		return invalid(fmt.Sprintf(`invalid syslog url: "%s" invalid scheme, only [%s] are supported`, target, strings.Join(faas.SyslogSchemes(), ", ")))
-	}
-	return err
 }

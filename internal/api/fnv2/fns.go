@@ -5,11 +5,11 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
 	"hob/faas"
+	"hob/internal/api/definition"
 	"hob/internal/store"
 )
 
@@ -41,13 +41,11 @@ func wireOfFn(fn faas.Function, base string) wireFn {
 	}
 	return wireFn{
 		ID: fn.ID, Name: fn.Name, AppID: fn.App, Image: fn.Image,
-		Memory: memoryOf(fn), Timeout: seconds(fn.Timeout), IdleTimeout: seconds(fn.Idle), Config: config,
+		Memory: definition.MemoryOf(fn), Timeout: definition.Seconds(fn.Timeout), IdleTimeout: definition.Seconds(fn.Idle), Config: config,
 		Annotations: wireAnnotations(fn.Annotations, key, base+"/invoke/"+fn.ID), Shape: fn.Shape,
-		CreatedAt: stamp{fn.Created}, UpdatedAt: stamp{fn.Updated},
+		CreatedAt: stamp{Time: fn.Created}, UpdatedAt: stamp{Time: fn.Updated},
 	}
 }
-
-func seconds(d time.Duration) int32 { return int32((d + time.Second - 1) / time.Second) }
 
 // fnIn is a function as it is read. Zero is absent.
 type fnIn struct {
@@ -65,37 +63,8 @@ type fnIn struct {
 	UpdatedAt   stamp                      `json:"updated_at"`
 }
 
-// Limits of a function.
-const (
-	maxMemory  = 8192 // MB
-	maxTimeout = 300  // seconds
-	maxIdle    = 3600 // seconds
-)
-
-// beside is the name under which a function keeps what is ours only: its memory in
-// MB, if that is less than a sandbox can have.
-const beside = "fn"
-
-func setMemory(fn *faas.Function, mb uint64) {
-	old := fn.Memory
-	fn.Memory = max(faas.Bytes(mb)*faas.MB, faas.MinMemory)
-	if fn.TmpSize == old { // as this API has made it
-		fn.TmpSize = fn.Memory
-	}
-	fn.TmpSize = min(fn.TmpSize, fn.Memory)
-	kept := ""
-	if faas.Bytes(mb)*faas.MB < faas.MinMemory {
-		kept = strconv.FormatUint(mb, 10)
-	}
-	fn.Beside = mergedConfig(fn.Beside, map[string]string{beside: kept})
-}
-
-func memoryOf(fn faas.Function) uint64 {
-	if mb, err := strconv.ParseUint(fn.Beside[beside], 10, 32); err == nil && fn.Memory == faas.MinMemory {
-		return mb
-	}
-	return uint64((fn.Memory + faas.MB - 1) / faas.MB)
-}
+// maxTimeout is the most seconds that a function may run.
+const maxTimeout = 300
 
 // fn is the function with this ID.
 func (s *Server) fn(id string) (faas.Function, error) {
@@ -112,7 +81,7 @@ func (s *Server) listFns(w http.ResponseWriter, r *http.Request) error {
 	if appID == "" {
 		return invalid("Missing AppID on Fn")
 	}
-	p, err := pageOf(q, decodeName)
+	p, err := definition.PageOf(q, definition.DecodeName)
 	if err != nil {
 		return err
 	}
@@ -120,13 +89,13 @@ func (s *Server) listFns(w http.ResponseWriter, r *http.Request) error {
 	if name := q.Get("name"); name != "" {
 		app, _ := s.Catalog.AppByID(appID) // without a name it has no function
 		fn, err := s.Catalog.Function(app.Name, name)
-		fns = only(fn, err, name, p.after)
+		fns = only(fn, err, name, p.After)
 	} else {
-		fns = s.Catalog.FunctionsAfter(appID, p.after)
+		fns = s.Catalog.FunctionsAfter(appID, p.After)
 	}
 	base := s.base(r)
-	return answer(w, listed(fns, p.limit, func(fn faas.Function) wireFn { return wireOfFn(fn, base) },
-		func(fn faas.Function) string { return nameCursor(fn.Name) }))
+	return answer(w, listed(fns, p.Limit, func(fn faas.Function) wireFn { return wireOfFn(fn, base) },
+		func(fn faas.Function) string { return definition.NameCursor(fn.Name) }))
 }
 
 func (s *Server) getFn(w http.ResponseWriter, r *http.Request) error {
@@ -202,8 +171,8 @@ func (s *Server) updateFn(w http.ResponseWriter, r *http.Request) error {
 	if in.ID != "" && in.ID != id {
 		return invalid("Fn ID in path does not match that in body")
 	}
-	fn, err := updated(r.Context(), func() (faas.Function, error) { return s.fn(id) }, func(fn faas.Function) (faas.Function, error) {
-		fn.Env = mergedConfig(fn.Env, in.Config)
+	fn, err := definition.Update(r.Context(), func() (faas.Function, error) { return s.fn(id) }, func(fn faas.Function) (faas.Function, error) {
+		fn.Env = definition.MergedConfig(fn.Env, in.Config)
 		return s.mergedFn(fn, in, false)
 	}, func(fn faas.Function) (faas.Function, error) {
 		put, err := s.Catalog.PutFunction(r.Context(), fn, fn.Revision)
@@ -224,9 +193,9 @@ func (s *Server) mergedFn(fn faas.Function, in fnIn, isNew bool) (_ faas.Functio
 	switch {
 	case in.Timeout < 0 || in.Timeout > maxTimeout:
 		return fn, invalid("timeout value is out of range, must be between 0 and 300")
-	case in.IdleTimeout < 0 || in.IdleTimeout > maxIdle:
+	case in.IdleTimeout < 0 || in.IdleTimeout > definition.MaxIdle:
 		return fn, invalid("idle_timeout value is out of range, must be between 0 and 3600")
-	case in.Memory > maxMemory:
+	case in.Memory > definition.MaxMemory:
 		return fn, invalid("memory value is out of range. It should be between 0 and 8192")
 	case faas.CheckShape(in.Shape) != nil:
 		return fn, invalid("Invalid app shape")
@@ -242,7 +211,7 @@ func (s *Server) mergedFn(fn faas.Function, in fnIn, isNew bool) (_ faas.Functio
 		fn.Idle = time.Duration(in.IdleTimeout) * time.Second
 	}
 	if in.Memory != 0 {
-		setMemory(&fn, in.Memory)
+		definition.SetMemory(&fn, in.Memory)
 	}
 	if in.Shape != "" {
 		fn.Shape = in.Shape

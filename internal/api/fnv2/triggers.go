@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"hob/faas"
+	"hob/internal/api/definition"
 	"hob/internal/store"
 )
 
@@ -28,7 +29,7 @@ type wireTrigger struct {
 
 func wireOfTrigger(t faas.Trigger) wireTrigger {
 	return wireTrigger{
-		ID: t.ID, Name: t.Name, AppID: t.App, FnID: t.Function, CreatedAt: stamp{t.Created}, UpdatedAt: stamp{t.Updated},
+		ID: t.ID, Name: t.Name, AppID: t.App, FnID: t.Function, CreatedAt: stamp{Time: t.Created}, UpdatedAt: stamp{Time: t.Updated},
 		Type: t.Type, Source: t.Source, Annotations: wireAnnotations(t.Annotations, "", ""),
 	}
 }
@@ -74,19 +75,19 @@ func (s *Server) listTriggers(w http.ResponseWriter, r *http.Request) error {
 	if q.Get("app_id") == "" {
 		return invalid("Missing App ID on Trigger")
 	}
-	p, err := pageOf(q, decodeName)
+	p, err := definition.PageOf(q, definition.DecodeName)
 	if err != nil {
 		return err
 	}
 	fnID, name, base := q.Get("fn_id"), q.Get("name"), s.base(r)
 	var triggers iter.Seq[faas.Trigger] = func(yield func(faas.Trigger) bool) {
-		for t := range s.Catalog.TriggersAfter(q.Get("app_id"), p.after) {
+		for t := range s.Catalog.TriggersAfter(q.Get("app_id"), p.After) {
 			if (fnID == "" || t.Function == fnID) && (name == "" || t.Name == name) && !yield(t) || name != "" && t.Name > name {
 				return
 			}
 		}
 	}
-	return answer(w, listed(triggers, p.limit, func(t faas.Trigger) wireTrigger { return s.wireOfTriggerAt(t, base) }, s.triggerCursor))
+	return answer(w, listed(triggers, p.Limit, func(t faas.Trigger) wireTrigger { return s.wireOfTriggerAt(t, base) }, s.triggerCursor))
 }
 
 // triggerCursor is the cursor behind t: its name, and its ID if there are others of
@@ -95,11 +96,11 @@ func (s *Server) triggerCursor(t faas.Trigger) string {
 	place := t.Name + "\x00" + t.ID
 	for next := range s.Catalog.TriggersAfter(t.App, place) {
 		if next.Name == t.Name {
-			return nameCursor(place)
+			return definition.NameCursor(place)
 		}
 		break
 	}
-	return nameCursor(t.Name)
+	return definition.NameCursor(t.Name)
 }
 
 func (s *Server) getTrigger(w http.ResponseWriter, r *http.Request) error {
@@ -179,7 +180,7 @@ func (s *Server) updateTrigger(w http.ResponseWriter, r *http.Request) error {
 	if in.ID != "" && in.ID != id {
 		return invalid("ID in path does not match ID in body")
 	}
-	t, err := updated(r.Context(), func() (faas.Trigger, error) { return s.triggerByID(id) },
+	t, err := definition.Update(r.Context(), func() (faas.Trigger, error) { return s.triggerByID(id) },
 		func(t faas.Trigger) (faas.Trigger, error) { return s.mergedTrigger(t, in, false) },
 		func(t faas.Trigger) (faas.Trigger, error) { return s.putTrigger(r, t, t.Revision) })
 	if err != nil {
@@ -193,7 +194,7 @@ func (s *Server) mergedTrigger(t faas.Trigger, in triggerIn, isNew bool) (_ faas
 	switch {
 	case utf8.RuneCountInString(in.Name) > faas.MaxNameLength:
 		return t, invalid("Trigger name must be 255 characters or less")
-	case !isWord(in.Name):
+	case !definition.IsWord(in.Name):
 		return t, invalid("Invalid name for Trigger")
 	case in.Source != "" && !strings.HasPrefix(in.Source, "/"):
 		return t, invalid("Missing Trigger Source Prefix '/'")
@@ -242,8 +243,8 @@ func (s *Server) putTrigger(r *http.Request, t faas.Trigger, ifRevision int64) (
 
 // nameTaken reports whether another trigger of the function has the name of t.
 func (s *Server) nameTaken(t faas.Trigger) bool {
-	for other := range s.Catalog.TriggersAfter(t.App, "") {
-		if other.Name == t.Name && other.Function == t.Function && other.ID != t.ID {
+	for other := range s.Catalog.TriggersOf(t.Function) {
+		if other.Name == t.Name && other.ID != t.ID {
 			return true
 		}
 	}
