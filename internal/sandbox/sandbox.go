@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -69,7 +70,7 @@ type Spec struct {
 	Volumes     []string // absolute paths that are empty, writable directories of their own
 	Sockets     string   // absolute path of a small writable directory for Unix sockets that Dial reaches; "": none
 	HostNetwork bool     // share the node's network instead of having one of its own
-	Listen      string   // TCP address inside its network, as "127.0.0.1:9001", where Listener listens before its process begins; "": none. Never with HostNetwork
+	Listen      string   // TCP address inside its network, as "127.0.0.1:9001", where Listener listens before its process begins; "": none. With HostNetwork it is Invalid
 }
 
 // Limits are what a process may use of things that are counted; 0: the driver's
@@ -90,6 +91,22 @@ func (s Spec) Named() Spec {
 		s.Hostname = strings.ToLower(rand.Text()[:12])
 	}
 	return s
+}
+
+// Listens returns Listen as an address that can be listened on; the zero AddrPort
+// without one. It is for drivers.
+func (s Spec) Listens() (netip.AddrPort, error) {
+	if s.Listen == "" {
+		return netip.AddrPort{}, nil
+	}
+	at, err := netip.ParseAddrPort(s.Listen)
+	switch {
+	case err != nil || at.Port() == 0 || at.Addr().Zone() != "":
+		return at, faas.Errorf(faas.Invalid, "no sandbox can be given a listener on %q: it takes an IP address and a port from 1 to 65535", s.Listen)
+	case s.HostNetwork:
+		return at, faas.Errorf(faas.Invalid, "a sandbox that shares the node's network cannot be given a listener on %s: others would reach it", s.Listen)
+	}
+	return at, nil
 }
 
 // Told returns the environment of s for a process that was named host by its
@@ -152,8 +169,10 @@ type Sandbox interface {
 	// again after (fs.ErrNotExist, ECONNREFUSED, fs.ErrPermission).
 	Dial(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// Listener is what listens on Spec.Listen; nil without one. It is the caller's to
-	// close; Stop closes it too.
+	// Listener is what listens on Spec.Listen; nil without one. Who connects before
+	// the first Accept waits in line. Only processes of the sandbox reach it: others
+	// may listen on the same address. It is the caller's to close, and so is each
+	// connection; Stop closes the listener too.
 	Listener() net.Listener
 }
 

@@ -30,7 +30,8 @@ import (
 type Program func(ctx context.Context, p *Proc) int
 
 // Proc is a program's view of its process. Its Sockets is a directory of this
-// machine, if the Spec asked for one.
+// machine, if the Spec asked for one, and its Listen a free port of this machine's
+// loopback: it has no network of its own where the Spec's could be.
 type Proc struct {
 	sandbox.Spec
 	Stdin          *os.File
@@ -129,6 +130,9 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 		return nil, faas.Errorf(faas.Invalid, "there is no program %q: the fake driver has %s",
 			spec.Args[0], strings.Join(slices.Sorted(maps.Keys(d.Programs)), ", "))
 	}
+	if _, err := spec.Listens(); err != nil {
+		return nil, err
+	}
 	b, proc, err := newBox(d, spec)
 	if err != nil {
 		return nil, err
@@ -162,13 +166,14 @@ func (d *Driver) Close() error {
 
 // box implements sandbox.Sandbox.
 type box struct {
-	d    *Driver
-	id   string
-	std  sandbox.Stdio
-	kill context.CancelFunc
-	ctx  context.Context // of the program: ends when it is killed
-	term chan struct{}   // closed once, by the first Stop with a grace
-	sock string          // the directory that stands for Spec.Sockets; "": none
+	d        *Driver
+	id       string
+	std      sandbox.Stdio
+	kill     context.CancelFunc
+	ctx      context.Context // of the program: ends when it is killed
+	term     chan struct{}   // closed once, by the first Stop with a grace
+	listener net.Listener    // nil: none
+	sock     string          // the directory that stands for Spec.Sockets; "": none
 
 	returned chan struct{} // closed when the program has returned
 	stop     sync.Once
@@ -210,16 +215,23 @@ func newBox(d *Driver, spec sandbox.Spec) (*box, *Proc, error) {
 	b.ctx, b.kill = context.WithCancel(context.Background())
 	named := spec.Named()
 	spec.Args, spec.Env, spec.Hostname = slices.Clone(spec.Args), slices.Clone(spec.Told(named.Hostname)), named.Hostname
+	var err error
 	if spec.Sockets != "" {
-		dir, err := os.MkdirTemp("", "hob")
-		if err != nil {
-			for i := range r {
-				r[i].Close()
-				w[i].Close()
-			}
-			return nil, nil, fmt.Errorf("make a directory for sockets: %w", err)
+		b.sock, err = os.MkdirTemp("", "hob")
+		spec.Sockets = b.sock
+	}
+	if spec.Listen != "" && err == nil {
+		if b.listener, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
+			spec.Listen = b.listener.Addr().String()
 		}
-		b.sock, spec.Sockets = dir, dir
+	}
+	if err != nil {
+		for i := range r {
+			r[i].Close()
+			w[i].Close()
+		}
+		b.removeSockets()
+		return nil, nil, fmt.Errorf("make what a sandbox is reached by: %w", err)
 	}
 	return b, &Proc{Spec: spec, Stdin: r[0], Stdout: w[1], Stderr: w[2], Term: b.term}, nil
 }
@@ -377,6 +389,9 @@ func (b *box) closeStdio() {
 	b.std.Stdin.Close()
 	b.std.Stdout.Close()
 	b.std.Stderr.Close()
+	if b.listener != nil {
+		b.listener.Close()
+	}
 }
 
 // Usage reports one process until it ends, and no memory.
@@ -411,5 +426,5 @@ func Text(f func(in string) (string, error)) Program {
 	}
 }
 
-// Listener implements sandbox.Sandbox.
-func (b *box) Listener() net.Listener { return nil }
+// Listener implements sandbox.Sandbox; everybody on this machine reaches it.
+func (b *box) Listener() net.Listener { return b.listener }

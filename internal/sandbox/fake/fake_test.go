@@ -18,7 +18,7 @@ func TestDriver(t *testing.T) {
 	sandboxtest.TestDriver(t, func(t *testing.T) sandboxtest.Rig {
 		d := fake.New(map[string]fake.Program{
 			"prog": func(_ context.Context, p *fake.Proc) int {
-				return program.Main(program.Proc{Args: p.Args, Env: p.Env, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Term: p.Term, Sockets: p.Sockets})
+				return program.Main(program.Proc{Args: p.Args, Env: p.Env, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Term: p.Term, Sockets: p.Sockets, Listen: p.Listen})
 			},
 		})
 		return sandboxtest.Rig{Driver: d, Spec: func(args ...string) sandbox.Spec {

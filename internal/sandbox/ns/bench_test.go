@@ -3,6 +3,7 @@ package ns
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -147,4 +148,21 @@ func BenchmarkUsage(b *testing.B) {
 		}
 		percentiles(b, "usage", all)
 	})
+}
+
+// BenchmarkListen measures what a listener adds to a start that makes its own.
+func BenchmarkListen(b *testing.B) {
+	d := open(b)
+	n, err := d.networks.Take()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer n.Close()
+	for b.Loop() {
+		l, err := d.listen(netip.MustParseAddrPort("127.0.0.1:9001"), n.FD())
+		if err != nil {
+			b.Fatal(err)
+		}
+		l.Close()
+	}
 }

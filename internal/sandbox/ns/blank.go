@@ -205,7 +205,7 @@ func (s *stock) key(spec sandbox.Spec) string {
 	}
 	number := func(n int64) { key = append(strconv.AppendInt(key, n, 10), ';') }
 	flag := func(b bool) { key = append(strconv.AppendBool(key, b), ';') }
-	text(spec.Hostname, spec.Root.Key, spec.Dir, spec.Sockets)
+	text(spec.Hostname, spec.Root.Key, spec.Dir, spec.Sockets, spec.Listen)
 	text(spec.Root.Layers...)
 	text(spec.Volumes...)
 	number(int64(spec.User.UID))

@@ -94,6 +94,7 @@ func TestStartReportsItsBlank(t *testing.T) {
 func TestSandboxOfABlankIsLikeAnyOther(t *testing.T) {
 	s := spec(t, "sh", "-c", `id; pwd; hostname; ls -l /proc/self/fd | sed 's/.* //;s/[0-9]*//g' ; cut -d' ' -f 5- /proc/self/mountinfo | sed 's/ - / /'
 grep -vE 'ctxt|^(Pid|Tgid|PPid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm|Rss|Hug|Cpus|Mems|Sig[QP]|Shd|THP|untag|Core|x86)' /proc/self/status; ulimit -a; echo "$@"; env; cat /proc/self/cgroup | cut -d: -f3; stat -c "%A %u %g %n" /tmp/* /dev/*`, "sh", "x", "y z")
+	s.Listen = "127.0.0.1:9001" // of which nothing is seen
 	s.Sockets, s.Volumes, s.Dir, s.User.Groups = "/tmp/iofs", []string{"/data"}, "/srv", []uint32{7, 9}
 	layer(t)
 	for _, applet := range []string{"sed", "cut", "env", "sort"} {
@@ -152,6 +153,8 @@ func TestBlankIsNeverAnothers(t *testing.T) {
 			other.ID, other.Args, other.Env = faas.NewID(), []string{"sh"}, []string{"PATH=/bin", "A=1"}
 		case "Root":
 			other.Root.Key += "x"
+		case "Listen":
+			other.Listen = "127.0.0.1:9001"
 		case "User":
 			other.User.Groups = []uint32{1}
 		default:

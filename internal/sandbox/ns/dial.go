@@ -76,31 +76,67 @@ func (b *box) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	if b.hostNet {
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
-	// The socket belongs to the network that its maker is in, wherever it is used.
-	var fd int
 	if !b.d.enter() {
 		return nil, errClosing
 	}
-	b.d.dialer.Do(func() {
-		if err = linux.JoinNetwork(b.process); err != nil {
-			return
-		}
+	fd := -1
+	err = b.d.visit(func() error { return linux.JoinNetwork(b.process) }, func() (err error) {
 		fd, err = linux.TCPSocket(to)
-		// Not to stay: it would keep the network.
-		if back := unix.Setns(b.d.hostNet, unix.CLONE_NEWNET); err == nil && back != nil {
-			unix.Close(fd)
-			err = fmt.Errorf("come back from the network of a sandbox: %w", back)
-		}
+		return err
 	})
 	b.d.work.Done()
 	if err == unix.ESRCH {
 		err = fmt.Errorf("its first process has ended: %w", syscall.ECONNREFUSED)
 	}
 	if err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 		return nil, err
 	}
 	return linux.ConnectTCP(ctx, fd, to)
 }
 
+// visit has the dialer join a network and make a socket there, which belongs to
+// that network wherever it is used.
+func (d *Driver) visit(join, makeSocket func() error) (err error) {
+	d.dialer.Do(func() {
+		if err = join(); err != nil {
+			return
+		}
+		err = makeSocket()
+		// Not to stay: it would keep the network.
+		if back := unix.Setns(d.hostNet, unix.CLONE_NEWNET); err == nil && back != nil {
+			err = fmt.Errorf("come back from the network of a sandbox: %w", back)
+		}
+	})
+	return err
+}
+
+// listen listens in the network that is open as fd. The process that will be
+// there finds it in its first instruction.
+func (d *Driver) listen(at netip.AddrPort, fd int) (l net.Listener, err error) {
+	network := "tcp4"
+	if at.Addr().Is6() {
+		network = "tcp6"
+	}
+	how := net.ListenConfig{KeepAlive: -1} // who is connected to is in this machine
+	how.SetMultipathTCP(false)
+	err = d.visit(func() error { return unix.Setns(fd, unix.CLONE_NEWNET) }, func() (err error) {
+		l, err = how.Listen(context.Background(), network, at.String()) // of numbers: nobody is asked for a name
+		return err
+	})
+	switch {
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return nil, faas.Errorf(faas.Invalid, "%s is no address in the network of a sandbox, which is loopback only: %w", at, err)
+	case err != nil && l != nil:
+		l.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen in the network of a sandbox: %w", err)
+	}
+	return l, nil
+}
+
 // Listener implements sandbox.Sandbox.
-func (b *box) Listener() net.Listener { return nil }
+func (b *box) Listener() net.Listener { return b.listener }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path"
 	"runtime"
@@ -22,18 +23,19 @@ import (
 
 // box implements sandbox.Sandbox.
 type box struct {
-	d       *Driver
-	id      string
-	host    string // its name
-	process *linux.Process
-	cgroup  *linux.Cgroup
-	root    *root
-	std     sandbox.Stdio
-	from    faas.Start
-	sockets *os.File // the mount at Spec.Sockets; nil: none
-	mounts  *os.File // the mount namespace, so that the end of the process does not wait for its end; nil: it does
-	hostNet bool
-	vacated <-chan struct{} // closed when the thread that made the process has left the cgroup
+	d        *Driver
+	id       string
+	host     string // its name
+	process  *linux.Process
+	cgroup   *linux.Cgroup
+	root     *root
+	std      sandbox.Stdio
+	from     faas.Start
+	sockets  *os.File     // the mount at Spec.Sockets; nil: none
+	listener net.Listener // on Spec.Listen; nil: none
+	mounts   *os.File     // the mount namespace, so that the end of the process does not wait for its end; nil: it does
+	hostNet  bool
+	vacated  <-chan struct{} // closed when the thread that made the process has left the cgroup
 
 	ended   chan struct{} // closed when the process is reaped and exit, failed are set
 	exit    faas.Exit
@@ -182,16 +184,16 @@ type outfit struct {
 
 // outfit makes a box that lacks a cgroup and a process, and what its process will
 // need.
-func (d *Driver) outfit(spec sandbox.Spec) (b *box, o *outfit, err error) {
+func (d *Driver) outfit(spec sandbox.Spec) (_ *box, _ *outfit, err error) {
 	r, err := d.roots.get(spec.Root, directories(spec))
 	if err != nil {
 		return nil, nil, err
 	}
-	b = &box{
+	b := &box{
 		d: d, id: spec.ID, host: spec.Named().Hostname, root: r, hostNet: spec.HostNetwork,
 		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	o = &outfit{givens: givens{host: b.host, root: -1, path: r.path, net: -1, sockets: -1}}
+	o := &outfit{givens: givens{host: b.host, root: -1, path: r.path, net: -1, sockets: -1}}
 	defer func() {
 		if err != nil {
 			o.release()
@@ -224,6 +226,11 @@ func (d *Driver) outfit(spec sandbox.Spec) (b *box, o *outfit, err error) {
 			return nil, nil, err
 		}
 		o.givens.net = o.net.FD()
+	}
+	if at, _ := spec.Listens(); at.IsValid() { // complete has looked at it
+		if b.listener, err = d.listen(at, o.givens.net); err != nil {
+			return nil, nil, err
+		}
 	}
 	return b, o, nil
 }
@@ -350,6 +357,9 @@ func (b *box) closeStdio() {
 	}
 	if b.sockets != nil {
 		b.sockets.Close()
+	}
+	if b.listener != nil {
+		b.listener.Close()
 	}
 }
 

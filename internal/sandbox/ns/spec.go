@@ -63,7 +63,8 @@ func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
 			return spec, faas.Errorf(faas.Invalid, "the directory for sockets cannot be the root directory")
 		}
 	}
-	return spec, nil
+	_, err = spec.Listens()
+	return spec, err
 }
 
 // completeLimits is complete for limits; tmp is the size of what TmpInodes is of.

@@ -276,6 +276,8 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 	t.Run("UnreadBytesAreCounted", func(t *testing.T) { s.testUnread(t) })
 	t.Run("DialUnix", func(t *testing.T) { s.testDialUnix(t) })
 	t.Run("DialTCP", func(t *testing.T) { s.testDialTCP(t) })
+	t.Run("ListenerIsThereBeforeTheProcess", func(t *testing.T) { s.testListener(t) })
+	t.Run("ListenerThatCannotBeIsInvalid", func(t *testing.T) { s.testNoListener(t) })
 	t.Run("FrozenOnesAreThawedByStop", func(t *testing.T) { s.testFreeze(t) })
 	t.Run("ManyAtOnce", func(t *testing.T) {
 		var wg sync.WaitGroup

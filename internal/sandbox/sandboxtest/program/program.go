@@ -6,6 +6,7 @@ package program
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -27,6 +28,7 @@ type Proc struct {
 	Term   <-chan struct{} // closed by SIGTERM, if the driver can tell
 
 	Sockets string // the directory that Spec.Sockets asked for; "": the value of SOCKETS in Env
+	Listen  string // where Spec.Listen is; "": what the arguments say
 }
 
 // Main does what p.Args[1] says and returns the exit status.
@@ -82,6 +84,16 @@ func Main(p Proc) int {
 			}
 		}
 		return serve(p, arg(2))
+	case "connect": // at once to an address; say what the other side answers to a word
+		c, err := net.Dial("tcp", cmp.Or(p.Listen, arg(2)))
+		if err != nil {
+			fmt.Fprintln(p.Stderr, err)
+			return 1
+		}
+		fmt.Fprintln(p.Stdout, "connected")
+		fmt.Fprintln(c, arg(3))
+		io.Copy(p.Stdout, c)
+		c.Close()
 	case "close": // standard output, and go on until standard input ends
 		p.Stdout.Close()
 		io.Copy(io.Discard, p.Stdin)
