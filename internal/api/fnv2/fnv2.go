@@ -13,10 +13,10 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"time"
 
 	"hob/faas"
 	"hob/internal/api"
+	"hob/internal/api/buffered"
 	"hob/internal/catalog"
 	"hob/internal/logs"
 	"hob/internal/store"
@@ -57,8 +57,7 @@ type Images interface {
 
 // Caller runs calls; invoke.Invoker is one.
 type Caller interface {
-	Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error
-	Enqueue(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, delay time.Duration) (faas.Call, error)
+	buffered.Caller
 	Find(ctx context.Context, id string) (faas.Call, error)
 	Live() []faas.Call
 }
@@ -103,15 +102,15 @@ func (s *Server) Handler() http.Handler {
 // handler answers with the errors of h in Fn's words.
 func (s *Server) handler(h api.Handler) http.Handler {
 	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
-		waits := waits(r) // calls drop the header
+		waits := buffered.Waits(r) // calls drop the header
 		err := h(w, r)
 		if err == nil {
 			return nil
 		}
 		if !waits {
-			hearOut(w, r)
+			buffered.HearOut(w, r)
 		}
-		limitReader(w, r)
+		buffered.LimitReader(w, r)
 		f, known := faultOf(err)
 		if !known {
 			return err
@@ -136,7 +135,7 @@ func (s *Server) serve(routes api.Routes, w http.ResponseWriter, r *http.Request
 	}
 	handle, known := routes.Find(r)
 	if handle != nil {
-		limitReader(w, r)
+		buffered.LimitReader(w, r)
 		return handle(w, r)
 	}
 	if known {

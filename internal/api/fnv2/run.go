@@ -1,27 +1,23 @@
 package fnv2
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"strconv"
-	"time"
 
 	"hob/faas"
 	"hob/internal/api"
+	"hob/internal/api/buffered"
 	"hob/internal/invoke"
 )
 
 // Headers of calls.
 const (
-	headerCall     = "Fn-Call-Id"     // on every answer that is about a call
-	headerType     = "Fn-Invoke-Type" // of /invoke: "detached", or "sync"
-	headerDryRun   = "Is-Dry-Run"     // of /invoke
-	headerKey      = "Idempotency-Key"
-	headerReplayed = invoke.HeaderReplayed
+	headerCall   = "Fn-Call-Id"     // on every answer that is about a call
+	headerType   = "Fn-Invoke-Type" // of /invoke: "detached", or "sync"
+	headerDryRun = "Is-Dry-Run"     // of /invoke
+	headerKey    = "Idempotency-Key"
 )
 
 // invoke calls the function whose ID is in the path.
@@ -63,20 +59,20 @@ type call struct {
 	app    faas.App
 	fn     faas.Function
 	req    *faas.Request
-	body   *payload
+	body   *buffered.Body
 	mapped bool // the function is told of an HTTP request in Fn's headers, and answers in them
 }
 
 // newCall makes a call of what a request brings. Its header is the function's from
 // then on.
-func (s *Server) newCall(r *http.Request, app faas.App, fn faas.Function, body *payload) (call, error) {
+func (s *Server) newCall(r *http.Request, app faas.App, fn faas.Function, body *buffered.Body) (call, error) {
 	key := ""
 	if given := r.Header[headerKey]; given != nil {
 		if key = given[0]; len(given) > 1 || !api.IsKey(key) {
 			return call{}, invalid(fmt.Sprintf("Invalid header %s: one of 1 to %d visible ASCII characters is wanted", headerKey, api.MaxKey))
 		}
 	}
-	dropHops(r.Header)
+	buffered.DropHops(r.Header)
 	return call{app: app, fn: fn, body: body, req: &faas.Request{
 		Method: r.Method, URL: api.URL(r), Caller: api.Caller(r), Header: r.Header, Body: body, Size: r.ContentLength,
 		MaxHeader: s.MaxResponseHeader, Key: key,
@@ -86,26 +82,14 @@ func (s *Server) newCall(r *http.Request, app faas.App, fn faas.Function, body *
 // run makes a call and gives its caller the answer.
 func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 	record := invoke.NewCall(c.app, c.fn, faas.CallSync)
-	made := record.ID
-	if c.req.Key != "" { // the body is kept before the function has any of it
-		c.body.ReadCloser = api.Steady(w, c.body.ReadCloser)
-	}
-	answer := s.hold(w, r)
-	defer answer.release()
+	answer := buffered.Hold(w, r, s.Calls, s.MaxResponse, s.Room)
+	defer answer.Release()
 	if c.fn.Format == faas.FormatHTTPStream { // as a Fn server: its type is guessed if it gives none
-		answer.header["Content-Type"] = untyped
+		answer.Untyped()
 	}
-	err := s.Caller.Call(r.Context(), c.fn, record, c.req, answer)
-	if !record.Started.IsZero() && !c.body.over && c.body.left() {
-		limitSender(w, r)
-	} else if err != nil && c.body.asked {
-		hearOut(w, r)
-	}
-	if record.ID != made {
-		w.Header().Set(headerReplayed, "true")
-	}
+	err := answer.Exchange(s.Caller, c.fn, record, c.req, c.body)
 	if err == nil {
-		err = answer.send(record.ID, c.mapped)
+		err = c.send(w, answer, record.ID)
 	}
 	if err == nil {
 		return nil
@@ -114,12 +98,12 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 		w.Header().Set(headerCall, record.ID)
 	}
 	switch {
-	case answer.over:
+	case answer.Over:
 		err = errAnswerBody
-	case c.body.over:
+	case c.body.Over:
 		err = errTooLarge
-	case c.body.broken != nil:
-		err = errChunks(c.body.broken)
+	case c.body.Broken != nil:
+		err = errChunks(c.body.Broken)
 	}
 	return s.failed(w, r, c.fn, record, err)
 }
@@ -127,24 +111,16 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 // detach accepts a call that nobody waits for.
 func (s *Server) detach(w http.ResponseWriter, r *http.Request, c *call) error {
 	record := invoke.NewCall(c.app, c.fn, faas.CallAsync)
-	c.body.ReadCloser = api.Steady(w, c.body.ReadCloser)
-	kept, err := s.Caller.Enqueue(r.Context(), c.fn, record, c.req, -1)
-	if err != nil && c.body.asked {
-		hearOut(w, r)
-	}
+	kept, err := buffered.Accept(w, r, s.Caller, c.fn, record, c.req, c.body, -1)
 	switch {
-	case err != nil && c.body.over:
+	case err != nil && c.body.Over:
 		return errTooLarge
-	case err != nil && c.body.broken != nil:
-		return errChunks(c.body.broken)
+	case err != nil && c.body.Broken != nil:
+		return errChunks(c.body.Broken)
 	case err != nil:
 		return s.failed(w, r, c.fn, record, err)
 	}
-	h := w.Header()
-	h.Set(headerCall, kept.ID)
-	if kept.ID != record.ID {
-		h.Set(headerReplayed, "true")
-	}
+	w.Header().Set(headerCall, kept.ID)
 	w.WriteHeader(http.StatusAccepted)
 	return nil
 }
@@ -173,87 +149,21 @@ func (s *Server) rehearse(w http.ResponseWriter, r *http.Request, c *call, detac
 	if detached {
 		status = http.StatusAccepted
 	}
-	if !c.body.waits {
-		hearOut(w, r)
+	if !c.body.Waits {
+		buffered.HearOut(w, r)
 	}
 	w.WriteHeader(status)
 	return nil
-}
-
-// payload is the body of a call. It remembers what is wrong with it, which who reads
-// it says in words of its own.
-type payload struct {
-	io.ReadCloser
-	size   int64 // -1: not known
-	read   int64
-	ended  bool
-	waits  bool // the client does, to be asked for it
-	asked  bool
-	over   bool
-	broken error // of its chunks, if it has come in such
-}
-
-func (p *payload) Read(b []byte) (int, error) {
-	p.asked = true
-	n, err := p.ReadCloser.Read(b)
-	p.read += int64(n)
-	p.ended = err == io.EOF
-	if err != nil && err != io.EOF {
-		if _, p.over = errors.AsType[*http.MaxBytesError](err); !p.over && isMalformed(err) {
-			p.broken = err
-		}
-	}
-	return n, err
-}
-
-// left reports whether some of it was not read. Whoever asks has waited for who reads.
-func (p *payload) left() bool { return !p.ended && p.read != p.size }
-
-// isMalformed reports whether err, of reading a body, is about what has come. net/http
-// has no type for such errors: they are those that no connection and no end has.
-func isMalformed(err error) bool {
-	_, ofConn := errors.AsType[net.Error](err)
-	return !ofConn && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) &&
-		!errors.Is(err, http.ErrBodyReadAfterClose) && !errors.Is(err, http.ErrHijacked) && !errors.Is(err, context.Canceled)
 }
 
 func errChunks(err error) fault { return invalid("Invalid request body: " + err.Error()) }
 
 // body is the body of r, which ends with an error above the limit. One whose length
 // says that it is larger is refused at once.
-func (s *Server) body(w http.ResponseWriter, r *http.Request) (*payload, error) {
-	p, limit := &payload{ReadCloser: r.Body, size: r.ContentLength, waits: waits(r)}, int64(s.MaxRequest)
-	if limit <= 0 {
-		return p, nil
+func (s *Server) body(w http.ResponseWriter, r *http.Request) (*buffered.Body, error) {
+	body, fits := buffered.BodyOf(w, r, s.MaxRequest)
+	if !fits {
+		return nil, fault{http.StatusRequestEntityTooLarge, fmt.Sprintf("Content-Length too large for this server, %d > max %d", r.ContentLength, int64(s.MaxRequest))}
 	}
-	if r.ContentLength > limit {
-		return nil, fault{http.StatusRequestEntityTooLarge, fmt.Sprintf("Content-Length too large for this server, %d > max %d", r.ContentLength, limit)}
-	}
-	p.ReadCloser = http.MaxBytesReader(w, r.Body, limit)
-	return p, nil
-}
-
-// waits reports whether the client of r sends its body when it is asked for it.
-func waits(r *http.Request) bool { return r.Header["Expect"] != nil }
-
-// hearOut takes what the client of r still sends of a body that nobody wants: else
-// it would find its connection closed, and not the answer.
-func hearOut(w http.ResponseWriter, r *http.Request) {
-	if r.Body != nil && r.Body != http.NoBody {
-		api.HearOut(w, r)
-		r.Body = http.NoBody // once is enough
-	}
-}
-
-// restTime is how long the client of a call that is over may rest in its body.
-const restTime = 10 * time.Second
-
-// limitSender bounds how long net/http waits, before it answers, for the rest of a
-// body that is not large. It is not for every call: a deadline wakes whoever waits for
-// the network, to be told of an earlier one. The answer of a call does not wait for all of one that is.
-func limitSender(w http.ResponseWriter, r *http.Request) {
-	if r.Body != nil && r.Body != http.NoBody {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTime)) // not every writer has one
-		r.Body = http.NoBody
-	}
+	return body, nil
 }

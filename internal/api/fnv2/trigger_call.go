@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"hob/faas"
-	"hob/internal/catalog"
+	"hob/internal/api/buffered"
 )
 
 // trigger calls the function that a path below /t/ leads to.
@@ -26,42 +26,20 @@ func (s *Server) trigger(w http.ResponseWriter, r *http.Request) error {
 
 // route calls the function of an app that source leads to; written is source as the
 // caller wrote it.
-func (s *Server) route(w http.ResponseWriter, r *http.Request, app faas.App, source, written string, body *payload) error {
-	patterns := s.patterns(app)
-	clean := !patterns || catalog.Clean(source) == source
-	fn, t, params, err := s.Catalog.Match(app, source, patterns && clean)
-	if err != nil && patterns && !clean { // else a source like /a//b could not be reached
-		fn, t, params, err = s.Catalog.Match(app, source, true)
-	}
-	if err != nil && written != source { // a source may be stored as it is written in an address
-		fn, t, params, err = s.Catalog.Match(app, written, false)
-	}
+func (s *Server) route(w http.ResponseWriter, r *http.Request, app faas.App, source, written string, body *buffered.Body) error {
+	to, err := buffered.Find(s.Catalog, app, source, written, s.Patterns)
 	if err != nil {
 		return errNoTrigger
 	}
-	c, err := s.newCall(r, app, fn, body)
+	c, err := s.newCall(r, app, to.Function, body)
 	if err != nil {
 		return err
 	}
-	c.req.Route, c.req.Params, c.req.Target = t.Source, params, written
-	if r.URL.RawQuery != "" || r.URL.ForceQuery {
-		c.req.Target += "?" + r.URL.RawQuery
-	}
-	if c.mapped = fn.Format == faas.FormatHTTPStream; c.mapped { // others are given the request as it is
+	c.req.Route, c.req.Params, c.req.Target = to.Trigger.Source, to.Params, buffered.Target(r, written)
+	if c.mapped = c.fn.Format == faas.FormatHTTPStream; c.mapped { // others are given the request as it is
 		c.req.Header = mapHeader(c.req)
 	}
 	return s.run(w, r, &c)
-}
-
-// patterns reports whether parameters and wildcards in the sources of app are such.
-func (s *Server) patterns(app faas.App) bool {
-	switch app.Annotations[faas.AnnotationPatterns] {
-	case "true":
-		return true
-	case "false":
-		return false
-	}
-	return s.Patterns
 }
 
 // headerParam is before the name of a parameter of the path, in the header of an

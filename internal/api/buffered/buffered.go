@@ -1,0 +1,98 @@
+// Package buffered is what the APIs do alike whose clients know nothing of streams:
+// the body of a request with its limit, the answer that is kept until its call is
+// over, so that a failure in the middle of it is told as one, headers that are about
+// one connection, and the trigger that a path leads to.
+//
+// The words of an answer, its status and its headers are the API's.
+package buffered
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"hob/faas"
+	"hob/internal/api"
+	"hob/internal/catalog"
+	"hob/internal/invoke"
+)
+
+// Caller runs calls; invoke.Invoker is one.
+type Caller interface {
+	Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error
+	Enqueue(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, delay time.Duration) (faas.Call, error)
+}
+
+// Exchange makes a call and holds its answer. If it is that of an earlier call with
+// the same key, call is that one then, and a header says so. The error is the
+// caller's of Call.
+func (a *Answer) Exchange(caller Caller, fn faas.Function, call *faas.Call, req *faas.Request, body *Body) error {
+	made := call.ID
+	if req.Key != "" { // the body is kept before the function has any of it
+		body.steady(a.w)
+	}
+	err := caller.Call(a.r.Context(), fn, call, req, a)
+	if !call.Started.IsZero() && !body.Over && body.left() {
+		limitSender(a.w, a.r)
+	} else if err != nil && body.asked {
+		HearOut(a.w, a.r)
+	}
+	if call.ID != made {
+		a.w.Header().Set(invoke.HeaderReplayed, "true")
+	}
+	return err
+}
+
+// Accept puts a call into the queue and returns it as it is kept; if it is an earlier
+// one with the same key, a header says so. The error is that of Enqueue.
+func Accept(w http.ResponseWriter, r *http.Request, caller Caller, fn faas.Function, call *faas.Call, req *faas.Request, body *Body, delay time.Duration) (faas.Call, error) {
+	body.steady(w)
+	kept, err := caller.Enqueue(r.Context(), fn, call, req, delay)
+	if err != nil && body.asked {
+		HearOut(w, r)
+	}
+	if err == nil && kept.ID != call.ID {
+		w.Header().Set(invoke.HeaderReplayed, "true")
+	}
+	return kept, err
+}
+
+// A Route is what a path of an app leads to.
+type Route struct {
+	Function faas.Function
+	Trigger  faas.Trigger
+	Params   map[string]string // parameters of the path
+}
+
+// Find returns what source leads to in an app; written is source as the caller wrote
+// it. Whether parameters and wildcards in sources are such the app says, else
+// patterns. NotFound if it leads nowhere.
+func Find(c *catalog.Catalog, app faas.App, source, written string, patterns bool) (Route, error) {
+	switch app.Annotations[faas.AnnotationPatterns] {
+	case "true":
+		patterns = true
+	case "false":
+		patterns = false
+	}
+	clean := !patterns || catalog.Clean(source) == source
+	fn, t, params, err := c.Match(app, source, patterns && clean)
+	if err != nil && patterns && !clean { // else a source like /a//b could not be reached
+		fn, t, params, err = c.Match(app, source, true)
+	}
+	if err != nil && written != source { // a source may be stored as it is written in an address
+		fn, t, params, err = c.Match(app, written, false)
+	}
+	return Route{fn, t, params}, err
+}
+
+// Target is written with the query of r: what a function that speaks HTTP is asked for.
+func Target(r *http.Request, written string) string {
+	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+		return written + "?" + r.URL.RawQuery
+	}
+	return written
+}
+
+// steady bounds how long the sender of a body may rest that is read to its end before
+// anything else bounds the time.
+func (b *Body) steady(w http.ResponseWriter) { b.ReadCloser = api.Steady(w, b.ReadCloser) }
