@@ -55,6 +55,7 @@ type App struct {
 	Annotations    Annotations       `json:"annotations"`
 	Syslog         string            `json:"syslog"` // URL of the server that gets the lines of its functions; "": none
 	Shape          string            `json:"shape"`  // "": any
+	Runner         string            `json:"runner"` // faas.RunnerExternal if others run its asynchronous calls; "": the server
 	Revision       int64             `json:"revision"`
 	Created        time.Time         `json:"created"`
 	Updated        time.Time         `json:"updated"`
@@ -68,6 +69,7 @@ type AppSettings struct {
 	Annotations    Annotations        `json:"annotations,omitempty"`
 	Syslog         *string            `json:"syslog,omitempty"`
 	Shape          *string            `json:"shape,omitempty"`
+	Runner         *string            `json:"runner,omitempty"`
 }
 
 // Function is an image with limits that can be called. See faas.Function for
@@ -183,26 +185,34 @@ func (s Settings) MarshalJSON() ([]byte, error) {
 
 // Trigger is a path under which everybody calls a function.
 type Trigger struct {
-	ID          string      `json:"id"`
-	App         string      `json:"app"`
-	Function    string      `json:"function"`
-	Name        string      `json:"name"` // unique among those of its function
-	Type        string      `json:"type"` // faas.TriggerHTTP
-	Source      string      `json:"source"`
-	URL         string      `json:"url"` // where it is called: "/t/app/source" behind the server's address, if the server does not know its own
-	Annotations Annotations `json:"annotations"`
-	Revision    int64       `json:"revision"`
-	Created     time.Time   `json:"created"`
-	Updated     time.Time   `json:"updated"`
+	ID          string              `json:"id"`
+	App         string              `json:"app"`
+	Function    string              `json:"function"`
+	Name        string              `json:"name"` // unique among those of its function
+	Type        string              `json:"type"` // faas.TriggerHTTP
+	Source      string              `json:"source"`
+	URL         string              `json:"url"`        // where it is called: "/t/app/source" behind the server's address, if the server does not know its own
+	Async       bool                `json:"async"`      // a call of it goes into the queue
+	Headers     map[string][]string `json:"headers"`    // of every answer
+	KeySet      bool                `json:"key_set"`    // it has a key, which is never shown: callers need a token
+	Convention  string              `json:"convention"` // a faas.Convention
+	Annotations Annotations         `json:"annotations"`
+	Revision    int64               `json:"revision"`
+	Created     time.Time           `json:"created"`
+	Updated     time.Time           `json:"updated"`
 }
 
 // TriggerSettings are what can be set of a trigger. When one is made, what is nil
 // gets its default; when it is changed, what is nil stays as it is.
 type TriggerSettings struct {
-	Type        *string     `json:"type,omitempty"`
-	Source      *string     `json:"source,omitempty"`
-	Annotations Annotations `json:"annotations,omitempty"`
-	Revision    int64       `json:"revision,omitempty"` // change only if the trigger is still at this one; 0: whatever is there
+	Type        *string             `json:"type,omitempty"`
+	Source      *string             `json:"source,omitempty"`
+	Async       *bool               `json:"async,omitempty"`
+	Headers     map[string][]string `json:"headers,omitempty"` // nil for a name removes that one
+	Key         *string             `json:"key,omitempty"`     // "": no token is needed
+	Convention  *string             `json:"convention,omitempty"`
+	Annotations Annotations         `json:"annotations,omitempty"`
+	Revision    int64               `json:"revision,omitempty"` // change only if the trigger is still at this one; 0: whatever is there
 }
 
 // Call is the record of one call. It holds no body, query string or credential.

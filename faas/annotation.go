@@ -70,7 +70,10 @@ func CheckAnnotations(annotations map[string]string) error {
 	return nil
 }
 
-const runnerExternal = `"external"`
+// RunnerExternal is what AnnotationRunner holds, as text.
+const RunnerExternal = "external"
+
+const runnerExternal = `"` + RunnerExternal + `"`
 
 // External reports whether the asynchronous calls of a are run by who asks for them,
 // not by hob.

@@ -19,6 +19,7 @@ type appIn struct {
 	Annotations    annotationsIn      `json:"annotations"`
 	Syslog         string             `json:"syslog"`
 	Shape          string             `json:"shape"`
+	Runner         string             `json:"runner"`
 }
 
 // appChangeIn changes an app: absent keeps, null sets back to the default.
@@ -28,6 +29,7 @@ type appChangeIn struct {
 	Annotations    annotationsIn      `json:"annotations"`
 	Syslog         *string            `json:"syslog"`
 	Shape          *string            `json:"shape"`
+	Runner         *string            `json:"runner"`
 }
 
 func (s *Server) listApps(w http.ResponseWriter, r *http.Request) error {
@@ -57,6 +59,11 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 	app := faas.App{
 		ID: faas.NewID(), Name: in.Name, Env: mergedEnv(nil, in.Env), MaxConcurrency: in.MaxConcurrency,
 		Annotations: in.Annotations.merged(nil), Syslog: in.Syslog, Shape: in.Shape,
+	}
+	if in.Runner != "" {
+		if err := setRunner(&app, in.Runner); err != nil {
+			return err
+		}
 	}
 	if err := app.Check(); err != nil {
 		return err
@@ -102,6 +109,11 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 		if fields["shape"] != nil {
 			app.Shape = value(in.Shape)
 		}
+		if fields["runner"] != nil {
+			if err := setRunner(&app, value(in.Runner)); err != nil {
+				return err
+			}
+		}
 		if err := app.Check(); err != nil {
 			return err
 		}
@@ -111,6 +123,20 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 		}
 		return answer(w, http.StatusOK, wireOfApp(app))
 	})
+}
+
+// setRunner writes who runs the asynchronous calls of a where the rest of hob reads
+// it, in an annotation.
+func setRunner(a *faas.App, runner string) error {
+	switch runner {
+	case "":
+		delete(a.Annotations, faas.AnnotationRunner)
+	case faas.RunnerExternal:
+		a.Annotations = annotationsIn{faas.AnnotationRunner: json.RawMessage(`"` + runner + `"`)}.merged(a.Annotations)
+	default:
+		return faas.Errorf(faas.Invalid, "runner %q is not %q, or nothing for this server", runner, faas.RunnerExternal)
+	}
+	return nil
 }
 
 // deleteApp takes the functions of the app with it only when it is told so.

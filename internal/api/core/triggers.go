@@ -3,8 +3,11 @@ package core
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
+	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 
 	"hob/faas"
@@ -15,6 +18,10 @@ import (
 type triggerChangeIn struct {
 	Type        *string       `json:"type"`
 	Source      *string       `json:"source"`
+	Async       *bool         `json:"async"`
+	Headers     headersIn     `json:"headers"`
+	Key         *string       `json:"key"` // empty: none
+	Convention  *string       `json:"convention"`
 	Annotations annotationsIn `json:"annotations"`
 	Revision    *int64        `json:"revision"` // change only if the trigger is still at this one
 }
@@ -24,7 +31,32 @@ type triggerIn struct {
 	Name        string        `json:"name"`
 	Type        string        `json:"type"`
 	Source      string        `json:"source"`
+	Async       bool          `json:"async"`
+	Headers     headersIn     `json:"headers"`
+	Key         string        `json:"key"`
+	Convention  string        `json:"convention"`
 	Annotations annotationsIn `json:"annotations"`
+}
+
+// headersIn are changes of headers: null removes one.
+type headersIn map[string][]string
+
+// merged is header with the changes, under canonical names; nil if none are left.
+func (in headersIn) merged(header map[string][]string) map[string][]string {
+	all := maps.Clone(header)
+	if all == nil {
+		all = make(map[string][]string, len(in))
+	}
+	for _, name := range slices.Sorted(maps.Keys(in)) { // in order: of two writings of a name the same one counts always
+		key := textproto.CanonicalMIMEHeaderKey(name)
+		if all[key] = in[name]; len(in[name]) == 0 {
+			delete(all, key)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all
 }
 
 // listTriggers lists those of a function, or of all functions of an app.
@@ -95,7 +127,10 @@ func (s *Server) createTrigger(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	t := faas.Trigger{Name: in.Name, Type: in.Type, Source: in.Source, Annotations: in.Annotations.merged(nil)}
+	t := faas.Trigger{
+		Name: in.Name, Type: in.Type, Source: in.Source, Async: in.Async, Header: in.Headers.merged(nil), Key: in.Key,
+		Convention: faas.Convention(in.Convention), Annotations: in.Annotations.merged(nil),
+	}
 	return s.makeTrigger(w, r, app, fn, t)
 }
 
@@ -136,7 +171,10 @@ func (s *Server) putTrigger(w http.ResponseWriter, r *http.Request) error {
 		case in.Revision != nil:
 			return faas.Errorf(faas.Conflict, "trigger %q is not there, at no revision: %w", r.PathValue("trigger"), errOvertaken)
 		}
-		t = faas.Trigger{Name: r.PathValue("trigger"), Type: value(in.Type), Source: value(in.Source), Annotations: in.Annotations.merged(nil)}
+		t = faas.Trigger{
+			Name: r.PathValue("trigger"), Type: value(in.Type), Source: value(in.Source), Async: value(in.Async), Header: in.Headers.merged(nil),
+			Key: value(in.Key), Convention: faas.Convention(value(in.Convention)), Annotations: in.Annotations.merged(nil),
+		}
 		return s.makeTrigger(w, r, app, fn, t)
 	})
 }
@@ -153,6 +191,19 @@ func (s *Server) changeTrigger(w http.ResponseWriter, r *http.Request, app faas.
 	}
 	if fields["source"] != nil {
 		t.Source = value(in.Source)
+	}
+	if fields["async"] != nil {
+		t.Async = value(in.Async)
+	}
+	if isNull(fields["headers"]) {
+		t.Header = nil
+	}
+	t.Header = in.Headers.merged(t.Header)
+	if fields["key"] != nil {
+		t.Key = value(in.Key)
+	}
+	if fields["convention"] != nil {
+		t.Convention = faas.Convention(value(in.Convention))
 	}
 	if isNull(fields["annotations"]) {
 		t.Annotations = nil
@@ -181,9 +232,13 @@ func (s *Server) deleteTrigger(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) wireOfTrigger(app faas.App, fn faas.Function, t faas.Trigger) wireTrigger {
+	if t.Header == nil {
+		t.Header = map[string][]string{}
+	}
 	return wireTrigger{
 		ID: t.ID, App: app.Name, Function: fn.Name, Name: t.Name, Type: t.Type, Source: t.Source,
-		URL: strings.TrimRight(s.PublicURL, "/") + triggerPath(app.Name, t.Source), Annotations: annotationsOf(t.Annotations),
+		URL:   strings.TrimRight(s.PublicURL, "/") + triggerPath(app.Name, t.Source),
+		Async: t.Async, Headers: t.Header, KeySet: t.Key != "", Convention: string(t.Convention), Annotations: annotationsOf(t.Annotations),
 		Revision: t.Revision, Created: t.Created.UTC(), Updated: t.Updated.UTC(),
 	}
 }

@@ -80,6 +80,7 @@ type wireApp struct {
 	Annotations    annotations       `json:"annotations"`
 	Syslog         string            `json:"syslog"`
 	Shape          string            `json:"shape"`
+	Runner         string            `json:"runner"`
 	Revision       int64             `json:"revision"`
 	Created        time.Time         `json:"created"`
 	Updated        time.Time         `json:"updated"`
@@ -150,17 +151,21 @@ type wireFunctions struct {
 }
 
 type wireTrigger struct {
-	ID          string      `json:"id"`
-	App         string      `json:"app"`
-	Function    string      `json:"function"`
-	Name        string      `json:"name"`
-	Type        string      `json:"type"`
-	Source      string      `json:"source"`
-	URL         string      `json:"url"`
-	Annotations annotations `json:"annotations"`
-	Revision    int64       `json:"revision"`
-	Created     time.Time   `json:"created"`
-	Updated     time.Time   `json:"updated"`
+	ID          string              `json:"id"`
+	App         string              `json:"app"`
+	Function    string              `json:"function"`
+	Name        string              `json:"name"`
+	Type        string              `json:"type"`
+	Source      string              `json:"source"`
+	URL         string              `json:"url"`
+	Async       bool                `json:"async"`
+	Headers     map[string][]string `json:"headers"`
+	KeySet      bool                `json:"key_set"`
+	Convention  string              `json:"convention"`
+	Annotations annotations         `json:"annotations"`
+	Revision    int64               `json:"revision"`
+	Created     time.Time           `json:"created"`
+	Updated     time.Time           `json:"updated"`
 }
 
 type wireTriggers struct {
@@ -348,9 +353,13 @@ func object(m map[string]string) map[string]string {
 }
 
 func wireOfApp(a faas.App) wireApp {
+	runner := ""
+	if a.External() {
+		runner = faas.RunnerExternal
+	}
 	return wireApp{
 		ID: a.ID, Name: a.Name, Env: object(a.Env), MaxConcurrency: a.MaxConcurrency,
-		Annotations: annotationsOf(a.Annotations), Syslog: a.Syslog, Shape: a.Shape,
+		Annotations: annotationsOf(a.Annotations), Syslog: a.Syslog, Shape: a.Shape, Runner: runner,
 		Revision: a.Revision, Created: a.Created.UTC(), Updated: a.Updated.UTC(),
 	}
 }
