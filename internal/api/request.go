@@ -30,16 +30,19 @@ func Identify(next http.Handler, name string, log *slog.Logger) http.Handler {
 	})
 }
 
-// Guard keeps web pages away from what manages the node. A browser can be made to
-// send requests to any address its user can reach; Guard refuses those that name a
-// host that is not this node (so that no page can point its own name here), and
-// those that a page of another origin sends, unless CORS names it.
+// Guard keeps web pages, and with a Key all who have no token, away from what manages
+// the node. A browser can be made to send requests to any address its user can reach;
+// Guard refuses those that name a host that is not this node (so that no page can point
+// its own name here), and those that a page of another origin sends, unless CORS names it.
 type Guard struct {
 	Hosts []string // names, without port, that a Host header may have besides loopback
 	CORS  CORS     // pages of the origins that it names, without *, may manage the node
+	Key   string   // of the token that every request has to bear (CheckToken); "": it needs none
+	Basic bool     // the token may also be the password of Basic authentication, and is asked for so
 }
 
-// Wrap refuses with body what Guard does not let through, and passes the rest on.
+// Wrap refuses with body what Guard does not let through, and passes the rest on. Who
+// has no token is answered with 401.
 func (g Guard) Wrap(next http.Handler, body FaultBody) http.Handler {
 	origin, trusts := http.NewCrossOriginProtection(), g.CORS.trusts()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,8 +51,50 @@ func (g Guard) Wrap(next http.Handler, body FaultBody) http.Handler {
 			err = faas.Errorf(faas.Denied, "a web page of another origin may not manage this node, unless the setting cors-origins names it, without *")
 		}
 		if err != nil {
-			body(w, Fault{Status: Status(err), Kind: faas.KindOf(err), Message: err.Error(), Request: r.Header.Get(RequestID)})
+			refuse(w, r, body, Status(err), err)
 			return
+		}
+		if err := g.checkToken(r); err != nil {
+			w.Header().Set("WWW-Authenticate", g.challenge())
+			refuse(w, r, body, http.StatusUnauthorized, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func refuse(w http.ResponseWriter, r *http.Request, body FaultBody, status int, err error) {
+	if r.Header["Expect"] == nil { // else the client is not asked for its body
+		HearOut(w, r)
+	}
+	body(w, Fault{Status: status, Kind: faas.KindOf(err), Message: err.Error(), Request: r.Header.Get(RequestID)})
+}
+
+// checkToken looks for the token of r.
+func (g Guard) checkToken(r *http.Request) error {
+	if _, password, ok := r.BasicAuth(); ok && g.Basic {
+		return CheckToken(http.Header{"Authorization": {"Bearer " + password}}, g.Key)
+	}
+	return CheckToken(r.Header, g.Key)
+}
+
+func (g Guard) challenge() string {
+	if g.Basic {
+		return `Basic realm="hob"`
+	}
+	return `Bearer realm="hob"`
+}
+
+// WithoutToken takes the token of management, whose key is key, off requests to next: a
+// client that sends it with all that it asks for sends it with calls too, and no function
+// is to have it.
+func WithoutToken(next http.Handler, key string) http.Handler {
+	if key == "" {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header["Authorization"] != nil && CheckToken(r.Header, key) == nil {
+			r.Header.Del("Authorization")
 		}
 		next.ServeHTTP(w, r)
 	})

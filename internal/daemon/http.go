@@ -13,6 +13,7 @@ import (
 	"hob/internal/api/fnv2"
 	"hob/internal/api/hyperfunc"
 	"hob/internal/api/ironv1"
+	"hob/internal/api/registry"
 	"hob/internal/image"
 )
 
@@ -53,7 +54,7 @@ func (d *Daemon) fn() *fnv2.Server {
 // iron is the API of IronFunctions and of Fn v1.
 func (d *Daemon) iron() *ironv1.Server {
 	return &ironv1.Server{
-		Catalog: d.catalog, Images: onNode{d.images}, Logs: d.logs, Calls: d.queue.View(), Caller: d.invoker,
+		Catalog: d.catalog, Images: onNode{d.images}, Logs: d.logs, Calls: d.queue.View(), Caller: d.invoker, Tasks: d.invoker,
 		Settings: ironv1.Settings{
 			MaxRequest: d.cfg.MaxRequest, MaxResponse: cmp.Or(d.cfg.MaxResponse, d.cfg.MaxResult), MaxResponseHeader: d.cfg.MaxResponseHeader,
 			Patterns: d.cfg.Patterns, Room: d.health.room, NoInvoke: d.managesOnly(),
@@ -114,29 +115,37 @@ func (d *Daemon) newServer(h http.Handler) *http.Server {
 	}
 }
 
-// handler is everything that one listener answers. A guarded one keeps web pages
-// away from management; calls of functions are for everybody.
+// handler is everything that one listener answers. A guarded one keeps web pages, and
+// who has no token if one is wanted, away from management; calls of functions are for
+// everybody.
 func (d *Daemon) handler(e edges, guarded bool) http.Handler {
-	guard := func(h http.Handler, body api.FaultBody) http.Handler {
+	open, key := api.Guard{Hosts: d.cfg.Hosts, CORS: d.cors()}, d.cfg.JWTAuthKey
+	locked := open
+	locked.Key = key
+	pushed := locked
+	pushed.Basic = true // all that clients of registries have is a name and a password
+	guard := func(g api.Guard, h http.Handler, body api.FaultBody) http.Handler {
 		if !guarded {
 			return h
 		}
-		return api.Guard{Hosts: d.cfg.Hosts, CORS: d.cors()}.Wrap(h, body)
+		return g.Wrap(h, body)
 	}
 	own, fn, hosts, funcs := e.own.Handler(), e.fn.Handler(), e.fn.HostHandler(), e.hyper.Handler()
 	routes := e.iron.Handler()
-	manageRoutes := guard(routes, ironv1.WriteFault)
-	manageFn, manageFuncs := guard(fn, fnv2.WriteFault), guard(funcs, hyperfunc.WriteFault)
+	manageRoutes := guard(locked, routes, ironv1.WriteRefusal)
+	manageFn, manageFuncs := guard(locked, fn, fnv2.WriteFault), guard(locked, funcs, hyperfunc.WriteFault)
 	if len(d.cfg.HyperKeys) > 0 {
 		manageFuncs = funcs // it looks at signatures
 	}
-	pushes := guard(d.registry.Handler(), core.WriteFault)
+	pushes := guard(pushed, d.registry.Handler(), registry.WriteFault)
+	hello := guard(open, fn, fnv2.WriteFault)
+	callOwn, invoke := api.WithoutToken(own, key), api.WithoutToken(fn, key)
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", d.health.alive)
 	mux.HandleFunc("GET /readyz", d.health.ready)
 	mux.HandleFunc("GET /version", d.answerVersion)
-	mux.Handle("/api/", guard(own, core.WriteFault))
+	mux.Handle("/api/", guard(locked, own, core.WriteFault))
 
 	answers := func(r *http.Request) http.Handler {
 		path := r.URL.Path
@@ -147,8 +156,12 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 			return hosts
 		case strings.HasPrefix(path, "/v2/") && d.registry.Match(r) && !strings.Contains(path, "/triggerBySource/"): // no repository has such a name
 			return pushes
-		case call:
+		case call && strings.HasPrefix(path, "/t/"): // a token is for the trigger
 			return fn
+		case call:
+			return invoke
+		case path == "/":
+			return hello
 		case match:
 			return manageFn
 		case route:
@@ -156,7 +169,7 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 		case iron:
 			return manageRoutes
 		case core.IsCall(r): // the rest of its path is for the function, as it is
-			return own
+			return callOwn
 		case e.hyper.Match(r):
 			switch {
 			case !e.hyper.Data(r):

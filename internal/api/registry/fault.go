@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"hob/faas"
+	"hob/internal/api"
 	"hob/internal/image/content"
 )
 
@@ -26,6 +27,7 @@ const (
 	nameUnknown         = "NAME_UNKNOWN"
 	sizeInvalid         = "SIZE_INVALID"
 	denied              = "DENIED"
+	unauthorized        = "UNAUTHORIZED"
 	unsupported         = "UNSUPPORTED"
 	tooManyRequests     = "TOOMANYREQUESTS"
 	pageInvalid         = "PAGINATION_NUMBER_INVALID"
@@ -103,6 +105,15 @@ func spaceMessage(e *content.SpaceError) string {
 		return "no space left on the disk of this node"
 	}
 	return fmt.Sprintf("no space left on the disk of this node: %d more bytes are needed", e.Need)
+}
+
+// WriteFault is the api.FaultBody of this API, for what keeps a request from it.
+func WriteFault(w http.ResponseWriter, f api.Fault) {
+	code := denied
+	if f.Status == http.StatusUnauthorized {
+		code = unauthorized
+	}
+	refuse(f.Status, code, "%s", f.Message).write(w)
 }
 
 func (f *fault) write(w http.ResponseWriter) {
