@@ -39,7 +39,8 @@ const (
 // before a slow reader came to them, a line of stream "hob" says how many.
 //
 // It ends with the cause of ctx as an error when ctx ends, and without one when
-// the function is forgotten. A function that has no lines yet is no error.
+// the function is forgotten. A function that has no lines yet is no error. Lines that
+// are older than Config.MaxAge are not there, also where their segment still is.
 func (s *Store) Follow(ctx context.Context, sel Selection) iter.Seq2[faas.LogLine, error] {
 	return func(yield func(faas.LogLine, error) bool) {
 		f, err := s.function(sel.Function)
@@ -49,6 +50,9 @@ func (s *Store) Follow(ctx context.Context, sel Selection) iter.Seq2[faas.LogLin
 		}
 		f.flush()
 		c := cursor{function: f, call: sel.Call, only: sel.Only}
+		if s.config.MaxAge > 0 {
+			c.since = time.Now().Add(-s.config.MaxAge).UnixNano()
+		}
 		end, err := c.begin(sel.Tail)
 		if sel.Follow {
 			end = math.MaxUint64
@@ -91,6 +95,7 @@ type cursor struct {
 	function *function
 	call     string // wanted; "": all
 	only     Part   // wanted; "": all
+	since    int64  // wanted; nanoseconds since 1970, older entries are not; 0: all
 
 	line uint64 // number of the next line
 	base uint64 // of the segment that off is in
@@ -100,7 +105,7 @@ type cursor struct {
 
 // wants reports whether c is to yield an entry.
 func (c *cursor) wants(fr frame) bool {
-	if fr.kind != kindLine && fr.kind != kindEvent || c.only == Lines && fr.kind != kindLine || c.only == Events && fr.kind != kindEvent {
+	if fr.at < c.since || fr.kind != kindLine && fr.kind != kindEvent || c.only == Lines && fr.kind != kindLine || c.only == Events && fr.kind != kindEvent {
 		return false
 	}
 	stream, call, text, ok := parseLine(fr.rest)

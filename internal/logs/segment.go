@@ -31,6 +31,7 @@ const (
 	kindRecord byte = 2
 	kindSeal   byte = 3
 	kindEvent  byte = 4
+	kindErased byte = 5
 )
 
 // errTorn says that the bytes at this place are no whole and true frame.
