@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hob/faas"
@@ -59,6 +60,8 @@ type Invoker struct {
 	Room   func() error // why nothing more may be kept on the disk; nil: never
 
 	MaxResult faas.Bytes // of an answer that is kept for a key; 0: no limit
+
+	ended atomic.Int64 // synchronous calls that are over, and those that were canceled in the queue
 
 	mu       sync.Mutex
 	live     map[string]*live // by call ID; guarded by mu, as all below
@@ -272,31 +275,33 @@ func (i *Invoker) enter(call *faas.Call, end func(cause error)) error {
 	return nil
 }
 
-// leave ends call and records it.
+// leave ends call and records it, a synchronous one before it is no longer live:
+// whoever looks at the live ones first finds it in one of the two places.
 func (i *Invoker) leave(call *faas.Call, outcome faas.Outcome, err error) {
-	i.mu.Lock()
-	call.Outcome = outcome
-	call.Sandbox, call.Run = outcome.Sandbox, outcome.Run
+	done := *call
+	done.Outcome = outcome
+	done.Sandbox, done.Run = outcome.Sandbox, outcome.Run
 	if err != nil {
-		call.Error, call.ErrKind = err.Error(), faas.KindOf(err)
+		done.Error, done.ErrKind = err.Error(), faas.KindOf(err)
 	}
-	stateErr := call.Advance(faas.StateAfter(err), time.Now())
+	if err := done.Advance(faas.StateAfter(err), time.Now()); err != nil {
+		i.Log.Error("a call ended in an impossible way", "call", call.ID, "err", err)
+	}
+	if done.Kind != faas.CallAsync { // else it may be tried again: who brought it here records its end
+		i.ended.Add(1)
+		record := done
+		if done.ErrKind == faas.Internal {
+			record.Error = "internal error" // the journal is for users; the operator reads the daemon's log
+		}
+		i.Journal.Record(record)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	*call = done
 	delete(i.live, call.ID)
 	if i.draining && len(i.live) == 0 {
 		close(i.empty)
 	}
-	done := *call
-	i.mu.Unlock()
-	if stateErr != nil {
-		i.Log.Error("a call ended in an impossible way", "call", call.ID, "err", stateErr)
-	}
-	if done.Kind == faas.CallAsync {
-		return // it may be tried again: who brought it here records its end
-	}
-	if done.ErrKind == faas.Internal {
-		done.Error = "internal error" // the journal is for users; the operator reads the daemon's log
-	}
-	i.Journal.Record(done)
 }
 
 // advance begins a call that has got its slot.

@@ -44,9 +44,14 @@ type records struct {
 	pull  func(ctx context.Context) error
 
 	atOnce int // calls of fn
+
+	recording func(faas.Call) // told before a call is in calls; nil: nobody is
 }
 
 func (r *records) Record(c faas.Call) {
+	if r.recording != nil {
+		r.recording(c)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls = append(r.calls, c)
@@ -214,6 +219,23 @@ func TestCallThatWaitsTooLongIsBusyAndSaysWhy(t *testing.T) {
 		}
 		if len(i.Live()) != 0 {
 			t.Errorf("live calls: %v", i.Live())
+		}
+	})
+}
+
+func TestCallIsLiveUntilItIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, r := newInvoker(t, until)
+		r.recording = func(c faas.Call) {
+			if live := i.Live(); len(live) != 1 || live[0].ID != c.ID || !c.State.Final() {
+				t.Errorf("live are %v while the record is %+v", live, c)
+			}
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		call(ctx, i, fn())
+		if len(i.Live()) != 0 || len(r.calls) != 1 {
+			t.Errorf("live %v, recorded %v", i.Live(), r.calls)
 		}
 	})
 }
