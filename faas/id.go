@@ -37,6 +37,15 @@ func NewID() string {
 	return encodeID(id)
 }
 
+// FirstID is the first of all IDs that are made in the millisecond of t, of the years
+// 1970 to 10000: those of an earlier one sort before it.
+func FirstID(t time.Time) string {
+	var id [16]byte
+	sec := min(max(t.Unix(), 0), 1<<38) // so that their milliseconds have 48 bits
+	binary.BigEndian.PutUint64(id[:8], uint64(sec*1000+int64(t.Nanosecond()/1e6))<<16)
+	return encodeID(id)
+}
+
 // NewUUID returns 122 random bits as a UUID of version 4: 36 characters, lower
 // case. Nobody guesses one.
 func NewUUID() string {
