@@ -10,7 +10,6 @@ package ironv1
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -19,6 +18,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/api"
+	"hob/internal/api/buffered"
 	"hob/internal/catalog"
 	"hob/internal/logs"
 	"hob/internal/store"
@@ -32,8 +32,11 @@ type Server struct {
 	Logs    *logs.Store
 	Calls   store.Calls
 	Caller  Caller
+	Tasks   Tasks
 	Settings
 	Log *slog.Logger
+
+	begun time.Time // when Handler was asked for
 }
 
 // Settings are what the operator decides.
@@ -72,12 +75,18 @@ func (s *Server) Match(r *http.Request) (match, call bool) {
 // Handler answers every request that Match matches. It is not to be put behind an
 // http.ServeMux, which redirects from paths that it takes for unclean.
 func (s *Server) Handler() http.Handler {
+	s.begun = time.Now()
 	routes := s.routes()
 	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
+		waits := buffered.Waits(r) // calls drop the header
+		err := error(pathNotFound(r))
 		if handle, _ := routes.Find(r); handle != nil {
-			return s.told(w, handle(w, r))
+			err = handle(w, r)
 		}
-		return s.told(w, fault{http.StatusNotFound, "Path not found: " + r.URL.Path})
+		if err != nil && !waits {
+			buffered.HearOut(w, r)
+		}
+		return s.told(w, err)
 	}, WriteFault, s.Log)
 }
 
@@ -97,52 +106,21 @@ func (s *Server) told(w http.ResponseWriter, err error) error {
 // routes are those of management. Each file of this package has a part of them.
 func (s *Server) routes() api.Routes {
 	var all api.Routes
+	all.Add("GET", "/v1/apps", s.listApps)
+	all.Add("POST", "/v1/apps", s.createApp)
+	all.Add("GET", "/v1/apps/{app}", s.getApp)
+	all.Add("PATCH", "/v1/apps/{app}", s.updateApp)
+	all.Add("DELETE", "/v1/apps/{app}", s.deleteApp)
+
+	all.Add("GET", "/v1/routes", s.listAllRoutes)
+	all.Add("GET", "/v1/apps/{app}/routes", s.listRoutes)
+	all.Add("POST", "/v1/apps/{app}/routes", s.createRoute)
+	all.Add("GET", "/v1/apps/{app}/routes/{route...}", s.getRoute)
+	all.Add("PUT", "/v1/apps/{app}/routes/{route...}", s.putRoute)
+	all.Add("PATCH", "/v1/apps/{app}/routes/{route...}", s.updateRoute)
+	all.Add("DELETE", "/v1/apps/{app}/routes/{route...}", s.deleteRoute)
+
+	s.taskRoutes(&all)
+	s.statsRoutes(&all)
 	return all
-}
-
-// A fault is an error in the words of this API.
-type fault struct {
-	status  int
-	message string
-}
-
-// Error is the message.
-func (f fault) Error() string { return f.message }
-
-// invalid is the fault of a request that can never succeed as it is written.
-func invalid(message string) fault { return fault{http.StatusBadRequest, message} }
-
-// internalError is all that a client reads of an error that nobody has classified.
-const internalError = "internal server error"
-
-// WriteFault is the api.FaultBody of this API: {"error":{"message":"…"}}.
-func WriteFault(w http.ResponseWriter, f api.Fault) {
-	if f.Kind == faas.Internal {
-		f.Message = internalError
-	}
-	writeFault(w, fault{f.Status, f.Message})
-}
-
-type wireError struct {
-	Message string `json:"message"`
-}
-
-// writeFault answers with f. An error is the client's: it has left.
-func writeFault(w http.ResponseWriter, f fault) {
-	w.Header().Del("Content-Length") // of the answer that there was to be
-	_ = answer(w, f.status, struct {
-		Error wireError `json:"error"`
-	}{wireError{f.message}})
-}
-
-// answer writes v as JSON. An error of writing is the client's: it has left.
-func answer(w http.ResponseWriter, status int, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
-	return nil
 }
