@@ -75,9 +75,6 @@ func (a *Answer) Untyped() { a.header["Content-Type"] = untyped }
 // untyped asks package protocol for it.
 var untyped = []string{}
 
-// Status is what the function answered, 200 if it did not say.
-func (a *Answer) Status() int { return max(a.status, http.StatusOK) }
-
 // Header implements http.ResponseWriter.
 func (a *Answer) Header() http.Header { return a.header }
 
@@ -159,8 +156,8 @@ func (a *Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, http.ErrNotSupported
 }
 
-// Begin gives up to limit first bytes of what is held.
-func (a *Answer) Begin(limit int) []byte { return a.mem[:min(limit, len(a.mem))] }
+// BeginsWith reports whether c is the first byte of what is held.
+func (a *Answer) BeginsWith(c byte) bool { return len(a.mem) > 0 && a.mem[0] == c }
 
 // Send gives the client what is held, with a status from 200 on, and the header that
 // its own writer has by now. It panics with http.ErrAbortHandler if the client does

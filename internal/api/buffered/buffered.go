@@ -13,7 +13,6 @@ import (
 
 	"hob/faas"
 	"hob/internal/api"
-	"hob/internal/catalog"
 	"hob/internal/invoke"
 )
 
@@ -57,41 +56,22 @@ func Accept(w http.ResponseWriter, r *http.Request, caller Caller, fn faas.Funct
 	return kept, err
 }
 
-// A Route is what a path of an app leads to.
-type Route struct {
-	Function faas.Function
-	Trigger  faas.Trigger
-	Params   map[string]string // parameters of the path
+// Request is what a call is made of that r asks for; its header is the function's from
+// then on. Invalid if it has an idempotency key that can be none.
+func Request(r *http.Request, body *Body, maxHeader faas.Bytes) (*faas.Request, error) {
+	key := ""
+	if given := r.Header[headerKey]; given != nil {
+		if key = given[0]; len(given) > 1 || !api.IsKey(key) {
+			return nil, faas.Errorf(faas.Invalid, "Invalid header %s: one of 1 to %d visible ASCII characters is wanted", headerKey, api.MaxKey)
+		}
+	}
+	DropHops(r.Header)
+	return &faas.Request{
+		Method: r.Method, URL: api.URL(r), Caller: api.Caller(r), Header: r.Header, Body: body, Size: body.size, MaxHeader: maxHeader, Key: key,
+	}, nil
 }
 
-// Find returns what source leads to in an app; written is source as the caller wrote
-// it. Whether parameters and wildcards in sources are such the app says, else
-// patterns. NotFound if it leads nowhere.
-func Find(c *catalog.Catalog, app faas.App, source, written string, patterns bool) (Route, error) {
-	switch app.Annotations[faas.AnnotationPatterns] {
-	case "true":
-		patterns = true
-	case "false":
-		patterns = false
-	}
-	clean := !patterns || catalog.Clean(source) == source
-	fn, t, params, err := c.Match(app, source, patterns && clean)
-	if err != nil && patterns && !clean { // else a source like /a//b could not be reached
-		fn, t, params, err = c.Match(app, source, true)
-	}
-	if err != nil && written != source { // a source may be stored as it is written in an address
-		fn, t, params, err = c.Match(app, written, false)
-	}
-	return Route{fn, t, params}, err
-}
-
-// Target is written with the query of r: what a function that speaks HTTP is asked for.
-func Target(r *http.Request, written string) string {
-	if r.URL.RawQuery != "" || r.URL.ForceQuery {
-		return written + "?" + r.URL.RawQuery
-	}
-	return written
-}
+const headerKey = "Idempotency-Key"
 
 // steady bounds how long the sender of a body may rest that is read to its end before
 // anything else bounds the time.

@@ -2,24 +2,8 @@ package buffered
 
 import (
 	"net/http"
-	"slices"
 	"strings"
-
-	"hob/internal/api"
-	"hob/internal/invoke"
 )
-
-// Give adds a header of a function to the answer, unless it is about one connection,
-// or ours.
-func Give(to http.Header, name string, values []string) {
-	switch {
-	case isHop(name), name == "Content-Length", name == invoke.HeaderReplayed, name == api.RequestID, strings.HasPrefix(name, "Hob-"), strings.HasPrefix(name, http.TrailerPrefix):
-	case name == "Vary": // there may be one of CORS
-		to[name] = slices.Concat(to[name], values)
-	default:
-		to[name] = values
-	}
-}
 
 // isHop reports whether a header, in canonical form, is about one connection only.
 func isHop(name string) bool {

@@ -36,9 +36,6 @@ const (
 	headerReason   = "Hob-Wait-Reason"
 	headerEstimate = "Hob-Wait-Estimate"
 
-	headerPriority = "Hob-Priority"
-	headerDelay    = "Hob-Delay"
-
 	headerKey      = "Idempotency-Key"
 	headerReplayed = "Idempotency-Replayed"
 )
@@ -68,45 +65,23 @@ func askOf(h http.Header) (ask, error) {
 		}
 	}
 	if given, is := h[headerKey]; is {
-		if a.key, err = single(headerKey, given); err != nil {
-			return a, err
+		if a.key = given[0]; len(given) > 1 {
+			return a, faas.Errorf(faas.Invalid, "header %s is given %d times", headerKey, len(given))
 		}
 		if !api.IsKey(a.key) {
 			return a, faas.Errorf(faas.Invalid, "bad header %s: it has 1 to %d visible ASCII characters, no blanks", headerKey, api.MaxKey)
 		}
 	}
-	for _, name := range []string{headerPriority, headerDelay} {
-		given, is := h[name]
-		if !is {
-			continue
-		}
-		value, err := single(name, given)
-		switch {
-		case err != nil:
-			return a, err
-		case !a.async:
+	if a.async {
+		a.priority, a.delay, err = api.Queueing(h)
+		return a, err
+	}
+	for _, name := range []string{api.HeaderPriority, api.HeaderDelay} {
+		if h[name] != nil {
 			return a, faas.Errorf(faas.Invalid, "header %s is for asynchronous calls: send Prefer: respond-async beside it", name)
-		case name == headerPriority:
-			a.priority, err = strconv.Atoi(value)
-			if err != nil || a.priority < 0 || a.priority > faas.MaxPriority {
-				return a, faas.Errorf(faas.Invalid, "header %s is %q: it must be a whole number between 0 and %d", name, value, faas.MaxPriority)
-			}
-		default:
-			a.delay, err = time.ParseDuration(value)
-			if err != nil || a.delay < 0 || a.delay > faas.MaxDelay {
-				return a, faas.Errorf(faas.Invalid, "header %s is %q: it must be a duration between 0s and %v, as 10s or 1h30m", name, value, faas.MaxDelay)
-			}
 		}
-		delete(h, name)
 	}
 	return a, nil
-}
-
-func single(name string, values []string) (string, error) {
-	if len(values) > 1 {
-		return "", faas.Errorf(faas.Invalid, "header %s is given %d times", name, len(values))
-	}
-	return values[0], nil
 }
 
 // prefer reads the header Prefer (RFC 7240). Of what it asks for we know

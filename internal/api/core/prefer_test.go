@@ -50,7 +50,7 @@ func TestPreferences(t *testing.T) {
 }
 
 func TestHeadersOfACallThatAreOursDoNotReachTheFunction(t *testing.T) {
-	h := http.Header{"Prefer": {"respond-async"}, headerPriority: {"4"}, headerDelay: {"1m"}, headerKey: {`"k"`}, "X-Own": {"a"}}
+	h := http.Header{"Prefer": {"respond-async"}, api.HeaderPriority: {"4"}, api.HeaderDelay: {"1m"}, headerKey: {`"k"`}, "X-Own": {"a"}}
 	a, err := askOf(h)
 	if err != nil || a != (ask{async: true, priority: 4, delay: time.Minute, key: `"k"`}) {
 		t.Errorf("%+v, %v", a, err)
@@ -69,7 +69,7 @@ func FuzzAsk(f *testing.F) {
 	f.Add(`respond-async;a="b\`, "", "-1s", "\x7f")
 	f.Add(`wait="`, "9", "1h", `"8e03978e"`)
 	f.Fuzz(func(t *testing.T, prefer, priority, delay, key string) {
-		h := http.Header{"Prefer": {prefer}, headerPriority: {priority}, headerDelay: {delay}, headerKey: {key}}
+		h := http.Header{"Prefer": {prefer}, api.HeaderPriority: {priority}, api.HeaderDelay: {delay}, headerKey: {key}}
 		a, err := askOf(h)
 		switch {
 		case err != nil && faas.KindOf(err) != faas.Invalid:

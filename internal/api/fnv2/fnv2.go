@@ -1,6 +1,7 @@
 // Package fnv2 is the API of Fn Project: /v2 with its apps, fns and triggers, the
 // invocation of a function by its id (/invoke) and by a trigger (/t, or a host name
-// of an app), and what a Fn server says at / and at a path that nobody knows.
+// of an app), and what a Fn server says at / and at a path that nobody knows. The
+// Functions service of Oracle Cloud has another address for the former (/20181201).
 //
 // It owns the words of Fn: paths, JSON fields, statuses and texts, as a Fn server
 // has them (docs/compat-fn.md has the differences). What they mean inside stands in
@@ -32,6 +33,10 @@ type Server struct {
 	Caller  Caller
 	Settings
 	Log *slog.Logger
+
+	// Route answers a request to a host name that leads to a route of /v1
+	// (faas.ConventionFn), as that API does; nil: it is answered as all others.
+	Route func(w http.ResponseWriter, r *http.Request, app faas.App, to *buffered.Route)
 }
 
 // Settings are what the operator decides.
@@ -69,7 +74,7 @@ type Caller interface {
 // Paths are taken decoded, as Fn takes them: of "%2F" it makes what it makes of "/".
 func (s *Server) Match(r *http.Request) (match, call bool) {
 	path := r.URL.Path
-	call = isCall(path)
+	call = isCall(path) || strings.HasPrefix(path, ociPrefix)
 	return call || path == "/" || path == "/v2" || strings.HasPrefix(path, "/v2/"), call
 }
 
@@ -95,12 +100,22 @@ func calledSource(path string) (app, source string, ok bool) {
 // not to be put behind an http.ServeMux, which redirects from paths that it takes
 // for unclean.
 func (s *Server) Handler() http.Handler {
-	routes := s.routes()
-	return s.handler(func(w http.ResponseWriter, r *http.Request) error { return s.serve(routes, w, r) })
+	routes, oci := s.routes(), s.ociHandler()
+	fn := s.handler(func(w http.ResponseWriter, r *http.Request) error { return s.serve(routes, w, r) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, ociPrefix) {
+			oci.ServeHTTP(w, r)
+			return
+		}
+		fn.ServeHTTP(w, r)
+	})
 }
 
 // handler answers with the errors of h in Fn's words.
-func (s *Server) handler(h api.Handler) http.Handler {
+func (s *Server) handler(h api.Handler) http.Handler { return s.told(h, writeFault) }
+
+// told answers with the errors of h as write writes them.
+func (s *Server) told(h api.Handler, write func(http.ResponseWriter, fault)) http.Handler {
 	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
 		waits := buffered.Waits(r) // calls drop the header
 		err := h(w, r)
@@ -115,9 +130,11 @@ func (s *Server) handler(h api.Handler) http.Handler {
 		if !known {
 			return err
 		}
-		writeFault(w, f)
+		write(w, f)
 		return nil
-	}, WriteFault, s.Log)
+	}, func(w http.ResponseWriter, _ api.Fault) {
+		write(w, fault{http.StatusInternalServerError, internalError}) // others have words
+	}, s.Log)
 }
 
 // serve finds who answers r.

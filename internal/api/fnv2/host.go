@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"hob/faas"
+	"hob/internal/api/buffered"
 )
 
 // Hosted reports whether r was sent to the host name of an app: whatever its path
@@ -60,18 +61,25 @@ func (s *Server) HostHandler() http.Handler {
 		if s.NoInvoke {
 			return pathNotFound(r)
 		}
-		body, err := s.body(w, r)
-		if err != nil {
-			return err
-		}
-		app, _ := s.host(r)
-		if app.ID == "" {
-			return errNoApp
-		}
 		source, written := r.URL.Path, r.URL.EscapedPath()
 		if source == "" { // of an absolute address without a path
 			source, written = "/", "/"
 		}
-		return s.route(w, r, app, source, written, body)
+		app, _ := s.host(r)
+		to, missing := buffered.Find(s.Catalog, app, source, written, s.Patterns)
+		if missing == nil && to.Trigger.Convention == faas.ConventionFn && s.Route != nil {
+			s.Route(w, r, app, &to)
+			return nil
+		}
+		body, err := s.body(w, r)
+		switch {
+		case err != nil:
+			return err
+		case app.ID == "":
+			return errNoApp
+		case missing != nil:
+			return errNoTrigger
+		}
+		return s.follow(w, r, app, &to, body)
 	})
 }

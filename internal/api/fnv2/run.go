@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"hob/faas"
-	"hob/internal/api"
 	"hob/internal/api/buffered"
 	"hob/internal/invoke"
 )
@@ -17,7 +17,6 @@ const (
 	headerCall   = "Fn-Call-Id"     // on every answer that is about a call
 	headerType   = "Fn-Invoke-Type" // of /invoke: "detached", or "sync"
 	headerDryRun = "Is-Dry-Run"     // of /invoke
-	headerKey    = "Idempotency-Key"
 )
 
 // invoke calls the function whose ID is in the path.
@@ -27,6 +26,11 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	return s.invokeFn(w, r, id, r.Header.Get(headerType) == "detached", body)
+}
+
+// invokeFn calls the function with this ID.
+func (s *Server) invokeFn(w http.ResponseWriter, r *http.Request, id string, detached bool, body *buffered.Body) error {
 	fn, err := s.Catalog.FunctionByID(id)
 	if err != nil {
 		return errNoFn
@@ -44,7 +48,6 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	c.req.Target = "/"
-	detached := r.Header.Get(headerType) == "detached"
 	switch {
 	case dry:
 		return s.rehearse(w, r, &c, detached)
@@ -56,27 +59,21 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 
 // call is one that is about to be made.
 type call struct {
-	app    faas.App
-	fn     faas.Function
-	req    *faas.Request
-	body   *buffered.Body
-	mapped bool // the function is told of an HTTP request in Fn's headers, and answers in them
+	app      faas.App
+	fn       faas.Function
+	req      *faas.Request
+	body     *buffered.Body
+	header   map[string][]string // of its trigger, for the answer
+	mapped   bool                // the function answers in Fn's headers for an HTTP request
+	priority int                 // of one that is detached
+	delay    time.Duration       // the same; below 0: the function's
 }
 
 // newCall makes a call of what a request brings. Its header is the function's from
 // then on.
 func (s *Server) newCall(r *http.Request, app faas.App, fn faas.Function, body *buffered.Body) (call, error) {
-	key := ""
-	if given := r.Header[headerKey]; given != nil {
-		if key = given[0]; len(given) > 1 || !api.IsKey(key) {
-			return call{}, invalid(fmt.Sprintf("Invalid header %s: one of 1 to %d visible ASCII characters is wanted", headerKey, api.MaxKey))
-		}
-	}
-	buffered.DropHops(r.Header)
-	return call{app: app, fn: fn, body: body, req: &faas.Request{
-		Method: r.Method, URL: api.URL(r), Caller: api.Caller(r), Header: r.Header, Body: body, Size: r.ContentLength,
-		MaxHeader: s.MaxResponseHeader, Key: key,
-	}}, nil
+	req, err := buffered.Request(r, body, s.MaxResponseHeader)
+	return call{app: app, fn: fn, body: body, req: req, delay: -1}, err
 }
 
 // run makes a call and gives its caller the answer.
@@ -88,14 +85,20 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 		answer.Untyped()
 	}
 	err := answer.Exchange(s.Caller, c.fn, record, c.req, c.body)
-	if err == nil {
-		err = c.send(w, answer, record.ID)
+	h := w.Header()
+	if !record.Started.IsZero() {
+		buffered.SetHeader(h, c.header)
 	}
 	if err == nil {
-		return nil
+		var status int
+		if status, err = answer.Head(h, c.header, c.mapped); err == nil {
+			h[headerCall] = []string{record.ID}
+			answer.Send(status)
+			return nil
+		}
 	}
 	if !errors.Is(err, faas.ErrKeyReused) { // else there is none
-		w.Header().Set(headerCall, record.ID)
+		h.Set(headerCall, record.ID)
 	}
 	switch {
 	case answer.Over:
@@ -111,7 +114,8 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 // detach accepts a call that nobody waits for.
 func (s *Server) detach(w http.ResponseWriter, r *http.Request, c *call) error {
 	record := invoke.NewCall(c.app, c.fn, faas.CallAsync)
-	kept, err := buffered.Accept(w, r, s.Caller, c.fn, record, c.req, c.body, -1)
+	record.Priority = c.priority
+	kept, err := buffered.Accept(w, r, s.Caller, c.fn, record, c.req, c.body, c.delay)
 	switch {
 	case err != nil && c.body.Over:
 		return errTooLarge

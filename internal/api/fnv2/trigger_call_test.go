@@ -9,9 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"hob/faas"
+	"hob/internal/api/buffered"
 	"hob/internal/api/fnv2"
+	"hob/internal/store"
 )
 
 func TestTriggeredFunctionIsToldOfTheRequest(t *testing.T) {
@@ -238,4 +243,147 @@ func TestOtherFormatsSeeTheRequestOfATriggerAsItCame(t *testing.T) {
 			t.Errorf("%s saw %q, want %q; the answer is %d %v", format, got, want, resp.StatusCode, resp.Header)
 		}
 	}
+}
+
+// put makes a trigger of fn as t says.
+func (n *edge) put(fn faas.Function, t faas.Trigger) {
+	n.Helper()
+	t.App, t.Function, t.Name, t.Type = fn.App, fn.ID, faas.NewID(), faas.TriggerHTTP
+	if _, err := n.catalog.PutTrigger(n.Context(), t, store.IfNew); err != nil {
+		n.Fatal(err)
+	}
+}
+
+func TestTriggerThatQueuesIsAccepted(t *testing.T) {
+	var got *faas.Call
+	var header http.Header
+	n := serve(t, func(_ context.Context, call *faas.Call, req *faas.Request, w http.ResponseWriter) error {
+		if got, header = call, req.Header; w != nil {
+			t.Error("it was run")
+		}
+		_, err := io.Copy(io.Discard, req.Body)
+		return err
+	}, func(s *fnv2.Server) { s.Domain = "example.org" })
+	n.put(n.fn, faas.Trigger{Source: "/later", Async: true, Header: map[string][]string{"X-A": {"1"}}})
+	for _, host := range []string{"", "photos.example.org"} {
+		path := "/t/photos/later"
+		if host != "" {
+			path = "/later"
+		}
+		resp, body := n.do("PUT", path, strings.NewReader("x"), "Host: "+host, "Hob-Priority: 7", "X-B: 2")
+		n.says(path, resp, body, 202, "")
+		if resp.Header.Get("Fn-Call-Id") != got.ID || got.Kind != faas.CallAsync || got.Priority != 7 || header.Get("Fn-Http-H-X-B") != "2" || header.Get("Fn-Http-H-Hob-Priority") != "" {
+			t.Errorf("%s: %v %+v %v", path, resp.Header, got, header)
+		}
+		resp, body = n.do("PUT", path, nil, "Host: "+host, "Hob-Delay: soon")
+		n.says(path, resp, body, 400, `header Hob-Delay is "soon": it must be a duration between 0s and 8760h0m0s, as 10s or 1h30m`)
+	}
+}
+
+func TestHeaderOfATriggerIsOfEveryAnswerOfAFunctionThatRan(t *testing.T) {
+	own := map[string][]string{"X-A": {"1", "2"}, "Content-Type": {"text/x-own"}, "Content-Length": {"7"}, "Connection": {"close"}, "Fn-Call-Id": {"forged"}, "Hob-Start": {"x"}, "Access-Control-Allow-Origin": {"*"}}
+	for _, tt := range []struct {
+		name   string
+		ran    bool
+		says   map[string][]string
+		err    error
+		status int
+		a      []string // header X-A
+		kind   string
+	}{
+		{"nothing", true, nil, nil, 200, []string{"1", "2"}, "text/x-own"},
+		{"the same header", true, map[string][]string{"X-A": {"3"}, "Content-Type": {"text/x-fn"}}, nil, 200, []string{"1", "2", "3"}, "text/x-fn"},
+		{"out of time", true, nil, faas.Errorf(faas.TimedOut, "late"), 504, []string{"1", "2"}, "application/json; charset=utf-8"},
+		{"it failed", true, nil, faas.Errorf(faas.FuncFailed, "exit code 1"), 502, []string{"1", "2"}, "application/json; charset=utf-8"},
+		{"it did not run", false, nil, faas.Errorf(faas.Busy, "no room"), 503, nil, "application/json; charset=utf-8"},
+	} {
+		n := serve(t, func(_ context.Context, call *faas.Call, _ *faas.Request, w http.ResponseWriter) error {
+			if tt.ran {
+				call.Started = time.Now()
+			}
+			for name, values := range tt.says {
+				for _, prefix := range []string{"Fn-Http-H-", ""} {
+					w.Header()[prefix+name] = values
+				}
+			}
+			return tt.err
+		}, nil)
+		for _, fn := range []string{"http-stream", "http", "default"} {
+			f, err := n.catalog.Function("photos", fn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.put(f, faas.Trigger{Source: "/own/" + fn, Header: own})
+			resp, _ := n.do("GET", "/t/photos/own/"+fn, nil)
+			h := resp.Header
+			if resp.StatusCode != tt.status || !slices.Equal(h["X-A"], tt.a) || h.Get("Content-Type") != tt.kind || len(h["Content-Type"]) != 1 ||
+				len(h["Fn-Call-Id"]) != 1 || h.Get("Fn-Call-Id") == "forged" || h.Get("Hob-Start") != "" || resp.Close {
+				t.Errorf("%s of %s: %d %v", tt.name, fn, resp.StatusCode, h)
+			}
+		}
+	}
+	if !slices.Equal(own["X-A"], []string{"1", "2"}) {
+		t.Errorf("the trigger has changed: %v", own)
+	}
+}
+
+func TestTriggerWithAKeyWantsAToken(t *testing.T) {
+	n := serve(t, func(_ context.Context, _ *faas.Call, _ *faas.Request, w http.ResponseWriter) error {
+		if w != nil {
+			io.WriteString(w, "x")
+		}
+		return nil
+	}, func(s *fnv2.Server) { s.Domain = "example.org" })
+	n.put(n.fn, faas.Trigger{Source: "/locked", Key: "secret"})
+	n.put(n.fn, faas.Trigger{Source: "/locked/later", Key: "secret", Async: true})
+	signed := func(key string) string {
+		token, err := jwt.New(jwt.SigningMethodHS256).SignedString([]byte(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Authorization: Bearer " + token
+	}
+	for _, to := range []struct {
+		path, host string
+		status     int
+		says       string
+	}{{"/t/photos/locked", "", 200, "x"}, {"/locked", "photos.example.org", 200, "x"}, {"/t/photos/locked/later", "", 202, ""}} {
+		resp, body := n.do("POST", to.path, strings.NewReader("y"), "Host: "+to.host, signed("secret"))
+		n.says(to.path, resp, body, to.status, to.says)
+		for _, header := range []string{"X-A: 1", "Authorization: Basic eDp5", signed("another")} {
+			resp, body := n.do("POST", to.path, strings.NewReader("y"), "Host: "+to.host, header)
+			if h := resp.Header; resp.StatusCode != 401 || h.Get("WWW-Authenticate") != `Bearer realm=""` || !strings.Contains(body, `{"message":"`) || strings.Contains(body, "secret") || h.Get("Fn-Call-Id") != "" {
+				t.Errorf("%s with %s: %d %v %s", to.path, header, resp.StatusCode, h, body)
+			}
+		}
+	}
+	resp, body := n.do("POST", "/t/photos/http-stream", nil)
+	n.says("another trigger", resp, body, 200, "x")
+}
+
+func TestRoutesAreAnsweredByAnotherAPIWhereTheHostLeadsToThem(t *testing.T) {
+	n := serve(t, func(_ context.Context, _ *faas.Call, req *faas.Request, w http.ResponseWriter) error {
+		fmt.Fprint(w, req.Convention)
+		return nil
+	}, func(s *fnv2.Server) {
+		s.Domain, s.MaxRequest = "example.org", 10
+		s.Route = func(w http.ResponseWriter, r *http.Request, app faas.App, to *buffered.Route) {
+			body, _ := io.ReadAll(r.Body)
+			fmt.Fprint(w, "route ", app.Name, to.Trigger.Source, " ", len(body))
+		}
+	})
+	n.put(n.fn, faas.Trigger{Source: "/iron", Convention: faas.ConventionFn})
+	for _, tt := range []struct{ host, path, want string }{
+		{"photos.example.org", "/iron", "route photos/iron 20"}, {"photos.example.org", "/http-stream", "413"}, {"", "/t/photos/iron", "413"}, {"photos.example.org", "/none", "413"},
+	} {
+		resp, body := n.do("POST", tt.path, strings.NewReader(strings.Repeat("x", 20)), "Host: "+tt.host)
+		if got := fmt.Sprint(resp.StatusCode); body != tt.want && got != tt.want {
+			t.Errorf("%s%s: %d %s", tt.host, tt.path, resp.StatusCode, body)
+		}
+	}
+	resp, body := n.do("POST", "/t/photos/iron", nil)
+	n.says("by its path", resp, body, 200, string(faas.ConventionFn))
+	n.Route = nil
+	resp, body = n.do("POST", "/iron", nil, "Host: photos.example.org")
+	n.says("nobody else", resp, body, 200, string(faas.ConventionFn))
 }
