@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"hob/faas"
 	"hob/internal/image/layer"
@@ -121,6 +122,16 @@ func (r *RootFS) lookupUser(user string) (uid, gid uint32, groups []uint32, err 
 		return 0, 0, nil, faas.Errorf(faas.Invalid, "the image has no group %q in its /etc/group", group)
 	}
 	return uid, gid, groups, nil
+}
+
+// HasDir reports whether a process in this root filesystem finds a directory at
+// path.
+func (r *RootFS) HasDir(path string) bool {
+	f, err := layer.Find(r.Layers, path)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, syscall.EISDIR)
 }
 
 // number reads the number of a user or group; the highest one is not one.

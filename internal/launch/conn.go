@@ -28,7 +28,11 @@ type Conn struct {
 // startHot starts the process and waits until it takes calls.
 func (c *Conn) startHot(ctx context.Context, app faas.App, fn faas.Function, spec sandbox.Spec, died func()) error {
 	spec.ID = strings.ToLower(faas.NewID())
-	spec.Env = environment(spec, hotEnvironment(app, fn))
+	if fn.Format == faas.FormatLambda {
+		spec.Env = lambdaEnvironment(spec, app, fn)
+	} else {
+		spec.Env = environment(spec, hotEnvironment(app, fn))
+	}
 	begin := time.Now()
 	p, err := c.launcher.start(ctx, fn, spec, "")
 	if err != nil {
@@ -54,14 +58,18 @@ func (c *Conn) startHot(ctx context.Context, app faas.App, fn faas.Function, spe
 
 // Exchange implements protocol.Conn.
 func (c *Conn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
+	call := &req.Call
 	if c.process != nil {
-		c.process.begin(&req.Call)
+		if c.process.frames != nil {
+			call = c.process.frames.expect(req)
+		}
+		c.process.begin(call)
 		defer c.process.end()
 	}
 	out, err := c.Conn.Exchange(ctx, req, w)
 	switch {
 	case c.process != nil:
-		out.Stderr = c.process.firstWords(&req.Call)
+		out.Stderr = c.process.firstWords(call)
 	case c.fresh != nil:
 		out.Stderr = c.fresh.firstWords(c.fresh.call.Load())
 	}

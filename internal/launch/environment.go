@@ -46,6 +46,9 @@ func environment(spec sandbox.Spec, env []string) []string {
 // read them.
 func hotEnvironment(app faas.App, fn faas.Function) []string {
 	var env []string
+	if fn.Format == faas.FormatHTTPStream {
+		env = append(env, "OCI_TRACING_ENABLED=0") // where to send traces is for the configuration to say
+	}
 	for _, config := range []map[string]string{app.Env, fn.Env} {
 		for _, name := range slices.Sorted(maps.Keys(config)) {
 			env = append(env, name+"="+config[name])

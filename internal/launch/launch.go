@@ -126,7 +126,7 @@ func (l *Launcher) spec(fn faas.Function, root *image.RootFS) (sandbox.Spec, err
 	s := sandbox.Spec{
 		Hostname: hostname(fn.Name),
 		Root:     sandbox.Root{Key: root.Key, Layers: root.Layers},
-		Args:     args(fn, cfg), Env: cfg.Env, Dir: cmp.Or(fn.Workdir, cfg.Workdir),
+		Args:     slices.Concat(program(fn, cfg)), Env: cfg.Env, Dir: cmp.Or(fn.Workdir, cfg.Workdir),
 		Memory: fn.Memory, CPU: fn.CPU, TmpSize: fn.TmpSize,
 		Writable: fn.Writable, Volumes: cfg.Volumes, HostNetwork: fn.Network == "host",
 	}
@@ -137,8 +137,11 @@ func (l *Launcher) spec(fn faas.Function, root *image.RootFS) (sandbox.Spec, err
 			return s, faas.Errorf(faas.Invalid, "%w", faas.ErrVolumes)
 		}
 	}
-	if fn.Format == faas.FormatHTTPStream {
+	switch fn.Format {
+	case faas.FormatHTTPStream:
 		s.Sockets = protocol.ListenerDir
+	case faas.FormatLambda:
+		lambda(&s, fn, root)
 	}
 	if len(s.Args) == 0 {
 		return s, faas.Errorf(faas.Invalid, "function %s has no command, and neither has its image %s: give one behind the image", fn.Name, fn.Image)
@@ -148,17 +151,17 @@ func (l *Launcher) spec(fn faas.Function, root *image.RootFS) (sandbox.Spec, err
 	return s, err
 }
 
-// args is what is executed: an entrypoint of the function takes the place of both
-// the image's entrypoint and its command, as with Docker.
-func args(fn faas.Function, cfg image.ImageConfig) []string {
-	entrypoint, command := cfg.Entrypoint, cfg.Command
+// program is what is executed: an entrypoint of the function takes the place of
+// both the image's entrypoint and its command, as with Docker.
+func program(fn faas.Function, cfg image.ImageConfig) (entrypoint, command []string) {
+	entrypoint, command = cfg.Entrypoint, cfg.Command
 	if fn.Entrypoint != nil {
 		entrypoint, command = fn.Entrypoint, nil
 	}
 	if fn.Command != nil {
 		command = fn.Command
 	}
-	return slices.Concat(entrypoint, command)
+	return entrypoint, command
 }
 
 // nobody is whom a function runs as if neither it nor its image says: not root.
@@ -206,6 +209,8 @@ func (l *Launcher) start(ctx context.Context, fn faas.Function, spec sandbox.Spe
 	}
 	if call != "" {
 		p.begin(&call)
+	} else {
+		p.frames = framesOf(spec.Env)
 	}
 	l.add(p)
 	box, err := l.Driver.Start(ctx, spec)
@@ -216,7 +221,7 @@ func (l *Launcher) start(ctx context.Context, fn faas.Function, spec sandbox.Spe
 	l.mu.Lock()
 	p.box = box
 	l.mu.Unlock()
-	p.listen(fn.Format == faas.FormatHTTPStream || fn.Format == faas.FormatPort)
+	p.listen(fn.Format == faas.FormatHTTPStream || fn.Format == faas.FormatPort || fn.Format == faas.FormatLambda)
 	return p, nil
 }
 

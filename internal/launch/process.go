@@ -31,6 +31,7 @@ type process struct {
 	function string          // ID
 	said     chan struct{}   // closed when all that it wrote for the log is there
 	payload  bool            // the beginning of what each call writes is kept, too
+	frames   *frames         // that divide what it writes; nil: none
 
 	ready  atomic.Bool            // it takes calls
 	frozen atomic.Bool            //
@@ -140,33 +141,53 @@ func (p *process) listen(stdout bool) {
 	}()
 }
 
-// hear brings one stream to the log, each line under the latest call.
+// hear brings one stream to the log, each line under the latest call, unless there
+// are frames: then each under its own.
 func (p *process) hear(stream io.Reader, name string) {
-	var log io.WriteCloser
-	var of *string
+	v := &voice{p: p, name: name}
+	defer v.close()
+	say := func(b []byte) { v.say(p.call.Load(), b) }
+	if p.frames != nil {
+		s := &splitter{frames: p.frames, latest: p.call.Load, say: v.say}
+		defer s.end()
+		say = s.feed
+	}
 	buf := make([]byte, 4<<10)
 	for {
 		n, err := stream.Read(buf)
 		if n > 0 {
-			call := p.call.Load()
-			if name == "stderr" {
-				p.remember(call, buf[:n])
-			}
-			if log == nil || call != of {
-				if log != nil {
-					log.Close()
-				}
-				of = call
-				log = p.launcher.Logs.Writer(p.function, callOf(call), name)
-			}
-			_, _ = log.Write(buf[:n]) // what the log cannot keep, it counts itself
+			say(buf[:n])
 		}
 		if err != nil {
-			if log != nil {
-				log.Close()
-			}
 			return
 		}
+	}
+}
+
+// A voice is one stream of a process on its way to the log.
+type voice struct {
+	p    *process
+	name string
+	log  io.WriteCloser // of call of; nil: nothing was said yet
+	of   *string
+}
+
+// say brings a part of the stream to the log of a call.
+func (v *voice) say(call *string, b []byte) {
+	if v.name == "stderr" || v.p.info.Format == faas.FormatLambda { // there both are one
+		v.p.remember(call, b)
+	}
+	if v.log == nil || call != v.of {
+		v.close()
+		v.of = call
+		v.log = v.p.launcher.Logs.Writer(v.p.function, callOf(call), v.name)
+	}
+	_, _ = v.log.Write(b) // what the log cannot keep, it counts itself
+}
+
+func (v *voice) close() {
+	if v.log != nil {
+		v.log.Close()
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 // Find opens the regular file that has this path in the root filesystem made of
 // the layers, the topmost first. It sees what a process in it would see:
 // whiteouts and opaque directories hide, symbolic links lead on, and none leads
-// out. The error of a file that is not there is fs.ErrNotExist.
+// out. The error of a file that is not there is fs.ErrNotExist; if a directory is
+// in its place it is EISDIR, too.
 func Find(layers []string, name string) (*os.File, error) {
 	roots := make([]*os.Root, 0, len(layers))
 	defer func() {
@@ -67,7 +68,7 @@ func Find(layers []string, name string) (*os.File, error) {
 			return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 		}
 	}
-	return nil, fmt.Errorf("%s is a directory: %w", name, fs.ErrNotExist)
+	return nil, fmt.Errorf("%s: %w: %w", name, syscall.EISDIR, fs.ErrNotExist)
 }
 
 // visible looks for a path without links in the layers, the topmost first.
