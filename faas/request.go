@@ -74,6 +74,7 @@ const (
 	StartPrepared Start = "prepared"  // a blank with the root of its function's revision
 	StartBare     Start = "bare"      // a blank that knew no image yet
 	StartOnDemand Start = "on_demand" // nothing: all was made then
+	StartOutside  Start = "outside"   // nothing of this node's: an outside runner took it
 )
 
 // A LogLine is one line that a function wrote, or that hob wrote about it.

@@ -13,6 +13,7 @@ type renewer struct {
 	catalog *catalog.Catalog
 	pool    *pool.Set
 	forget  func(function string) // the queue's
+	changed func(app faas.App)    // the queue's
 	known   map[string]revision   // by function ID: what the pool was told last
 }
 
@@ -23,7 +24,7 @@ type revision struct{ function, app int64 }
 // of revisions that are no more end, and those that functions want to have ready
 // are there.
 func (d *Daemon) renew(ctx context.Context) error {
-	r := renewer{d.catalog, d.pool, d.queue.Forget, make(map[string]revision)}
+	r := renewer{d.catalog, d.pool, d.queue.Forget, d.queue.AppChanged, make(map[string]revision)}
 	for {
 		r.look()
 		select {
@@ -66,6 +67,7 @@ func (r renewer) look() {
 }
 
 func (r renewer) app(app faas.App) {
+	r.changed(app)
 	for fn := range r.catalog.FunctionsAfter(app.ID, "") {
 		r.function(app, fn)
 	}

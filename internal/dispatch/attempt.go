@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -31,9 +32,13 @@ func (d *Dispatcher) start(ctx context.Context, call faas.Call) {
 			<-before.ended
 		}
 		took := time.Duration(0)
-		if err != nil {
+		switch {
+		case err != nil:
 			d.conclude(ctx, fn, call, nil, faas.Errorf(faas.Canceled, removedText))
-		} else {
+		case d.forOutside(fn): // since it was taken
+			call.Started = time.Time{}
+			d.conclude(ctx, fn, call, nil, errOutside)
+		default:
 			took = d.attempt(ctx, fn, call)
 		}
 		end(nil)
@@ -120,10 +125,7 @@ func (d *Dispatcher) run(ctx context.Context, fn faas.Function, call *faas.Call,
 
 // conclude settles an attempt that ended with err, and tells of it.
 func (d *Dispatcher) conclude(ctx context.Context, fn faas.Function, call faas.Call, rec *store.Recorder, err error) {
-	d.mu.Lock()
-	draining := d.draining
-	d.mu.Unlock()
-	v := decide(fn, call, err, draining)
+	v := decide(fn, call, err, d.isDraining())
 	if faas.KindOf(v.err) == faas.Internal {
 		d.Log.Error("an asynchronous call failed", "call", call.ID, "function", call.Function, "err", v.err)
 		v.err = faas.Errorf(faas.Internal, "internal error")
@@ -212,6 +214,9 @@ func (d *Dispatcher) tell(s store.Settlement, e faas.Event) {
 	if s.Call.Kind == faas.CallAsync && s.Call.Error != removedText {
 		d.Event(s.Call.FuncID, e)
 	}
+	if s.Call.State.Final() {
+		d.ended.Add(1)
+	}
 	if s.Call.State.Final() && s.Call.Kind == faas.CallAsync {
 		if s.Result != nil {
 			s.Call.Result = faas.ResultKept
@@ -246,10 +251,7 @@ func (d *Dispatcher) settle(ctx context.Context, s store.Settlement) (store.Sett
 		if kind != faas.Busy && s.Result != nil { // its body is gone
 			s = withoutResult(s)
 		}
-		d.mu.Lock()
-		draining := d.draining
-		d.mu.Unlock()
-		if draining {
+		if d.isDraining() {
 			if s.Result != nil {
 				s.Result.Body.Discard()
 			}
@@ -300,6 +302,7 @@ func (d *Dispatcher) rescue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	lost = slices.DeleteFunc(lost, func(c faas.Call) bool { return d.outside[c.ID] != nil })
 	var begun map[string]bool
 	known := false
 	if d.Marks != "" {

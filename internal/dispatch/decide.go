@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"errors"
 	"time"
 
 	"hob/faas"
@@ -36,6 +37,8 @@ func decide(fn faas.Function, call faas.Call, err error, draining bool) verdict 
 		return verdict{state: faas.CallSucceeded}
 	case kind == faas.Canceled:
 		return verdict{state: faas.CallCanceled, err: err}
+	case errors.Is(err, errOutside) && call.Started.IsZero():
+		return verdict{state: faas.CallQueued, stay: true, err: err}
 	case kind == faas.Busy && draining && !call.Started.IsZero() && call.Once:
 		return verdict{state: faas.CallFailed, err: faas.Errorf(faas.FuncFailed, "the node was shut down while it ran, and this function must not run twice")}
 	case kind == faas.Busy && !call.Started.IsZero() && call.Once:
@@ -90,4 +93,19 @@ func decideLost(call faas.Call, begun bool) verdict {
 		return verdict{state: faas.CallQueued, stay: true}
 	}
 	return verdict{state: faas.CallQueued, delay: lossDelay << (2 * (call.Losses - 1))}
+}
+
+// decideLapsed says what follows for a call that an outside runner had for lease, or,
+// with a cause, that goes back or ends before. However often that happens, it keeps
+// its place: the old queue shows a task again and again, too.
+func decideLapsed(call faas.Call, cause error, lease time.Duration) verdict {
+	switch {
+	case faas.KindOf(cause) == faas.Canceled:
+		return verdict{state: faas.CallCanceled, err: cause}
+	case cause != nil:
+		return verdict{state: faas.CallQueued, stay: true, err: cause}
+	case call.Once:
+		return verdict{state: faas.CallFailed, err: faas.Errorf(faas.FuncFailed, "an outside runner had it for %v and did not end it, and this function must not run twice", lease)}
+	}
+	return verdict{state: faas.CallQueued, stay: true, err: faas.Errorf(faas.TimedOut, "an outside runner had it for %v and did not end it", lease)}
 }

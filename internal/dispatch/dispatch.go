@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,24 +63,29 @@ type Dispatcher struct {
 	Definitions Definitions
 	Events      Events
 	Journal     Journal
-	Owner       string     // names this run of the daemon, and no other
-	MaxResult   faas.Bytes // of one answer; 0: no limit
-	Marks       string     // file of the calls that have begun; "": all that were taken are thought to have
-	Delivering  func()     // told when a result is to be delivered; nil: nobody is
-	Holds       bool       // nothing is taken out of the queue: this node runs no calls
+	Owner       string        // names this run of the daemon, and no other
+	MaxResult   faas.Bytes    // of one answer; 0: no limit
+	Marks       string        // file of the calls that have begun; "": all that were taken are thought to have
+	Delivering  func()        // told when a result is to be delivered; nil: nobody is
+	Holds       bool          // nothing is taken out of the queue: this node runs no calls
+	Lease       time.Duration // how long a call is an outside runner's that took it; 0: Lease
 	Log         *slog.Logger
 
 	wake    chan struct{} // capacity 1: there may be something to take
 	removed chan struct{} // capacity 1: forgotten is not empty
+	lapsing chan struct{} // capacity 1: a reservation may be over sooner than was thought
+	ready   chan struct{} // closed when it is known what an earlier run has left
+	ended   atomic.Int64  // calls that are over, of those that were in the queue
 	work    sync.WaitGroup
 	marks   *marks // nil without Marks, and before Run
 
 	mu        sync.Mutex
-	lines     map[string]*line // by function ID; guarded by mu, as all below
-	apps      map[string]int   // calls that were taken and not settled, by app ID
-	taken     map[string]*held // by call ID
-	takes     int64            // calls taken so far
-	forgotten []string         // functions that are no more
+	lines     map[string]*line        // by function ID; guarded by mu, as all below
+	apps      map[string]int          // calls that were taken and not settled, by app ID
+	taken     map[string]*held        // by call ID
+	takes     int64                   // calls taken so far
+	outside   map[string]*reservation // by call ID
+	forgotten []string                // functions that are no more
 	draining  bool
 }
 
@@ -106,8 +112,8 @@ type held struct {
 // New returns a Dispatcher whose fields are to be set.
 func New() *Dispatcher {
 	return &Dispatcher{
-		wake: make(chan struct{}, 1), removed: make(chan struct{}, 1),
-		lines: make(map[string]*line), apps: make(map[string]int), taken: make(map[string]*held),
+		wake: make(chan struct{}, 1), removed: make(chan struct{}, 1), lapsing: make(chan struct{}, 1), ready: make(chan struct{}),
+		lines: make(map[string]*line), apps: make(map[string]int), taken: make(map[string]*held), outside: make(map[string]*reservation),
 	}
 }
 
@@ -130,8 +136,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		return err
 	}
+	close(d.ready)
 	var g errgroup.Group
 	g.Go(func() error { d.dispatch(ctx); return nil })
+	g.Go(func() error { d.lapses(ctx); return nil })
 	g.Go(func() error { d.cancelRemoved(ctx); return nil })
 	g.Go(func() error { d.sweep(ctx); return nil })
 	return g.Wait()
@@ -173,6 +181,13 @@ func (d *Dispatcher) begins(id string) {
 
 // begin finds out what an earlier run of the daemon has left.
 func (d *Dispatcher) begin(ctx context.Context) error {
+	outside, err := d.Calls.Held(ctx, Outside)
+	if err != nil {
+		return err
+	}
+	for _, call := range outside {
+		d.reserved(call)
+	}
 	if err := d.rescue(ctx); err != nil {
 		return err
 	}
@@ -233,8 +248,17 @@ func (d *Dispatcher) Drain() {
 	d.draining = true
 }
 
+func (d *Dispatcher) isDraining() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.draining
+}
+
 // Stop implements invoke.Queue.
 func (d *Dispatcher) Stop(id string, cause error) bool {
+	if d.lapseNow(id, cause) {
+		return true
+	}
 	d.mu.Lock()
 	h := d.taken[id]
 	d.mu.Unlock()
@@ -242,14 +266,6 @@ func (d *Dispatcher) Stop(id string, cause error) bool {
 		h.end(cause)
 	}
 	return h != nil
-}
-
-// Forget cancels the queued calls of a function that is no more, in the background.
-func (d *Dispatcher) Forget(function string) {
-	d.mu.Lock()
-	d.forgotten = append(d.forgotten, function)
-	d.mu.Unlock()
-	signal(d.removed)
 }
 
 // dispatch takes calls whenever some are due and welcome.
@@ -334,7 +350,7 @@ func (d *Dispatcher) lanes() (lanes []store.Lane, added map[string]int, left boo
 			d.giveUp(l.id)
 			continue
 		}
-		if d.Holds {
+		if d.Holds || app.External() {
 			continue
 		}
 		ofFunction, ofApp := d.Room.Welcome(&app, &fn)
@@ -396,14 +412,6 @@ func (d *Dispatcher) ofApp(id string) int {
 	return d.apps[id]
 }
 
-// giveUp cancels what waits for a function that is no more.
-func (d *Dispatcher) giveUp(function string) {
-	d.mu.Lock()
-	d.line(function).more = false
-	d.mu.Unlock()
-	d.Forget(function)
-}
-
 // note notes what a Take has shown of its lanes, and what it took. later says that
 // some of them have calls that become due.
 func (d *Dispatcher) note(lanes []store.Lane, added map[string]int, taken []faas.Call, later bool) {
@@ -439,36 +447,6 @@ func (d *Dispatcher) becomeDue() {
 		if l.later {
 			l.more, l.later = true, false
 			l.added++
-		}
-	}
-}
-
-// cancelRemoved cancels the queued calls of functions that are no more.
-func (d *Dispatcher) cancelRemoved(ctx context.Context) {
-	for {
-		d.mu.Lock()
-		forgotten := d.forgotten
-		d.forgotten = nil
-		d.mu.Unlock()
-		for _, id := range forgotten {
-			n, err := d.Calls.CancelQueued(ctx, id, removedText)
-			if err != nil {
-				d.failed(ctx, err)
-				d.Forget(id)
-			}
-			if n > 0 {
-				d.Log.Info("queued calls of a removed function canceled", "function", id, "calls", n)
-			}
-			d.mu.Lock()
-			if l := d.lines[id]; l != nil && l.here == 0 && !l.more && err == nil {
-				delete(d.lines, id)
-			}
-			d.mu.Unlock()
-		}
-		select {
-		case <-d.removed:
-		case <-ctx.Done():
-			return
 		}
 	}
 }

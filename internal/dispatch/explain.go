@@ -13,8 +13,14 @@ import (
 
 // Explain fills in a queued call's Place, what it waits for, and for how long that
 // may be: by what calls of its function took lately. What cannot be found out is
-// left empty.
+// left empty. Of a call that runs it tells if an outside runner has it.
 func (d *Dispatcher) Explain(ctx context.Context, call *faas.Call) {
+	if call.State == faas.CallRunning {
+		*call = d.running(*call)
+	}
+	if call.State != faas.CallQueued {
+		return
+	}
 	fn, app, functions := d.lane(call.FuncID)
 	if fn.ID == "" {
 		return
@@ -63,7 +69,7 @@ func (d *Dispatcher) explainNew(ctx context.Context, call *faas.Call) {
 	if fn.ID == "" {
 		return
 	}
-	place, last := 0, call.Priority == 0 && !call.Due.After(call.Queued)
+	place, last := 0, call.Priority == 0 && !call.Due.After(call.Queued) && !app.External()
 	for _, id := range functions {
 		t, err := d.tally(ctx, id)
 		if err != nil {
@@ -89,7 +95,11 @@ func (d *Dispatcher) lane(function string) (fn faas.Function, app faas.App, func
 	if err != nil {
 		return faas.Function{}, faas.App{}, nil
 	}
-	if app, err = d.Definitions.AppByID(fn.App); err != nil || app.MaxConcurrency <= 0 {
+	app, err = d.Definitions.AppByID(fn.App)
+	switch {
+	case err == nil && app.External():
+		return fn, app, d.outsideLine()
+	case err != nil || app.MaxConcurrency <= 0:
 		return fn, app, []string{function}
 	}
 	d.mu.Lock()
@@ -125,6 +135,10 @@ func (d *Dispatcher) explain(call *faas.Call, fn faas.Function, app faas.App, pl
 			call.Waiting += fmt.Sprintf(", after attempt %d: %s", call.Attempt, call.Error)
 		}
 		call.Place, call.Estimate = 0, left
+		return
+	}
+	if app.External() {
+		call.Waiting = at + " in line, for an outside runner to take it (GET /tasks)"
 		return
 	}
 	if d.Holds {
@@ -169,14 +183,17 @@ func (d *Dispatcher) Line(ctx context.Context, functions []faas.Function, limit 
 	handed := d.waiting(ids)
 	queued = append(handed, queued...)
 	queued = queued[:min(len(queued), limit)]
-	places := make(map[string]int) // by function, or by app where that is the line
+	places := make(map[string]int) // by function, or by app where that is the line; Outside
 	for i := range queued {
 		fn, app, _ := d.lane(queued[i].FuncID)
 		if fn.ID == "" {
 			continue
 		}
 		key := fn.ID
-		if app.MaxConcurrency > 0 {
+		switch {
+		case app.External():
+			key = Outside
+		case app.MaxConcurrency > 0:
 			key = app.ID
 		}
 		if places[key] == 0 { // others of the line may be before it that were not asked for

@@ -55,10 +55,18 @@ func (v view) seen(c faas.Call) faas.Call {
 	if c.State != faas.CallRunning {
 		return c
 	}
-	v.d.mu.Lock()
-	defer v.d.mu.Unlock()
-	if h := v.d.taken[c.ID]; h != nil && !h.begun {
+	return v.d.running(c)
+}
+
+// running is a call that runs as its users see it.
+func (d *Dispatcher) running(c faas.Call) faas.Call {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h := d.taken[c.ID]; h != nil && !h.begun {
 		return asQueued(c)
+	}
+	if d.outside[c.ID] != nil {
+		c.Outcome.Start = faas.StartOutside
 	}
 	return c
 }

@@ -30,11 +30,20 @@ type Queue interface {
 	// Stop ends a call that was taken out of the queue, wherever it is on its way;
 	// false if there is none.
 	Stop(id string, cause error) bool
-	// Explain fills in what a queued call waits for, and for how long.
+	// Explain fills in what a queued call waits for, and for how long, and who runs
+	// one that does not run here.
 	Explain(ctx context.Context, call *faas.Call)
 	// Line returns the calls of these functions that are in the queue, in the order
 	// in which they are to start, explained.
 	Line(ctx context.Context, functions []faas.Function, limit int) ([]faas.Call, error)
+
+	// Reserve, End and Release are for outside runners: they take a call, end it as
+	// they say, and give it back unused. Counts returns how many calls they have, and
+	// how many that were in the queue have ended.
+	Reserve(ctx context.Context) (call faas.Call, ok bool, err error)
+	End(ctx context.Context, id string, attempt int, err error) error
+	Release(id string)
+	Counts() (outside int, ended int64)
 }
 
 // Enqueue accepts an asynchronous call: when it returns nil, call and payload are
@@ -108,7 +117,11 @@ func (i *Invoker) acceptance(fn faas.Function, call *faas.Call, req *faas.Reques
 		fmt.Fprintf(hash, "%s %s %s\n", req.Method, req.Target, host(req))
 		to = io.MultiWriter(body, hash)
 	}
-	if _, err := io.Copy(to, req.Body); err != nil {
+	from := req.Body
+	if call.Kind == faas.CallAsync && app.External() {
+		from = http.MaxBytesReader(nil, io.NopCloser(from), int64(MaxTaskPayload))
+	}
+	if _, err := io.Copy(to, from); err != nil {
 		body.Discard()
 		return none, payloadError(err)
 	}
@@ -254,7 +267,7 @@ func (i *Invoker) Find(ctx context.Context, id string) (faas.Call, error) {
 		}
 	}
 	call, err := i.Calls.Call(ctx, id)
-	if err == nil && call.State == faas.CallQueued {
+	if err == nil {
 		i.Queue.Explain(ctx, &call)
 	}
 	return call, err
@@ -290,6 +303,7 @@ func (i *Invoker) cancel(ctx context.Context, id, reason string) (faas.Call, err
 	if err == nil {
 		i.event(&call, faas.Event{Name: faas.EventFailed, Message: reason})
 		i.Journal.Record(call)
+		i.ended.Add(1)
 		return call, nil
 	}
 	if call.State.Final() {
