@@ -13,6 +13,9 @@ import (
 var (
 	errInvalid    = fault{http.StatusBadGateway, "invalid function response"}
 	errAnswerBody = fault{http.StatusBadGateway, "function response body too large"}
+
+	errPullTimeout  = fault{http.StatusGatewayTimeout, "Image pull timed out"}
+	errStartTimeout = fault{http.StatusGatewayTimeout, "Container initialization timed out" + seeLogs}
 )
 
 const seeLogs = ", please ensure you are using the latest fdk and check the logs"
@@ -24,8 +27,8 @@ var failures = []struct {
 }{
 	{faas.ErrNeverFits, invalid("Requested CPU/Memory cannot be allocated")},
 	{faas.ErrVolumes, invalid("image has Volume definition")},
-	{faas.ErrPullTimeout, fault{http.StatusGatewayTimeout, "Image pull timed out"}},
-	{faas.ErrStartTimeout, fault{http.StatusGatewayTimeout, "Container initialization timed out" + seeLogs}},
+	{faas.ErrPullTimeout, errPullTimeout},
+	{faas.ErrStartTimeout, errStartTimeout},
 	{faas.ErrStartExited, errStart},
 	{faas.ErrHeaderTooLarge, fault{http.StatusBadGateway, "function response header too large"}},
 	{faas.ErrStatus, errInvalid},
