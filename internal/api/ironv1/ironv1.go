@@ -122,5 +122,6 @@ func (s *Server) routes() api.Routes {
 
 	s.taskRoutes(&all)
 	s.statsRoutes(&all)
+	s.callRoutes(&all)
 	return all
 }
