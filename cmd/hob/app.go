@@ -30,7 +30,7 @@ calls at once. A function without an app is in "default".`,
 type appFlags struct {
 	env, files, annotations []string
 	concurrent              int
-	syslog, shape           string
+	syslog, shape, runner   string
 }
 
 func (f *appFlags) add(cmd *cobra.Command) {
@@ -39,6 +39,8 @@ func (f *appFlags) add(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&f.concurrent, "max-concurrency", 0, "most calls at once of all its functions together (default 0: no limit)")
 	cmd.Flags().StringVar(&f.syslog, "syslog", "", "send what its functions log to this server, as `URL`: "+strings.Join(faas.SyslogSchemes(), ", ")+"; \"\" for none")
 	cmd.Flags().StringVar(&f.shape, "shape", "", "`processor` that its functions are made for, kept and shown only: "+strings.Join(faas.Shapes(), ", "))
+	cmd.Flags().StringVar(&f.runner, "runner", "", "`who` runs the asynchronous calls of its functions: \"external\" for a program that asks for them, \"\" for the server")
+	registerFlag(cmd, "runner", cobra.FixedCompletions([]string{faas.RunnerExternal}, cobra.ShellCompDirectiveNoFileComp))
 	annotationFlag(cmd, &f.annotations)
 }
 
@@ -48,15 +50,11 @@ func (f *appFlags) settings(c *cli, cmd *cobra.Command, unset ...string) (s clie
 	if s.Annotations, err = readAnnotations(f.annotations, unset...); err != nil {
 		return s, err
 	}
-	if cmd.Flags().Changed("syslog") {
-		s.Syslog = &f.syslog
-	}
-	if cmd.Flags().Changed("shape") {
-		s.Shape = &f.shape
-	}
-	if cmd.Flags().Changed("max-concurrency") {
-		s.MaxConcurrency = &f.concurrent
-	}
+	given := cmd.Flags().Changed
+	take(given, "syslog", &f.syslog, &s.Syslog)
+	take(given, "shape", &f.shape, &s.Shape)
+	take(given, "runner", &f.runner, &s.Runner)
+	take(given, "max-concurrency", &f.concurrent, &s.MaxConcurrency)
 	s.Env, err = readEnv(c, f.files, f.env)
 	return s, err
 }
@@ -162,6 +160,7 @@ func appRows(t table, a client.App) {
 	}
 	t.row("syslog", orDash(a.Syslog))
 	t.row("shape", or(a.Shape, "any"))
+	t.row("runner", or(a.Runner, "this server"))
 	annotationRows(t, a.Annotations)
 	t.row("revision", count(int(a.Revision)))
 	t.row("created", stamp(a.Created))
@@ -175,7 +174,7 @@ func newAppUpdate(c *cli) *cobra.Command {
 		Use:               "update NAME",
 		Short:             "change an app",
 		Long:              "Change an app: variables, annotations and settings that are not named stay as they are.",
-		Example:           "  hob app update photos -e BUCKET=winter --unset-env LEVEL\n  hob app update shop --annotation hob/patterns=true --syslog ''",
+		Example:           "  hob app update photos -e BUCKET=winter --unset-env LEVEL\n  hob app update shop --annotation hob/patterns=true --syslog ''\n  hob app update jobs --runner external",
 		Args:              exactly(1),
 		ValidArgsFunction: completeApps(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

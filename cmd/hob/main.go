@@ -117,10 +117,10 @@ A first function, as root and beside a server that "hob serve" has started:
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupFunctions, newCreate(c), newUpdate(c), newLs(c), newInspect(c), newRm(c), newCall(c), newGet(c), newCalls(c), newStatus(c), newLogs(c), newPs(c), newTop(c), newApp(c), newTrigger(c))
+	add(groupFunctions, newCreate(c), newUpdate(c), newLs(c), newInspect(c), newRm(c), newCall(c), newGet(c), newCalls(c), newStatus(c), newLogs(c), newPs(c), newTop(c), newApp(c), newTrigger(c), newLambda(c))
 	add(groupProjects, newInit(c), newRun(c), newTest(c), newDeploy(c), newBump(c), newMigrate(c))
 	add(groupImages, newImage(c), newPull(c))
-	add(groupServer, newServe(c), newConfig(c), newDoctor(c), newBench(c), newBenchFunction(c), newContext(c), newCompletion(), newVersion(c))
+	add(groupServer, newServe(c), newConfig(c), newDoctor(c), newBench(c), newBenchFunction(c), newContext(c), newToken(c), newCompletion(), newVersion(c))
 	root.AddCommand(newExitTopic(), newServerTopic())
 	root.SetHelpCommand(newHelp())
 	root.SetHelpCommandGroupID(groupServer)

@@ -54,6 +54,7 @@ func verbs() map[string]verb {
 		"trigger inspect": {args: "upper up", missing: "upper none"},
 		"trigger update":  {args: "upper up --source /u", missing: "upper none --source /n"},
 		"trigger rm":      {args: "upper up", missing: "upper none"},
+		"lambda import":   {args: "lam TASK", missing: "lam none.zip"},
 		"image build":     {args: "-t again TINY", missing: "-t again none/such"},
 		"image load":      {args: "TAR", missing: "none.tar"},
 		"image pull":      {args: "hob.local/tiny --pull never", missing: "hob.local/none --pull never"},
@@ -73,6 +74,7 @@ func verbs() map[string]verb {
 		"context show":    {args: "", missing: "none", local: true},
 		"context ls":      {args: "", local: true},
 		"context rm":      {args: "lab", missing: "none", local: true},
+		"token":           {args: "--key-file TINY", missing: "--key-file none", local: true},
 		"completion":      {why: "what it prints is a script", local: true},
 		"version":         {args: ""},
 		"help":            {why: "what it prints is a text", local: true},
@@ -141,7 +143,7 @@ func TestEveryCommandPrintsJSON(t *testing.T) {
 		}
 	}
 	_, id, _ := hob("calls", "inspect", "--format", "{{.ID}}", lastCall(t, hob))
-	fill := strings.NewReplacer("CALL", strings.TrimSpace(id), "TINY", tiny, "TAR", archive)
+	fill := strings.NewReplacer("CALL", strings.TrimSpace(id), "TINY", tiny, "TAR", archive, "TASK", task(t, tiny))
 	first := []string{"create", "app create", "trigger create", "image build", "context create", "context use"}
 	last := []string{"rm", "app rm", "trigger rm", "image rm", "image prune", "context rm"}
 	rest := slices.DeleteFunc(slices.Sorted(maps.Keys(verbs())), func(path string) bool {
@@ -158,6 +160,16 @@ func TestEveryCommandPrintsJSON(t *testing.T) {
 			t.Errorf("hob %s: exit code %d, not JSON alone:\n%s%s", strings.Join(words, " "), code, stdout, stderr)
 		}
 	}
+}
+
+// task is a directory with a custom runtime of Lambda, which is the program.
+func task(t *testing.T, program string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Link(program, filepath.Join(dir, "bootstrap")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // lastCall is the id of the latest call.
@@ -201,7 +213,7 @@ func TestEveryCommandEndsWithTheCodeOfItsFailure(t *testing.T) {
 	if err := os.WriteFile(tiny, tinyProgram(runtime.GOARCH), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	fill := strings.NewReplacer("CALL", "01K9ZZ8N2R6W0V5T3YQ4XH7JGM", "TINY", tiny, "TAR", tiny)
+	fill := strings.NewReplacer("CALL", "01K9ZZ8N2R6W0V5T3YQ4XH7JGM", "TINY", tiny, "TAR", tiny, "TASK", task(t, tiny))
 	ends := func(want int, server, path, args string) {
 		t.Helper()
 		env, stdout, stderr := testEnv(map[string]string{"HOB_SERVER": server, "HOB_CONFIG_DIR": dir, "HOB_DATA": dir}, "")

@@ -9,6 +9,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -44,6 +45,7 @@ type Options struct {
 	Name    string // of the program in the image; "": its file name
 	Dir     string // whose content becomes the root; for FromDir
 	Into    string // directory of the image that gets the content of Dir in place of the root
+	Shown   string // what messages call Dir; "": Dir
 
 	// Skip leaves out names in Dir, and all that is below one; nil: none.
 	Skip func(name string, dir bool) bool
@@ -130,6 +132,7 @@ func FromDir(ctx context.Context, opt Options) (v1.Image, error) {
 	if opt.Dir == "" {
 		return nil, faas.Errorf(faas.Invalid, "no directory is named")
 	}
+	opt.Shown = cmp.Or(opt.Shown, opt.Dir)
 	info, err := os.Stat(opt.Dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

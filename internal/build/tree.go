@@ -192,12 +192,12 @@ func readDir(ctx context.Context, dir *os.Root, opt Options) (*tree, error) {
 			return nil
 		}
 		if count++; count > opt.MaxFiles {
-			return faas.Errorf(faas.TooLarge, "directory %s holds more than the limit of %d files", opt.Dir, opt.MaxFiles)
+			return faas.Errorf(faas.TooLarge, "directory %s holds more than the limit of %d files", opt.Shown, opt.MaxFiles)
 		}
 		if len(name) > maxPath {
-			return faas.Errorf(faas.Invalid, "a name of %d bytes in %s is over the limit of %d", len(name), opt.Dir, maxPath)
+			return faas.Errorf(faas.Invalid, "a name of %d bytes in %s is over the limit of %d", len(name), opt.Shown, maxPath)
 		}
-		from := path.Join(opt.Dir, name)
+		from := path.Join(opt.Shown, name)
 		if strings.HasPrefix(d.Name(), ".wh.") {
 			return faas.Errorf(faas.Invalid, "%s: a name that begins with .wh. means a deletion in an image", from)
 		}
@@ -228,7 +228,7 @@ func readDir(ctx context.Context, dir *os.Root, opt Options) (*tree, error) {
 				seen[id], n.group = name, name
 			}
 			if total += faas.Bytes(n.size); total > opt.MaxBytes {
-				return faas.Errorf(faas.TooLarge, "directory %s holds more than the limit of %v", opt.Dir, opt.MaxBytes)
+				return faas.Errorf(faas.TooLarge, "directory %s holds more than the limit of %v", opt.Shown, opt.MaxBytes)
 			}
 		case mode&fs.ModeDevice != 0 && strings.HasPrefix(name, "dev/"):
 			return nil // what mmdebstrap and its like make there: a sandbox has a /dev of its own
@@ -242,10 +242,10 @@ func readDir(ctx context.Context, dir *os.Root, opt Options) (*tree, error) {
 		if _, ok := errors.AsType[*faas.Error](err); ok || ctx.Err() != nil {
 			return nil, err
 		}
-		return nil, faas.Errorf(faas.Invalid, "read directory %s: %w", opt.Dir, err)
+		return nil, faas.Errorf(faas.Invalid, "read directory %s: %w", opt.Shown, err)
 	}
 	if count == 0 {
-		return nil, faas.Errorf(faas.Invalid, "directory %s is empty", opt.Dir)
+		return nil, faas.Errorf(faas.Invalid, "directory %s is empty", opt.Shown)
 	}
 	return t, nil
 }
