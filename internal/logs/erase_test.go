@@ -79,7 +79,7 @@ func TestErasedCallHasNoLinesAndAllOthersStay(t *testing.T) {
 	}
 }
 
-func TestLinesOverTheAgeAreNotRead(t *testing.T) {
+func TestLinesAreGoneAfterTheirAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, logs.Config{Dir: t.TempDir(), MaxAge: 24 * time.Hour})
 		write(t, s, "f", "c", "old\n")

@@ -263,7 +263,7 @@ func TestLogOfACallIsReadAndDeleted(t *testing.T) {
 	}
 }
 
-func TestLogIsReadableForALimitedTime(t *testing.T) {
+func TestLinesAreGoneAfterTheirAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newCallsNode(t, 24*time.Hour)
 		c := n.past("f", 0, nil)
