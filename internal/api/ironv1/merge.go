@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"hob/faas"
@@ -60,12 +61,23 @@ func (s *Server) mergedRoute(rt route, in routeIn, isNew bool) (_ route, err err
 	}
 	if in.Image != "" {
 		rt.fn.Image = in.Image
-		rt.fn.Digest, err = s.Images.Local(in.Image)
-		if faas.KindOf(err) == faas.Invalid {
-			return rt, invalid("Invalid route Image")
-		}
+		rt.fn.Digest, err = s.local(in.Image)
 	}
 	return rt, err
+}
+
+// local is the digest of an image if it is on this node, else "". A name with capital
+// letters, which no image can have, is taken: the documentation has one in its
+// example. Who calls the route is told of it.
+func (s *Server) local(ref string) (string, error) {
+	digest, err := s.Images.Local(ref)
+	if faas.KindOf(err) != faas.Invalid {
+		return digest, err
+	}
+	if _, err := s.Images.Local(strings.ToLower(ref)); faas.KindOf(err) == faas.Invalid {
+		return "", invalid("Invalid route Image")
+	}
+	return "", nil
 }
 
 // check looks at what is wrong whatever the route is.

@@ -42,7 +42,7 @@ func checkPath(p string, dynamic bool) error {
 		return invalid("Path malformed")
 	case !dynamic && strings.Contains(u.Path, ":"):
 		return invalid("Dynamic URL is not allowed")
-	case !strings.HasPrefix(u.Path, "/"):
+	case !strings.HasPrefix(p, "/"):
 		return invalid("Invalid Path format")
 	case len(p) > faas.MaxSource:
 		return faas.Errorf(faas.Invalid, "the path of the route has %d bytes, over the limit of %d", len(p), faas.MaxSource)
