@@ -18,6 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"hob/faas"
+	"hob/internal/launch"
 	"hob/internal/sandbox/fake"
 )
 
@@ -213,6 +214,55 @@ func TestWhatIsWrittenAfterTheAnswerIsLoggedUnderItsCallWithFrames(t *testing.T)
 	} {
 		if got := strings.TrimPrefix(r.logs.said(t, key), "begin\n"); got != want { // said while the first call was there already
 			t.Errorf("%s: %q, want %q", key, got, want)
+		}
+	}
+}
+
+// TestSandboxesOfLambdaAskForTheirCalls has several real ones at once, each with the
+// same address, frozen between its calls.
+func TestSandboxesOfLambdaAskForTheirCalls(t *testing.T) {
+	r, fn := contract(t)
+	fn.Format, fn.Profile, fn.Env, fn.Command = faas.FormatLambda, "", nil, []string{"app.handler"}
+	fn.StartTimeout = 20 * time.Second
+	var conns []*launch.Conn
+	for range 2 {
+		c, err := r.Start(t.Context(), testApp, fn, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	for round := range 3 {
+		for i, c := range conns {
+			if r.Caps.Freezer && round > 0 {
+				if err := c.Thaw(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			req, w := request(fmt.Sprintf("CALL%d%d", round, i)), httptest.NewRecorder()
+			event := fmt.Sprintf(`{"of":%d}`, i)
+			req.Body, req.Size = strings.NewReader(event), int64(len(event))
+			if out, err := c.Exchange(t.Context(), req, w); err != nil || !out.Keep {
+				t.Fatalf("%+v, %v", out, err)
+			}
+			if want := event + " of app.handler in /: open file: read-only file system, <nil>"; w.Body.String() != want {
+				t.Errorf("answer %q, want %q", w.Body, want)
+			}
+			if r.Caps.Freezer {
+				if _, err := c.Freeze(); err != nil && !strings.Contains(err.Error(), "does not stand still") { // on a busy machine it may go on
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for i, c := range conns {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		for key, want := range map[string]string{fmt.Sprintf("f1/CALL2%d/stdout", i): fmt.Sprintf("asked {\"of\":%d}\n", i), fmt.Sprintf("f1/CALL2%d/stderr", i): "asked, too\n"} {
+			if got := r.logs.peek(key); got != want {
+				t.Errorf("%s: %q, want %q", key, got, want)
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 // Command contract is a function of format http-stream that shows what it finds
 // around it and does what the body of a request says, for tests. MODE says how it
-// begins.
+// begins. Where there is a Runtime API it is one of format lambda, which answers
+// with where it is and what it was asked.
 package main
 
 import (
@@ -18,6 +19,9 @@ import (
 )
 
 func main() {
+	if api := os.Getenv("AWS_LAMBDA_RUNTIME_API"); api != "" {
+		log.Fatal(run("http://" + api + "/2018-06-01/runtime/invocation/"))
+	}
 	mode := os.Getenv("MODE")
 	switch mode {
 	case "silent":
@@ -31,6 +35,28 @@ func main() {
 	}
 	if err := serve(mode, name, filepath.Dir(name)); err != nil {
 		log.Fatal(err)
+	}
+}
+
+// run asks for calls until it is refused.
+func run(api string) error {
+	for {
+		next, err := http.Get(api + "next")
+		if err != nil {
+			return err
+		}
+		event, _ := io.ReadAll(next.Body)
+		next.Body.Close()
+		dir, _ := os.Getwd()
+		readOnly, writable := os.WriteFile("file", nil, 0o600), os.WriteFile("/tmp/file", nil, 0o600)
+		fmt.Printf("asked %s\n", event)
+		fmt.Fprintln(os.Stderr, "asked, too")
+		answer := fmt.Sprintf("%s of %s in %s: %v, %v", event, os.Getenv("_HANDLER"), dir, readOnly, writable)
+		done, err := http.Post(api+next.Header.Get("Lambda-Runtime-Aws-Request-Id")+"/response", "text/plain", strings.NewReader(answer))
+		if err != nil {
+			return err
+		}
+		done.Body.Close()
 	}
 }
 
