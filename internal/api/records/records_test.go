@@ -194,6 +194,51 @@ func TestCallsThatMoveAreListedOnce(t *testing.T) {
 	}
 }
 
+// watched is a store that says when it is asked for a list.
+type watched struct {
+	store.Calls
+	before, after func()
+}
+
+func (w watched) List(ctx context.Context, f store.CallFilter) ([]faas.Call, string, error) {
+	w.before()
+	defer w.after()
+	return w.Calls.List(ctx, f)
+}
+
+func TestCallThatEndsBetweenTwoLooksIsListedOnce(t *testing.T) {
+	for moment := range 4 {
+		for _, kind := range []faas.CallKind{faas.CallSync, faas.CallAsync} {
+			for _, apart := range []bool{false, true} {
+				n := newNode(t)
+				c := newCall(kind)
+				if kind == faas.CallAsync {
+					c = n.accept(c)
+				}
+				n.begin(c)
+				at := func(m int) func() {
+					return sync.OnceFunc(func() {
+						if m == moment {
+							n.end(c)
+						}
+					})
+				}
+				before, after := at(0), at(1)
+				n.Live = func() []faas.Call {
+					before()
+					defer after()
+					return n.inFlight()
+				}
+				n.Calls = watched{n.db, at(2), at(3)}
+				got := n.listed(records.Selection{Apart: apart}, 5)
+				if len(n.inFlight()) > 0 || len(got) != 1 || got[0] != c.ID {
+					t.Errorf("a call (%s, apart %t) that ends at moment %d is listed as %v", kind, apart, moment, got)
+				}
+			}
+		}
+	}
+}
+
 func TestCallsAcceptedOutOfOrderAreListedOnce(t *testing.T) {
 	n := newNode(t)
 	var calls []faas.Call
