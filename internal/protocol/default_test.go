@@ -34,7 +34,7 @@ type process struct {
 	dir     string   // of the sockets it listens on
 	port    int      // it listens on, of format port
 
-	listener net.Listener  // of that port
+	listener net.Listener  // of that port, or of the Runtime API of format lambda
 	ready    chan struct{} // closed when the two above are set
 
 	stdin, stdout *os.File // the other ends
@@ -80,7 +80,7 @@ func (p *process) Usage() (faas.Bytes, time.Duration) { return 3 * faas.MB, 5 * 
 func (p *process) Start() faas.Start                  { return faas.StartBare }
 func (p *process) UnreadInput() int                   { return p.unread[0].Unread() }
 func (p *process) UnreadOutput() int                  { return p.unread[1].Unread() }
-func (p *process) Listener() net.Listener             { return nil }
+func (p *process) Listener() net.Listener             { return p.listener }
 
 func (p *process) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if network == "unix" {

@@ -28,11 +28,12 @@ func fault(kind faas.Kind, is error, format string, args ...any) error {
 
 // Open makes a Conn that speaks fn.Format, which is a hot one, to p, which runs
 // already. It returns when the function can take a call (those that listen: when
-// something does), when p has ended, or with the cause when ctx ends. The Conn
+// something does; those that ask for calls: when they have asked), when p has ended, or with the cause when ctx ends. The Conn
 // owns p: Close closes it. After an error p has been left to the caller.
 //
 // A Conn has one goroutine between its calls, which waits for the end of p. It
-// ends with p, or by Close.
+// ends with p, or by Close. One of format lambda has a few more, which end by
+// Close.
 func Open(ctx context.Context, fn faas.Function, p Process) (Conn, error) {
 	switch fn.Format {
 	case faas.FormatHTTP:
@@ -41,6 +42,12 @@ func Open(ctx context.Context, fn faas.Function, p Process) (Conn, error) {
 		return openObject(fn, p), nil
 	case faas.FormatPort:
 		c, err := openPort(ctx, fn, p)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	case faas.FormatLambda:
+		c, err := openLambda(ctx, fn, p)
 		if err != nil {
 			return nil, err
 		}

@@ -88,19 +88,8 @@ func (c *httpConn) exchange(out *faas.Outcome) error {
 	if err := c.clean(out); err != nil {
 		return err
 	}
-	var head []byte
-	var err error
 	method := t.req.Method
-	if t.req.Convention == faas.ConventionIron {
-		method = http.MethodGet
-		if err := t.known(); err != nil {
-			out.Keep = true
-			return err
-		}
-		head, err = appendIron((*t.out)[:0], t.req)
-	} else {
-		head, err = appendPlain((*t.out)[:0], t.req)
-	}
+	head, err := t.ask()
 	if err == nil {
 		err = t.send(head)
 	}
@@ -127,6 +116,19 @@ func (c *httpConn) exchange(out *faas.Outcome) error {
 	return nil
 }
 
+// ask makes the head of the request. Functions of IronFunctions, which look for a
+// Content-Length, are always told one.
+func (t *turn) ask() (head []byte, err error) {
+	head = (*t.out)[:0]
+	if t.req.Convention != faas.ConventionFn {
+		return appendPlain(head, t.req)
+	}
+	if err := t.known(); err != nil {
+		return nil, err
+	}
+	return appendRoute(head, t.req)
+}
+
 // patience is how long a request that got no answer may take to be sent: a body
 // that reached nobody should not be broken off.
 func (t *turn) patience() time.Duration {
@@ -148,7 +150,7 @@ func (t *turn) known() error {
 	if t.req.Size >= 0 || !bodied(t.req) {
 		return nil
 	}
-	body, err := t.readAll()
+	body, err := t.readAll(maxKnown)
 	if err != nil {
 		return err
 	}
@@ -198,11 +200,11 @@ func (t *turn) receive(bodiless bool, judge func() (taken bool, err error)) erro
 	return t.failed()
 }
 
-// readAll reads a body whole, up to maxKnown.
-func (t *turn) readAll() ([]byte, error) {
+// readAll reads a body whole, up to limit.
+func (t *turn) readAll(limit int) ([]byte, error) {
 	size := t.req.Size
-	if size > maxKnown {
-		return nil, tooLarge()
+	if size > int64(limit) {
+		return nil, tooLarge(limit)
 	}
 	if !bodied(t.req) {
 		return nil, nil
@@ -218,12 +220,12 @@ func (t *turn) readAll() ([]byte, error) {
 	var b []byte
 	for grow := 32 << 10; ; grow = min(2*grow, 4<<20) {
 		at := len(b)
-		b = append(b, make([]byte, min(grow, maxKnown+1-at))...)
+		b = append(b, make([]byte, min(grow, limit+1-at))...)
 		n, err := t.readBody(b[at:])
 		b = b[:at+n]
 		switch {
-		case len(b) > maxKnown:
-			return nil, tooLarge()
+		case len(b) > limit:
+			return nil, tooLarge(limit)
 		case err == io.EOF:
 			return b, nil
 		case err != nil:
@@ -232,6 +234,6 @@ func (t *turn) readAll() ([]byte, error) {
 	}
 }
 
-func tooLarge() error {
-	return faas.Errorf(faas.TooLarge, "the payload is over the %v that a function of this format can be given", faas.Bytes(maxKnown))
+func tooLarge(limit int) error {
+	return faas.Errorf(faas.TooLarge, "the payload is over the %v that a function of this format can be given", faas.Bytes(limit))
 }

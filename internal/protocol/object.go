@@ -65,7 +65,7 @@ func (c *objectConn) exchange(out *faas.Outcome) error {
 	if err := c.clean(out); err != nil {
 		return err
 	}
-	body, err := t.readAll()
+	body, err := t.readAll(maxKnown)
 	if err != nil {
 		out.Keep = true
 		return err
@@ -168,7 +168,7 @@ func (b *reader) readObject() ([]byte, error) {
 			}
 		}
 		if at > maxObject {
-			return nil, answeredWith("an object of more than %d MB", maxObject>>20)
+			return nil, reason{faas.ErrAnswerTooLarge, fmt.Sprintf("the function answered with an object of more than %d MB", maxObject>>20)}
 		}
 		if err := b.fill(); err != nil {
 			if err == io.EOF && at > 0 {

@@ -126,6 +126,9 @@ var speakers = map[faas.Format]func(f function) program{
 			return serveConns(ctx, p.listener, f)
 		}
 	},
+	faas.FormatLambda: func(f function) program {
+		return func(ctx context.Context, p *process) faas.Exit { return askForCalls(ctx, p, f) }
+	},
 }
 
 func serveConns(ctx context.Context, l net.Listener, f function) faas.Exit {
@@ -232,7 +235,7 @@ func openProcess(t testing.TB, format faas.Format, run program) (protocol.Conn, 
 		<-p.ready
 		return run(ctx, p)
 	})
-	if format == faas.FormatPort {
+	if format == faas.FormatPort || format == faas.FormatLambda {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

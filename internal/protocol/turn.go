@@ -333,13 +333,13 @@ func (t *turn) start(status int) {
 	t.w.WriteHeader(status)
 }
 
-// give writes a part of the answer. It waits for a slow caller; one who is gone is
-// no error: the rest is thrown away.
+// give writes a part of the answer, if it has begun. It waits for a slow caller; one
+// who is gone is no error: the rest is thrown away.
 func (t *turn) give(p []byte) {
 	if t.gone != nil {
 		t.wasted += len(p)
 	}
-	if t.gone != nil || len(p) == 0 {
+	if t.gone != nil || !t.begun || len(p) == 0 {
 		return
 	}
 	n, err := t.w.Write(p)
@@ -457,7 +457,7 @@ func (t *turn) broken(err error) error {
 	if m, ok := errors.AsType[malformed](err); ok {
 		return faas.Errorf(faas.FuncFailed, "%w", m)
 	}
-	if errors.Is(err, faas.ErrHeaderTooLarge) {
+	if errors.Is(err, faas.ErrHeaderTooLarge) || errors.Is(err, faas.ErrAnswerTooLarge) {
 		return faas.Errorf(faas.FuncFailed, "%w", err)
 	}
 	if t.life.overSoon(t.ctx, mourning) {
