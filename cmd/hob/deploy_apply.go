@@ -110,7 +110,7 @@ func (d *deployer) deploy(ctx context.Context, p project) (deployed, error) {
 		return result, err
 	}
 	for _, t := range p.Triggers {
-		trigger, err := d.cl.PutTrigger(ctx, d.app.Name, p.ShortName(), t.Name, client.TriggerSettings{Type: &t.Type, Source: &t.Source})
+		trigger, err := d.cl.PutTrigger(ctx, d.app.Name, p.ShortName(), t.Name, triggerSettings(t))
 		if err != nil {
 			return result, fmt.Errorf("trigger %s: %w", t.Name, err)
 		}
@@ -185,11 +185,10 @@ func (p project) settings(img imageOf, old client.Function) client.Settings {
 		text := p.AsyncTimeout.String()
 		s.AsyncTimeout = &text
 	}
-	for value, to := range map[*int]**int{&p.MaxConcurrency: &s.MaxConcurrency, &p.Min: &s.Min} {
-		if *value > 0 {
-			*to = value
-		}
+	if p.MaxConcurrency > 0 {
+		s.MaxConcurrency = &p.MaxConcurrency
 	}
+	s.Min = p.Min
 	for value, to := range map[*string]**string{&p.OnSuccess: &s.OnSuccess, &p.OnFailure: &s.OnFailure} {
 		if *value != "" {
 			*to = value
@@ -201,6 +200,18 @@ func (p project) settings(img imageOf, old client.Function) client.Settings {
 		s.Profile, s.User, s.TmpSize = &profile, &user, &memory
 	case old.Name != "" && p.Memory > 0 && (old.Profile == profile || old.TmpSize > memory): // it is never more than the memory
 		s.TmpSize = &memory
+	}
+	return s
+}
+
+// triggerSettings are those of t: what its file does not name stays as it is.
+func triggerSettings(t funcfile.Trigger) client.TriggerSettings {
+	s := client.TriggerSettings{Type: &t.Type, Source: &t.Source, Async: t.Async, Headers: t.Headers}
+	if t.Key != "" {
+		s.Key = &t.Key
+	}
+	if t.Convention != "" {
+		s.Convention = &t.Convention
 	}
 	return s
 }

@@ -52,7 +52,7 @@ type Function struct {
 	CPUs                 faas.CPU
 	Timeout, IdleTimeout time.Duration
 	MaxConcurrency       int
-	Min                  int // constant provisioned concurrency
+	Min                  *int // constant provisioned concurrency; nil: nothing is said of it
 	AsyncTimeout         time.Duration
 	OnSuccess, OnFailure string // targets of the detached mode
 
@@ -72,8 +72,15 @@ type Expect struct {
 	Required bool
 }
 
-// Trigger is a path of the app that calls the function.
-type Trigger struct{ Name, Type, Source string }
+// Trigger is a path of the app that calls the function. One of version 1 is a route.
+type Trigger struct {
+	Name, Type, Source string
+
+	Async      *bool               // nil: nothing is said of it
+	Headers    map[string][]string // of every answer, as they are written
+	Key        string              // signs the tokens of its callers; "": none
+	Convention string              // a faas.Convention
+}
 
 // Test is one call with the answer that is expected.
 type Test struct {

@@ -23,7 +23,9 @@ idle_timeout: 45
 path: /hello
 type: async
 headers:
-  X-Level: ["1"]
+  X-Level: ["1", 2]
+  X-Other: a
+jwt_key: secret
 config:
   LEVEL: 3
   ON: yes
@@ -62,19 +64,18 @@ func TestVersionOneIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Notes) != 2 || !strings.HasPrefix(f.Notes[0], "func.yaml:12: headers ") || !strings.HasPrefix(f.Notes[1], "func.yaml:11: type ") {
-		t.Errorf("notes %q", f.Notes)
-	}
-	f.Notes = nil
 	out := "Hello Ada"
 	want := Function{
 		Path: "func.yaml", Name: "ada/hello", Version: "0.0.9", Runtime: "go", Entrypoint: []string{"./func", "--name", "Ada Lovelace"},
 		Memory: 256 * faas.MB, Timeout: time.Minute, Format: "http", IdleTimeout: 45 * time.Second, Type: "async",
-		Config:   map[string]string{"LEVEL": "3", "ON": "yes"},
-		Expects:  []Expect{{"LEVEL", true}},
-		Triggers: []Trigger{{"hello", "http", "/hello"}},
-		Tests:    []Test{{Name: "greets", In: "Ada", Out: &out}},
-		Build:    []string{"go vet"}, MaxConcurrency: 2,
+		Config:  map[string]string{"LEVEL": "3", "ON": "yes"},
+		Expects: []Expect{{"LEVEL", true}},
+		Triggers: []Trigger{{
+			Name: "hello", Type: "http", Source: "/hello", Async: new(true), Key: "secret", Convention: "fn",
+			Headers: map[string][]string{"X-Level": {"1", "2"}, "X-Other": {"a"}},
+		}},
+		Tests: []Test{{Name: "greets", In: "Ada", Out: &out}},
+		Build: []string{"go vet"}, MaxConcurrency: 2,
 	}
 	if !reflect.DeepEqual(f, want) {
 		t.Errorf("got  %+v\nwant %+v", f, want)
@@ -91,12 +92,66 @@ func TestVersionTwoIsRead(t *testing.T) {
 	}
 	f.Notes = nil
 	want := Function{
-		Path: "func.json", Schema: true, Name: "hello", Version: "1.2.3", Memory: 128 * faas.MB, CPUs: 500, Min: 4,
-		AsyncTimeout: 20 * time.Minute, OnFailure: "ops/alarm", Triggers: []Trigger{{"all", "http", "/all"}},
+		Path: "func.json", Schema: true, Name: "hello", Version: "1.2.3", Memory: 128 * faas.MB, CPUs: 500, Min: new(4),
+		AsyncTimeout: 20 * time.Minute, OnFailure: "ops/alarm", Triggers: []Trigger{{Name: "all", Type: "http", Source: "/all"}},
 		Annotations: map[string]string{"example.org/team": `{"name":"blue"}`, AnnotationFreeform: `{"stage":"test"}`},
 	}
 	if !reflect.DeepEqual(f, want) {
 		t.Errorf("got  %+v\nwant %+v", f, want)
+	}
+}
+
+func TestRouteOfVersionOneIsATrigger(t *testing.T) {
+	for file, want := range map[string][]Trigger{
+		"name: f":                          nil,
+		"name: f\ntype: sync":              nil,
+		"name: f\npath: f/:id":             {{Name: "f", Type: "http", Source: "/f/:id", Convention: "fn"}},
+		"name: u/f\ntype: async":           {{Name: "f", Type: "http", Source: "/f", Convention: "fn", Async: new(true)}},
+		"name: f\nheaders: {A: b}":         {{Name: "f", Type: "http", Source: "/f", Convention: "fn", Headers: map[string][]string{"A": {"b"}}}},
+		"name: f\njwt_key: k\nheaders: {}": {{Name: "f", Type: "http", Source: "/f", Convention: "fn", Key: "k"}},
+		"schema_version: 20180708\nname: f\ntriggers: [{name: t, source: t, async: true, key: k, headers: {A: b}, convention: iron}]": {
+			{Name: "t", Type: "http", Source: "/t", Async: new(true), Key: "k", Convention: "iron", Headers: map[string][]string{"A": {"b"}}}},
+		"schema_version: 20180708\nname: f\ntype: async\njwt_key: k\nheaders: {A: b}\npath: /f": nil,
+	} {
+		if f, err := Parse("func.yaml", []byte(file)); err != nil || !reflect.DeepEqual(f.Triggers, want) {
+			t.Errorf("%q: %+v, %v; want %+v", file, f.Triggers, err, want)
+		}
+	}
+}
+
+func TestDeploySectionIsReadInBothWritings(t *testing.T) {
+	const head = "schema_version: 20180708\nname: f\ndeploy: {oci: {"
+	for file, want := range map[string]Function{
+		"provisioned_concurrency: 'constant:40'":                                                 {Min: new(40)},
+		"provisioned_concurrency: {strategy: CONSTANT, count: 40}":                               {Min: new(40)},
+		"provisioned_concurrency: none":                                                          {Min: new(0)},
+		"provisioned_concurrency: {strategy: NONE}":                                              {Min: new(0)},
+		"provisioned_concurrency: ~":                                                             {},
+		"detached_mode: {timeout: 1h, on_success: 'https://h/x', on_failure: {ocid: ops/alarm}}": {AsyncTimeout: time.Hour, OnSuccess: "https://h/x", OnFailure: "ops/alarm"},
+		"detached_timeout: 90":                                                                   {AsyncTimeout: 90 * time.Second},
+		"detached_mode: {on_success: 'stream:ocid1.stream.oc1..x'}":                              {Notes: []string{"a place"}},
+		"freeform_tags: {stage: test}, defined_tags: {ops: {owner: ada, n: 3}}":                  {Annotations: map[string]string{AnnotationFreeform: `{"stage":"test"}`, AnnotationDefined: `{"ops":{"n":3,"owner":"ada"}}`}},
+	} {
+		f, err := Parse("func.yaml", []byte(head+file+"}}"))
+		if len(f.Notes) != len(want.Notes) {
+			t.Errorf("%s: notes %q", file, f.Notes)
+		}
+		want.Path, want.Schema, want.Name, want.Notes, f.Notes = "func.yaml", true, "f", nil, nil
+		if err != nil || !reflect.DeepEqual(f, want) {
+			t.Errorf("%s: %v\n got %+v\nwant %+v", file, err, f, want)
+		}
+	}
+	for file, want := range map[string]string{
+		"provisioned_concurrency: 'constant:many'":                `the count of deploy.oci.provisioned_concurrency is "many", and a whole number from 1`,
+		"provisioned_concurrency: {strategy: CONSTANT}":           `the count of deploy.oci.provisioned_concurrency is ""`,
+		"provisioned_concurrency: {strategy: CONSTANT, count: 0}": `is "0"`,
+		"provisioned_concurrency: 'burst:4'":                      `the strategy of deploy.oci.provisioned_concurrency is "burst", and none or constant is wanted`,
+		"detached_mode: {timeout: soon}":                          `deploy.oci.detached_mode.timeout is "soon"`,
+		"freeform_tags: [a]":                                      "deploy.oci.freeform_tags is a list, and an object is wanted",
+	} {
+		if _, err := Parse("func.yaml", []byte(head+file+"}}")); faas.KindOf(err) != faas.Invalid || !strings.Contains(err.Error(), "func.yaml:3: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", file, err, want)
+		}
 	}
 }
 
@@ -122,6 +177,8 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"func.yaml", "version: 1.0.0", "func.yaml has no name"},
 		{"func.yaml", "- a", "func.yaml:1: an object is wanted. Please update your func.yaml to satisfy the schema."},
 		{"func.yaml", "name: f\nmemory: lots", `func.yaml:2: memory is "lots", and a number of MB, or a size such as 128m, is wanted. Please update your func.yaml to satisfy the schema.`},
+		{"func.yaml", "name: f\ntype: later", `func.yaml:2: type is "later", and sync or async is wanted. Please update your func.yaml to satisfy the schema.`},
+		{"func.yaml", "name: f\nheaders: {A: {b: c}}", `func.yaml:2: headers.A is an object, and text is wanted. Please update your func.yaml to satisfy the schema.`},
 		{"func.yaml", "name: f\n\ntimeout: [1]", `func.yaml:3: timeout is a list, and a number of seconds, or a time such as 1m30s, is wanted. Please update your func.yaml to satisfy the schema.`},
 		{"func.yaml", "schema_version: 20180708\nname: 7", `func.yaml:2: name is 7, and text is wanted. Please update your func.yaml to satisfy the schema.`},
 		{"func.yaml", "schema_version: 3\nname: f", `func.yaml:1: schema_version 3 is not known: it is 20180708, or not there. Please update your func.yaml to satisfy the schema.`},
@@ -275,7 +332,7 @@ func TestMigratedFileSaysTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before.Schema, before.Notes, after.Notes = true, nil, nil
+	before.Schema, before.Type, before.Notes, after.Notes = true, "", nil, nil // the type is the trigger's
 	if !reflect.DeepEqual(before, after) {
 		t.Errorf("before %+v\n after %+v", before, after)
 	}
@@ -299,7 +356,8 @@ func TestMigratedFormatIsNamed(t *testing.T) {
     {
       "name": "f",
       "type": "http",
-      "source": "/f"
+      "source": "/f",
+      "convention": "fn"
     }
   ]
 }
@@ -314,7 +372,7 @@ func TestNewFileSaysWhatItWasMadeOf(t *testing.T) {
 		Path: "func.yaml", Schema: true, Name: "f", Version: "0.0.1", Runtime: "1", Entrypoint: []string{"./f", "-v"}, Format: "http",
 		Memory: 64 * faas.MB, Timeout: time.Minute, IdleTimeout: time.Second, RunImage: "a:b",
 		Config: map[string]string{"A": "1", "B": "x: y"}, Annotations: map[string]string{"a": `{"b":[1,"2"]}`},
-		Triggers: []Trigger{{"t", "http", "/t"}},
+		Triggers: []Trigger{{Name: "t", Type: "http", Source: "/t", Async: new(true), Headers: map[string][]string{"A": {"1", "b: c"}}, Key: "k", Convention: "fn"}},
 	}
 	data, err := New(want)
 	if err != nil {

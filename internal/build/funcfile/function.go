@@ -2,8 +2,12 @@ package funcfile
 
 import (
 	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"hob/faas"
 )
@@ -20,11 +24,14 @@ func (r *reader) function(f *Function, fields object) {
 		"name": &f.Name, "runtime": &f.Runtime, "image": &f.Image, "build_image": &f.BuildImage, "run_image": &f.RunImage,
 		"content_type": &f.ContentType, "type": &f.Type, "format": &f.Format,
 	}
-	path := ""
-	for _, name := range slices.Sorted(maps.Keys(fields)) { // in order: the first error is always the same
+	route := Trigger{Type: faas.TriggerHTTP, Convention: string(faas.ConventionFn)} // of version 1
+	for _, name := range slices.Sorted(maps.Keys(fields)) {                         // in order: the first error is always the same
 		at := fields[name]
 		if to, ok := texts[name]; ok {
 			*to = r.text(at)
+			continue
+		}
+		if !f.Schema && r.route(&route, at) {
 			continue
 		}
 		switch name {
@@ -57,29 +64,75 @@ func (r *reader) function(f *Function, fields object) {
 			f.Triggers = r.triggers(at)
 		case "tests":
 			f.Tests = r.tests(at)
-		case "path":
-			path = r.text(at)
 		case "deploy":
 			r.deploy(f, at)
 		default:
 			r.idle(at)
 		}
 	}
-	if path != "" && !f.Schema {
-		f.Triggers = append(f.Triggers, Trigger{Name: f.ShortName(), Type: faas.TriggerHTTP, Source: path})
+	if f.Schema {
+		if f.Type == "async" {
+			r.note(fields["type"], `is of triggers here: write async: true beside the source of one`)
+		}
+		return
 	}
-	if f.Type == "async" {
-		r.note(fields["type"], `is for the caller to choose here: "hob call --async", or Fn-Invoke-Type: detached`)
+	switch f.Type {
+	case "":
+	case "sync", "async":
+		async := f.Type == "async"
+		route.Async = &async
+	default:
+		r.fail(fields["type"].value, "type is %s, and sync or async is wanted", shown(fields["type"].value))
 	}
+	if route.Source == "" && (f.Type == "async" || route.Key != "" || len(route.Headers) > 0) {
+		route.Source = f.ShortName() // as the old command lines name it
+	}
+	if route.Source != "" {
+		route.Name, route.Source = f.ShortName(), "/"+strings.TrimPrefix(route.Source, "/")
+		f.Triggers = append(f.Triggers, route)
+	}
+}
+
+// route reads what is of a route, and reports whether it is.
+func (r *reader) route(t *Trigger, at field) bool {
+	switch at.name {
+	case "path":
+		t.Source = r.text(at)
+	case "headers":
+		t.Headers = r.headers(at)
+	case "jwt_key":
+		t.Key = r.text(at)
+	default:
+		return false
+	}
+	return true
+}
+
+// headers reads an object whose values are text, or lists of text.
+func (r *reader) headers(at field) map[string][]string {
+	all := map[string][]string{}
+	for name, item := range r.mapping(at.value, at.name) {
+		item.name = at.name + "." + name
+		if item.value.Kind == yaml.SequenceNode {
+			for value := range r.items(item) {
+				all[name] = append(all[name], r.plain(value))
+			}
+			continue
+		}
+		all[name] = []string{r.plain(item)}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all
 }
 
 // idle notes a key that does nothing.
 func (r *reader) idle(at field) {
 	switch at.name {
-	case "headers":
-		r.mapping(at.value, at.name)
-		r.note(at, "is of the answers of a route, and does nothing here: let the function set them")
-	case "jwt_key", "signing_details":
+	case "headers", "jwt_key":
+		r.note(at, `is of triggers here: write headers and key beside the source of one`)
+	case "signing_details":
 		r.note(at, "does nothing here")
 	default:
 		r.note(at, "is not known, and does nothing")
@@ -132,6 +185,15 @@ func (r *reader) triggers(at field) (all []Trigger) {
 				t.Type = r.text(part)
 			case "source":
 				t.Source = r.text(part)
+			case "async":
+				async := r.boolean(part)
+				t.Async = &async
+			case "headers":
+				t.Headers = r.headers(part)
+			case "key":
+				t.Key = r.text(part)
+			case "convention":
+				t.Convention = r.text(part)
 			default:
 				part.name = item.name + "." + part.name
 				r.note(part, "is not known, and does nothing")
@@ -183,11 +245,9 @@ func (r *reader) deploy(f *Function, at field) {
 		part.name = "deploy.oci." + name
 		switch name {
 		case "provisioned_concurrency":
-			fields := r.mapping(part.value, part.name)
-			constant := fields["strategy"].value != nil && strings.EqualFold(r.text(fields["strategy"]), "constant")
-			if count, ok := fields["count"]; ok && constant {
-				f.Min = r.integer(count, part.name+".count")
-			}
+			f.Min = r.provisioned(part)
+		case "detached_timeout", "detached_mode_timeout_in_seconds":
+			f.AsyncTimeout = r.duration(part)
 		case "detached_mode":
 			r.detached(f, part)
 		case "freeform_tags", "defined_tags":
@@ -207,6 +267,37 @@ func (r *reader) deploy(f *Function, at field) {
 	}
 }
 
+// provisioned reads a strategy with its count, or both as the text "constant:40".
+func (r *reader) provisioned(at field) *int {
+	var strategy, count string
+	if at.value.Kind == yaml.ScalarNode {
+		strategy, count, _ = strings.Cut(r.text(at), ":")
+	} else {
+		for _, part := range r.mapping(at.value, at.name) {
+			switch name := part.name; name {
+			case "strategy":
+				strategy = r.plain(part)
+			case "count":
+				count = r.plain(part)
+			}
+		}
+	}
+	n := 0
+	switch strategy, count = strings.ToLower(strings.TrimSpace(strategy)), strings.TrimSpace(count); {
+	case strategy == "" && count == "":
+		return nil
+	case strategy == "none":
+	case strategy == "constant":
+		var err error
+		if n, err = strconv.Atoi(count); err != nil || n < 1 || n > math.MaxInt32 {
+			r.fail(at.value, "the count of %s is %q, and a whole number from 1 up to %d is wanted", at.name, count, math.MaxInt32)
+		}
+	default:
+		r.fail(at.value, "the strategy of %s is %q, and none or constant is wanted, as in constant:40", at.name, strategy)
+	}
+	return &n
+}
+
 func (r *reader) detached(f *Function, at field) {
 	for _, part := range r.mapping(at.value, at.name) {
 		name := part.name
@@ -223,11 +314,14 @@ func (r *reader) detached(f *Function, at field) {
 }
 
 // destination is the target of a result, where hob can send it: a URL or
-// APP/FUNCTION in place of the id that only Oracle knows.
+// APP/FUNCTION in place of the id that only Oracle knows, or as text.
 func (r *reader) destination(at field) string {
-	target, ok := r.mapping(at.value, at.name)["ocid"]
-	if !ok {
-		return ""
+	target := at
+	if at.value.Kind != yaml.ScalarNode {
+		var ok bool
+		if target, ok = r.mapping(at.value, at.name)["ocid"]; !ok {
+			return ""
+		}
 	}
 	to := r.text(target)
 	if to == "" || faas.CheckDestination(at.name, to) == nil {

@@ -60,7 +60,7 @@ func migrated(file string, data []byte) ([]byte, error) {
 		kept[0].HeadComment, root.Content[0].HeadComment = root.Content[0].HeadComment, ""
 	}
 	for i := 0; i+1 < len(root.Content); i += 2 {
-		if !slices.Contains([]string{"path", "headers", "jwt_key", "schema_version", "triggers"}, root.Content[i].Value) {
+		if !slices.Contains([]string{"path", "type", "headers", "jwt_key", "schema_version", "triggers"}, root.Content[i].Value) {
 			kept = append(kept, root.Content[i], root.Content[i+1])
 		}
 	}

@@ -107,10 +107,34 @@ func annotationNodes(annotations map[string]string) (*yaml.Node, error) {
 func triggerNodes(triggers []Trigger) *yaml.Node {
 	list := &yaml.Node{Kind: yaml.SequenceNode}
 	for _, t := range triggers {
-		list.Content = append(list.Content, &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
-			text("name"), text(t.Name), text("type"), text(t.Type), text("source"), text(t.Source)}})
+		one := []*yaml.Node{text("name"), text(t.Name), text("type"), text(t.Type), text("source"), text(t.Source)}
+		if t.Async != nil {
+			one = append(one, text("async"), &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: strconv.FormatBool(*t.Async)})
+		}
+		if len(t.Headers) > 0 {
+			one = append(one, text("headers"), headerNodes(t.Headers))
+		}
+		if t.Key != "" {
+			one = append(one, text("key"), text(t.Key))
+		}
+		if t.Convention != "" {
+			one = append(one, text("convention"), text(t.Convention))
+		}
+		list.Content = append(list.Content, &yaml.Node{Kind: yaml.MappingNode, Content: one})
 	}
 	return list
+}
+
+func headerNodes(headers map[string][]string) *yaml.Node {
+	all := &yaml.Node{Kind: yaml.MappingNode}
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		values := &yaml.Node{Kind: yaml.SequenceNode}
+		for _, value := range headers[name] {
+			values.Content = append(values.Content, text(value))
+		}
+		all.Content = append(all.Content, text(name), values)
+	}
+	return all
 }
 
 func text(s string) *yaml.Node {
