@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,19 +35,29 @@ var fnProfile = launch.Profile{
 	Limits: sandbox.Limits{PIDs: 50, Files: 350, LockedMemory: 64 * faas.KB, PendingSignals: 5000, MessageQueues: 819200},
 }
 
+// contractProgram is testdata/contract, built once.
+var contractProgram = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "hobtest-contract")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "contract")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, "./testdata/contract")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return os.ReadFile(file)
+})
+
 // contract returns a rig of real sandboxes, and the function as the API of Fn
 // makes it.
 func contract(t *testing.T) (*rig, faas.Function) {
 	t.Helper()
 	testenv.NeedRoot(t)
 	testenv.NothingLeft(t, "hobtest")
-	file := filepath.Join(t.TempDir(), "contract")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, "./testdata/contract")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	program, err := os.ReadFile(file)
+	program, err := contractProgram()
 	if err != nil {
 		t.Fatal(err)
 	}

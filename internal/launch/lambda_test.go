@@ -24,12 +24,22 @@ import (
 
 // runtimeOfLambda asks for calls as a runtime of AWS Lambda does, and says each on both
 // outputs.
-func runtimeOfLambda(_ context.Context, p *fake.Proc) int {
+func runtimeOfLambda(ctx context.Context, p *fake.Proc) int {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	go func() {
+		defer end()
+		select {
+		case <-p.Term:
+		case <-ctx.Done():
+		}
+	}()
 	api := "http://" + p.Listen + "/2018-06-01/runtime/invocation/"
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	for n := 1; ; n++ {
-		next, err := client.Get(api + "next")
+		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, api+"next", nil)
+		next, err := client.Do(req)
 		if err != nil {
 			return 0
 		}
@@ -64,10 +74,10 @@ func (r *rig) startLambda(t *testing.T, fn faas.Function) (dir string, env []str
 
 func TestFunctionOfLambdaFindsWhatItIsPromised(t *testing.T) {
 	r := newRig(t, runtimeOfLambda)
-	image := v1.Config{
+	of := r.image(t, v1.Config{
 		Entrypoint: []string{"prog"}, Cmd: []string{"app.handler"},
 		Env: []string{"PATH=/var/lang/bin:/bin", "LD_LIBRARY_PATH=/var/lang/lib", "LAMBDA_TASK_ROOT=/function", "AWS_LAMBDA_RUNTIME_API=image", "AWS_LAMBDA_FUNCTION_VERSION=image"},
-	}
+	})
 	for _, tt := range []struct {
 		name   string
 		change func(fn *faas.Function)
@@ -89,7 +99,7 @@ func TestFunctionOfLambdaFindsWhatItIsPromised(t *testing.T) {
 		}, []string{"_HANDLER=other.handler", "AWS_REGION=eu-west-1", "AWS_DEFAULT_REGION=eu-west-1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			fn := r.image(t, image)
+			fn := of
 			tt.change(&fn)
 			_, env := r.startLambda(t, fn)
 			for _, want := range tt.want {
