@@ -57,6 +57,7 @@ type Daemon struct {
 	version string
 	run     string // names this run of the daemon, and no other
 	started time.Time
+	lease   time.Duration // of calls that outside runners take; 0: dispatch.Lease
 	caps    sandbox.Capabilities
 
 	undo []func() error // what New made, to be released in reverse
@@ -217,7 +218,7 @@ func (d *Daemon) openCalls(context.Context) (err error) {
 	q := d.queue
 	q.Calls, q.Runner, q.Room, q.Definitions = d.store, d.invoker, d.pool, d.catalog
 	q.Events, q.Journal, q.Delivering, q.Holds = d.logs, d.logs, d.outbox.Wake, d.managesOnly()
-	q.Owner, q.Marks, q.MaxResult, q.Log = d.run, d.path("running"), d.cfg.MaxResult, d.log
+	q.Owner, q.Lease, q.Marks, q.MaxResult, q.Log = d.run, d.lease, d.path("running"), d.cfg.MaxResult, d.log
 	return nil
 }
 

@@ -1,9 +1,14 @@
 package daemon
 
 import (
+	"time"
+
 	"hob/internal/catalog"
 	"hob/internal/pool"
 )
 
 // Parts of d, for tests that leave the edges out.
 func (d *Daemon) Parts() (*catalog.Catalog, *pool.Set) { return d.catalog, d.pool }
+
+// WithLease says how long outside runners have a call.
+func WithLease(lease time.Duration) Option { return func(d *Daemon) { d.lease = lease } }

@@ -49,13 +49,18 @@ func start(t *testing.T, change ...func(*config.Config)) *node {
 // run is start without a look at what is left: for a test's second daemon.
 func run(t *testing.T, change ...func(*config.Config)) *node {
 	t.Helper()
+	return runWith(t, nil, change...)
+}
+
+func runWith(t *testing.T, options []daemon.Option, change ...func(*config.Config)) *node {
+	t.Helper()
 	cfg := config.Default()
 	cfg.Data, cfg.Listen = filepath.Join(t.TempDir(), "data"), "127.0.0.1:0"
 	cfg.Grace = 2 * time.Second
 	for _, f := range change {
 		f(&cfg)
 	}
-	d, err := daemon.New(t.Context(), cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	d, err := daemon.New(t.Context(), cfg, slog.New(slog.NewTextHandler(t.Output(), nil)), options...)
 	if err != nil {
 		t.Fatal(err)
 	}
