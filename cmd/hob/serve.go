@@ -20,9 +20,13 @@ environment (HOB_DATA for --data) and a line of the configuration file; a flag
 wins over the environment, and that over the file. "hob config" shows what comes
 of it, and "hob doctor" what this machine lacks.
 
-The variables of Fn's server (FN_PORT, FN_DB_URL, FN_MAX_REQUEST_SIZE, ...) are
-other names of these settings; hob's own win over them. Any variable may be given
-as NAME_FILE, the name of a file with the value. What has no effect here is logged.
+The variables of Fn's server (FN_PORT, FN_DB_URL, FN_MAX_REQUEST_SIZE, ...) and of
+IronFunctions' (PORT, DB_URL, JWT_AUTH_KEY, ...) are other names of these settings;
+hob's own win over them. Any variable may be given as NAME_FILE, the name of a file
+with the value. What has no effect here is logged.
+
+With a key in JWT_AUTH_KEY, or --jwt-auth-key, all that manages the server over TCP
+needs a token: "hob token" makes them.
 
 With --tls-listen it serves HTTPS beside HTTP: with the certificate of --tls-cert, or
 with one that it makes at the first start, whose fingerprint and file it logs.

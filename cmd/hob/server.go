@@ -38,16 +38,16 @@ func newServerTopic() *cobra.Command {
 
 An address is http://HOST:PORT, https://HOST, or unix:///PATH for a socket.
 
-A proxy in front of a server that wants to know who asks is told by a token, the
-first of these:
+A server with a key for tokens, or a proxy in front of one, is told who asks by a
+token ("hob token" makes those of a server), the first of these:
 
   1. --token TOKEN, or --token-file FILE
   2. HOB_TOKEN in the environment
   3. the one that is kept with the current context, if the server is that context's
 
 No command prints it. Over http to another machine it can be read on the way, and
-a note on standard error says so. The server itself does not look at it: a proxy
-should take it off calls, or the function reads it among the headers.`,
+a note on standard error says so. A server takes those of its own key off calls;
+of another, that is for the proxy, or the function reads it among the headers.`,
 	}
 }
 
