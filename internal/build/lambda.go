@@ -60,12 +60,14 @@ func FromLambda(ctx context.Context, l Lambda) (v1.Image, error) {
 	if custom && info.Mode()&0o111 == 0 {
 		return nil, faas.Errorf(faas.Invalid, "%s in %s is not executable: chmod +x it before it is packed", bootstrap, l.named())
 	}
-	if custom && l.Entrypoint == nil {
+	switch custom = custom && l.Entrypoint == nil; {
+	case custom:
 		opt.Entrypoint = []string{path.Join(TaskDir, bootstrap)}
-	}
-	if l.Handler != "" {
+		if l.Handler != "" {
+			opt.Env = []string{"_HANDLER=" + l.Handler} // Lambda gives a bootstrap no arguments
+		}
+	case l.Handler != "":
 		opt.Cmd = []string{l.Handler}
-		opt.Env = []string{"_HANDLER=" + l.Handler} // for a bootstrap; the entrypoints of Lambda's images set it themselves
 	}
 	if l.Base != "" {
 		if opt.Base, err = OpenBase(ctx, l.Base, opt.Remote); err != nil {
