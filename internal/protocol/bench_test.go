@@ -89,6 +89,28 @@ func BenchmarkSmallExchange(b *testing.B) {
 	})
 }
 
+// BenchmarkHotExchange compares the formats that listen or ask: with a function made
+// with net/http, as most are.
+func BenchmarkHotExchange(b *testing.B) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, "hello world\n")
+	})
+	for format, run := range map[faas.Format]program{
+		faas.FormatHTTPStream: listenIn(faas.FormatHTTPStream, handler),
+		faas.FormatPort:       listenIn(faas.FormatPort, handler),
+		faas.FormatLambda:     answers(func(c *runtimeClient, e event) { e.read(); c.answer(e.id, "hello world\n") }),
+	} {
+		b.Run(string(format), func(b *testing.B) {
+			call := smallCall(b, openProgram(b, format, run))
+			b.ReportAllocs()
+			for b.Loop() {
+				call()
+			}
+		})
+	}
+}
+
 func BenchmarkLargeExchange(b *testing.B) {
 	const size = 64 << 20
 	for _, format := range []faas.Format{faas.FormatHTTP, faas.FormatHTTPStream, faas.FormatPort} {

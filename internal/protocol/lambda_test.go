@@ -171,6 +171,15 @@ func TestLambdaEventHasItsHeaders(t *testing.T) {
 	}
 }
 
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // TestLambdaStart is what a process may do instead of asking for its first call.
 func TestLambdaStart(t *testing.T) {
 	late := faas.Errorf(faas.TimedOut, "the function was not ready within 50ms")
@@ -197,12 +206,8 @@ func TestLambdaStart(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
 			p := start(func(ctx context.Context, p *process) faas.Exit { <-p.ready; return tt.program(ctx, p) })
-			p.listener = l
+			p.listener = listen(t)
 			close(p.ready)
 			defer p.Close()
 			timeout := 50 * time.Millisecond
@@ -537,7 +542,7 @@ func TestLambdaStreamEnds(t *testing.T) {
 				return done
 			}
 			r, w := io.Pipe()
-			defer w.Close()
+			defer w.CloseWithError(io.ErrClosedPipe)
 			inner, stop := context.WithCancel(c.ctx)
 			defer stop()
 			go (&runtimeClient{inner, c.addr, c.http}).post("invocation/"+e.id+"/response", r, "Lambda-Runtime-Function-Response-Mode: streaming")
@@ -625,10 +630,7 @@ func TestLambdaThatDiesWithItsPollOpenHadNothing(t *testing.T) {
 
 // TestLambdaPollThatBreaksOffIsNotGivenACall: its client asks again.
 func TestLambdaPollThatBreaksOffIsNotGivenACall(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	leave, again := make(chan struct{}), make(chan struct{})
 	p := start(func(ctx context.Context, p *process) faas.Exit {
 		<-p.ready

@@ -70,6 +70,8 @@ var debianPackage = map[string]string{
 	"nft":      "nftables",
 	"setfattr": "attr",
 	"getfattr": "attr",
+
+	"libtoolize": "libtool",
 }
 
 // A Feature is something that a kernel or machine has or lacks.
