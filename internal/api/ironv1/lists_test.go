@@ -109,24 +109,25 @@ func TestRoutesOfAllAppsAreReadPageByPageWhileAppsGo(t *testing.T) {
 	}
 }
 
-func TestPageOfAHundredOfTenThousandReadsAHundred(t *testing.T) {
+func TestPageOfAHundredOfManyReadsAHundred(t *testing.T) {
 	n := newNode(t)
 	app := n.must("POST", "/v1/apps", `{"app":{"name":"a"}}`)["app"].(map[string]any)["id"].(string)
 	fn := n.put(faas.Function{App: app, Name: "f", Image: "x"}.WithDefaults())
-	for i := range 10_000 {
+	const many = 2000
+	for i := range many {
 		if _, err := n.Catalog.PutTrigger(t.Context(), faas.Trigger{App: app, Function: fn.ID, Name: fmt.Sprint("t", i), Type: faas.TriggerHTTP, Source: fmt.Sprintf("/%05d", i)}, store.IfNew); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got, sizes := n.pages("/v1/apps/a/routes?", "path", 100)
-	if len(got) != 10_000 || !slices.IsSorted(got) || len(sizes) != 100 {
+	if len(got) != many || !slices.IsSorted(got) || len(sizes) != many/100 {
 		t.Errorf("%d routes on %d pages", len(got), len(sizes))
 	}
 	cost := func(target string) float64 {
 		return testing.AllocsPerRun(3, func() { n.do("GET", target, "") })
 	}
-	if few, all := cost("/v1/apps/a/routes?per_page=100"), cost("/v1/apps/a/routes"); few*20 > all {
-		t.Errorf("a page of 100 costs %v allocations, all 10,000 cost %v", few, all)
+	if few, all := cost("/v1/apps/a/routes?per_page=100"), cost("/v1/apps/a/routes"); few*10 > all {
+		t.Errorf("a page of 100 costs %v allocations, all of them %v", few, all)
 	}
 }
 

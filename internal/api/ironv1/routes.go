@@ -294,10 +294,12 @@ func (s *Server) newRoute(ctx context.Context, app string, in routeIn) (route, e
 			return rt, errRouteExists
 		}
 		made, err := s.makeRoute(ctx, rt)
-		if faas.KindOf(err) == faas.NotFound && try < putTries {
-			continue // the app is gone just now
+		if faas.KindOf(err) != faas.NotFound {
+			return made, err
 		}
-		return made, err
+		if try == putTries { // the app is gone just now, each time
+			return made, errNoApp
+		}
 	}
 }
 
