@@ -126,7 +126,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 		}
 	}
 	for _, note := range cfg.Notes() {
-		log.Info("a variable of the environment", "note", note)
+		log.Info("a note on the settings", "note", note)
 	}
 	d.serveHTTP()
 	return d, nil

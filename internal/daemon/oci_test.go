@@ -67,3 +67,17 @@ func TestOraclesSDKCallsFunctions(t *testing.T) {
 		}
 	}
 }
+
+func TestTraceHeadersPassThroughEveryDoor(t *testing.T) {
+	n := startFn(t)
+	fn := n.fn("f", "")
+	n.trigger(fn, "t", "/s")
+	for _, path := range []string{"/invoke/" + fn, "/20181201/functions/" + fn + "/actions/invoke", "/t/a/s", "/r/a/s"} {
+		a := n.ask("POST", path, "headers", "X-B3-Traceid: 80f198ee56343ba864fe8b2a57d3eff7", "X-B3-Spanid: e457b5a2e4d86bd1", "X-B3-Parentspanid: 05e3ac9a4f6e3b90", "X-B3-Sampled: 1", "X-B3-Flags: 1")
+		for _, want := range []string{`"X-B3-Traceid":["80f198ee56343ba864fe8b2a57d3eff7"]`, `"X-B3-Spanid":["e457b5a2e4d86bd1"]`, `"X-B3-Parentspanid":["05e3ac9a4f6e3b90"]`, `"X-B3-Sampled":["1"]`, `"X-B3-Flags":["1"]`} {
+			if !strings.Contains(a.body, want) {
+				t.Errorf("%s: %d, the function has not %s: %s", path, a.status, want, a.body)
+			}
+		}
+	}
+}
