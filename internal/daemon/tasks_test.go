@@ -308,3 +308,42 @@ func TestTaskIsGivenToOneOfManyRunners(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTaskOfAnAsynchronousRoute goes the way of IronFunctions' own runner, which sends a
+// task back as it got it.
+func TestTaskOfAnAsynchronousRoute(t *testing.T) {
+	n := startTasks(t, 0)
+	image := n.gateImage()
+	if a := n.ask("POST", "/v1/apps", `{"app":{"name":"shop","runner":"external","config":{"K":"v"}}}`); a.status != 200 {
+		t.Fatal(a)
+	}
+	if a := n.ask("POST", "/v1/apps/shop/routes", fmt.Sprintf(`{"route":{"path":"/order","image":%q,"type":"async","timeout":45}}`, image)); a.status != 200 {
+		t.Fatal(a)
+	}
+	called := n.ask("POST", "/r/shop/order?x=1", "two", "X-Color: red")
+	var accepted struct {
+		CallID string `json:"call_id"`
+	}
+	if err := json.Unmarshal([]byte(called.body), &accepted); err != nil || called.status != 202 {
+		t.Fatalf("the call: %+v, %v", called, err)
+	}
+	a := n.ask("GET", "/tasks", "")
+	for _, want := range []string{
+		`"id":"` + accepted.CallID, `"payload":"two"`, `"app_name":"shop"`, `"path":"/order"`, `"timeout":45`, `"image":"` + image, `"priority":0`,
+		`"K":"v"`, `"METHOD":"POST"`, `"ROUTE":"/order"`, `"HEADER_X_COLOR":"red"`,
+	} {
+		if !strings.Contains(a.body, want) {
+			t.Errorf("the task lacks %s: %s", want, a.body)
+		}
+	}
+	call := "/v1/apps/shop/calls/" + accepted.CallID
+	if a := n.ask("GET", call, ""); !strings.Contains(a.body, `"status":"running"`) {
+		t.Errorf("reserved: %+v", a)
+	}
+	if a := n.ask("DELETE", "/tasks", a.body); a.status != 202 || !strings.Contains(a.body, accepted.CallID) {
+		t.Errorf("deleted: %+v", a)
+	}
+	if a := n.ask("GET", call, ""); !strings.Contains(a.body, `"status":"success"`) {
+		t.Errorf("deleted: %+v", a)
+	}
+}

@@ -70,7 +70,7 @@ func TestTaskHoldsWhatItsFunctionWouldFind(t *testing.T) {
 		i, _, end := newOutside(t)
 		defer end()
 		req := request("pay\x00load\xff", "")
-		req.Method, req.URL, req.Route, req.Convention = "PUT", "http://h/r/photos/x?y=1", "/x", faas.ConventionIron
+		req.Method, req.URL, req.Route, req.Convention = "PUT", "http://h/r/photos/x?y=1", "/x", faas.ConventionFn
 		req.Header, req.Params = http.Header{"Accept-Language": {"de", "en"}}, map[string]string{"id": "7"}
 		c := enqueue(t, i, fn(), req)
 		if !strings.Contains(c.Waiting, "GET /tasks") {
@@ -83,7 +83,7 @@ func TestTaskHoldsWhatItsFunctionWouldFind(t *testing.T) {
 		if task.Call.ID != c.ID || task.Call.Attempt != 1 || task.Function.Image != "i" || task.Route != "/x" || string(task.Payload) != "pay\x00load\xff" {
 			t.Errorf("task %+v", task)
 		}
-		for _, want := range []string{"A=app", "B=function", "METHOD=PUT", "REQUEST_URL=http://h/r/photos/x?y=1", "ROUTE=/x", "HEADER_ACCEPT_LANGUAGE=de en", "PARAM_ID=7"} {
+		for _, want := range []string{"A=app", "B=function", "METHOD=PUT", "REQUEST_URL=http://h/r/photos/x?y=1", "ROUTE=/x", "HEADER_ACCEPT_LANGUAGE=de en", "PARAM_ID=7", "FN_CALL_ID=" + c.ID, "FN_TYPE=async"} {
 			if !slices.Contains(task.Env, want) {
 				t.Errorf("environment %q lacks %s", task.Env, want)
 			}
