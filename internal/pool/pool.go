@@ -134,7 +134,7 @@ func (s *Set) Take(need *Need) (Slot, bool) {
 
 // Acquire waits for a sandbox of need.Function until ctx ends or the time of
 // need.Until has come. callID names the caller and must be unique among
-// those who wait. The error is Busy when the line is full or the wait ended,
+// those who wait. The error is Busy when the line is full (faas.ErrLineFull) or the wait ended,
 // Invalid when the function can never fit, or what Start returned.
 func (s *Set) Acquire(ctx context.Context, need *Need, callID string) (Slot, error) {
 	if slot, ok := s.Take(need); ok {
@@ -337,9 +337,9 @@ func (s *Set) reason(w wait) string {
 func (s *Set) tooMany(fn *faas.Function) func() error {
 	return func() error {
 		if n := s.waitersOf(fn.ID); n < fn.Line {
-			return faas.Errorf(faas.Busy, "%s wait on this node already, and no more may", calls(s.MaxWaiting))
+			return faas.Errorf(faas.Busy, "%s wait on this node already, and %w", calls(s.MaxWaiting), faas.ErrLineFull)
 		}
-		return faas.Errorf(faas.Busy, "%s of function %s wait already, and no more may", calls(fn.Line), fn.Name)
+		return faas.Errorf(faas.Busy, "%s of function %s wait already, and %w", calls(fn.Line), fn.Name, faas.ErrLineFull)
 	}
 }
 

@@ -432,7 +432,7 @@ func TestAnswerWithoutABodyIsUnderstood(t *testing.T) {
 	}
 }
 
-func TestIronIsAskedInItsOwnWords(t *testing.T) {
+func TestFunctionOfARouteIsToldALengthAndTheEnvironment(t *testing.T) {
 	got := make(chan string, 1)
 	c := openProgram(t, faas.FormatHTTP, func(_ context.Context, p *process) faas.Exit {
 		buf := make([]byte, 4096)
@@ -443,13 +443,16 @@ func TestIronIsAskedInItsOwnWords(t *testing.T) {
 		return faas.Exit{}
 	})
 	req := request("")
-	req.Convention, req.Env = faas.ConventionIron, []string{"METHOD=POST", "HEADER_ACCEPT=a b"}
+	req.Convention, req.Env = faas.ConventionFn, []string{"METHOD=POST", "HEADER_ACCEPT=a b"}
 	req.Body, req.Size = io.MultiReader(strings.NewReader("he"), strings.NewReader("llo")), -1
 	rec := httptest.NewRecorder()
 	out, err := c.Exchange(t.Context(), req, rec)
-	want := "GET / HTTP/1.1\r\nHost: localhost\r\nMETHOD: POST\r\nHEADER_ACCEPT: a b\r\nTask-ID: c1\r\nContent-Length: 5\r\n\r\nhello"
-	if asked := <-got; asked != want || err != nil || !out.Keep || rec.Body.String() != "ok" || out.In != 5 {
-		t.Errorf("asked %q: %+v, %v, %q", asked, out, err, rec.Body)
+	asked := <-got
+	if !strings.HasPrefix(asked, "POST ") || !strings.HasSuffix(asked, "METHOD: POST\r\nHEADER_ACCEPT: a b\r\nTask-ID: c1\r\nContent-Length: 5\r\n\r\nhello") {
+		t.Errorf("asked %q", asked)
+	}
+	if err != nil || !out.Keep || rec.Body.String() != "ok" || out.In != 5 {
+		t.Errorf("%+v, %v, %q", out, err, rec.Body)
 	}
 }
 

@@ -34,19 +34,38 @@ func appendPlain(b []byte, req *faas.Request) ([]byte, error) {
 	return appendDeadline(b, "Hob-Deadline", req.Deadline), nil
 }
 
-// appendIron is appendPlain as IronFunctions speaks: the same line always, and
-// the environment of the call as headers.
-func appendIron(b []byte, req *faas.Request) ([]byte, error) {
-	b, _ = appendLine(b, http.MethodGet, "/")
-	for _, entry := range req.Env {
-		name, value, ok := strings.Cut(entry, "=")
-		if !ok || !isToken(name) || !isPlainValue(value) || isHop(name) || strings.EqualFold(name, "Task-ID") {
-			continue
+// appendRoute is appendPlain for a function that may be made for IronFunctions: it is
+// told the environment of its call in headers, too. What a caller sends under one of
+// their names is left out, however its dashes are written.
+func appendRoute(b []byte, req *faas.Request) ([]byte, error) {
+	const task = "Task-ID"
+	last := make(map[string]int, len(req.Env)) // where a name is for the last time: that one counts
+	for i, entry := range req.Env {
+		if name, value, ok := strings.Cut(entry, "="); ok && isToken(name) && isPlainValue(value) && !isHop(name) && !isOurs(name) {
+			last[asVariable(name)] = i
 		}
-		b = appendField(b, name, value)
 	}
-	return appendField(b, "Task-ID", req.Call), nil
+	delete(last, asVariable(task))
+	plain := *req
+	plain.Header = make(http.Header, len(req.Header))
+	for name, values := range req.Header {
+		_, taken := last[asVariable(name)]
+		if !taken && asVariable(name) != asVariable(task) && !strings.HasPrefix(asVariable(name), "PARAM_") {
+			plain.Header[name] = values
+		}
+	}
+	b, err := appendPlain(b, &plain)
+	for i, entry := range req.Env {
+		name, value, _ := strings.Cut(entry, "=")
+		if at, counts := last[asVariable(name)]; counts && at == i {
+			b = appendField(b, name, value)
+		}
+	}
+	return appendField(b, task, req.Call), err
 }
+
+// asVariable is a name as a variable that a function takes it for.
+func asVariable(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }
 
 // appendCall is appendPlain as functions with a listener are asked.
 func appendCall(b []byte, req *faas.Request) ([]byte, error) {

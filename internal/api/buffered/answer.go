@@ -43,6 +43,7 @@ type Answer struct {
 	header http.Header
 	status int // 0: there is no answer
 	size   int64
+	first  byte // of the body
 	mem    []byte
 	file   *store.Body // all of a body that does not fit into mem
 	err    error       // why it takes no more
@@ -104,6 +105,9 @@ func (a *Answer) take(p []byte) error {
 	if err := a.r.Context().Err(); err != nil {
 		return err
 	}
+	if a.size == 0 && len(p) > 0 {
+		a.first = p[0]
+	}
 	a.size += int64(len(p))
 	if a.Over = a.limit > 0 && a.size > int64(a.limit); a.Over {
 		return faas.Errorf(faas.TooLarge, "the answer is over the limit of %v", a.limit)
@@ -156,8 +160,8 @@ func (a *Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, http.ErrNotSupported
 }
 
-// BeginsWith reports whether c is the first byte of what is held.
-func (a *Answer) BeginsWith(c byte) bool { return len(a.mem) > 0 && a.mem[0] == c }
+// BeginsWith reports whether c is the first byte of the body.
+func (a *Answer) BeginsWith(c byte) bool { return a.size > 0 && a.first == c }
 
 // Send gives the client what is held, with a status from 200 on, and the header that
 // its own writer has by now. It panics with http.ErrAbortHandler if the client does

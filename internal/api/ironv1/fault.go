@@ -39,7 +39,8 @@ func pathNotFound(r *http.Request) fault {
 // internalError is all that a client reads of an error that nobody has classified.
 const internalError = "internal server error"
 
-// WriteFault is the api.FaultBody of this API: {"error":{"message":"…"}}.
+// WriteFault is the api.FaultBody of this API: {"error":{"message":"…"}}, and the ID of
+// the call, as request_id, if it is about one.
 func WriteFault(w http.ResponseWriter, f api.Fault) {
 	if f.Kind == faas.Internal {
 		f.Message = internalError
@@ -54,9 +55,14 @@ type wireError struct {
 // writeFault answers with f. An error is the client's: it has left.
 func writeFault(w http.ResponseWriter, f fault) {
 	w.Header().Del("Content-Length") // of the answer that there was to be
-	_ = answer(w, f.status, struct {
-		Error wireError `json:"error"`
-	}{wireError{f.message}})
+	out := struct {
+		RequestID string    `json:"request_id,omitempty"`
+		Error     wireError `json:"error"`
+	}{Error: wireError{f.message}}
+	if call := w.Header()[headerCall]; call != nil {
+		out.RequestID = call[0]
+	}
+	_ = answer(w, f.status, out)
 }
 
 // answer writes v as JSON. An error of writing is the client's: it has left.

@@ -58,8 +58,7 @@ type Images interface {
 
 // Caller runs calls; invoke.Invoker is one.
 type Caller interface {
-	Call(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) error
-	Enqueue(ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, delay time.Duration) (faas.Call, error)
+	buffered.Caller
 	Find(ctx context.Context, id string) (faas.Call, error)
 	Live() []faas.Call
 }
@@ -77,15 +76,29 @@ func (s *Server) Match(r *http.Request) (match, call bool) {
 func (s *Server) Handler() http.Handler {
 	s.begun = time.Now()
 	routes := s.routes()
+	return s.handler(func(w http.ResponseWriter, r *http.Request) error {
+		if _, call := s.Match(r); call {
+			return s.call(w, r)
+		}
+		if handle, _ := routes.Find(r); handle != nil {
+			return handle(w, r)
+		}
+		return pathNotFound(r)
+	})
+}
+
+// handler answers with the errors of h in the words of this API.
+func (s *Server) handler(h api.Handler) http.Handler {
 	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
 		waits := buffered.Waits(r) // calls drop the header
-		err := error(pathNotFound(r))
-		if handle, _ := routes.Find(r); handle != nil {
-			err = handle(w, r)
+		err := h(w, r)
+		if err == nil {
+			return nil
 		}
-		if err != nil && !waits {
+		if !waits {
 			buffered.HearOut(w, r)
 		}
+		buffered.LimitReader(w, r)
 		return s.told(w, err)
 	}, WriteFault, s.Log)
 }
