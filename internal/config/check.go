@@ -221,7 +221,7 @@ func domain(s string) bool {
 // checkFn looks at what functions of the API of Fn get.
 func (c Config) checkFn(bad complaint) error {
 	if c.FnPrivileged && !c.Insecure {
-		return faas.Errorf(faas.Denied, "fn-privileged (from %s): an image may name user 0, and nothing asks who makes functions: give --insecure too", c.Origin("fn-privileged"))
+		return faas.Errorf(faas.Denied, "fn-privileged (from %s): an image may name user 0, as whoever makes functions likes: give --insecure too", c.Origin("fn-privileged"))
 	}
 	switch auth := strings.TrimSpace(c.RegistryAuth); { // nothing of it is printed
 	case auth == "" || filepath.IsAbs(auth):
