@@ -159,7 +159,9 @@ func (i *Invoker) run(wait, ctx context.Context, fn faas.Function, call *faas.Ca
 	if call.Kind == faas.CallAsync {
 		need.Async, need.Until = true, time.Time{}
 	}
+	edge := req.Env // what it is before the environment of a try is added
 	for try := 1; ; try++ {
+		req.Env = edge
 		slot, hot := i.Pool.Take(&need)
 		if !hot {
 			slot, err = i.Pool.Acquire(wait, &need, call.ID)

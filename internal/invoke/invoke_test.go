@@ -285,9 +285,9 @@ func TestEnvironment(t *testing.T) {
 	}{
 		{faas.ConventionHob, []string{"HOB_CALL_ID=c1", "HOB_APP=photos", "HOB_FUNCTION=resize", "HOB_METHOD=PUT", "HOB_REQUEST_URL=http://h/r/a/x?q=1",
 			"HOB_ROUTE=/x", "HOB_DEADLINE=2026-01-02T03:04:35.000Z", "HOB_MEMORY=128", "HTTP_USER_AGENT=z", "HTTP_X_ONE=a, b", "HOB_PARAM_ID=7"}},
-		{faas.ConventionIron, []string{"METHOD=PUT", "REQUEST_URL=http://h/r/a/x?q=1", "ROUTE=/x", "HEADER_USER_AGENT=z", "HEADER_X_ONE=a b", "PARAM_ID=7"}},
-		{faas.ConventionFn, []string{"FN_CALL_ID=c1", "FN_APP_NAME=photos", "FN_METHOD=PUT", "FN_REQUEST_URL=http://h/r/a/x?q=1", "FN_PATH=/x",
-			"FN_DEADLINE=2026-01-02T03:04:35.000Z", "FN_MEMORY=128", "FN_FORMAT=default", "FN_HEADER_USER_AGENT=z", "FN_HEADER_X_ONE=a, b", "FN_PARAM_ID=7"}},
+		{faas.ConventionFn, []string{"METHOD=PUT", "REQUEST_URL=http://h/r/a/x?q=1", "ROUTE=/x", "HEADER_USER_AGENT=z", "HEADER_X_ONE=a b", "PARAM_ID=7",
+			"FN_CALL_ID=c1", "FN_APP_NAME=photos", "FN_METHOD=PUT", "FN_REQUEST_URL=http://h/r/a/x?q=1", "FN_PATH=/x", "FN_DEADLINE=2026-01-02T03:04:35.000Z", "FN_MEMORY=128",
+			"FN_FORMAT=default", "FN_TYPE=sync", "FN_TMPSIZE=64", "FN_HEADER_USER_AGENT=z", "FN_HEADER_User.Agent=z", "FN_HEADER_X_ONE=a, b", "FN_HEADER_X-One=a, b"}},
 		{faas.ConventionHyper, []string{"HOB_CALL_ID=c1", "HTTP_USER_AGENT=z", "HTTP_X_ONE=a, b"}},
 	}
 	app := faas.App{Name: "photos", Env: map[string]string{"A": "app", "B": "app"}}
@@ -304,6 +304,41 @@ func TestEnvironment(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s\n%v", strings.Join(got, "\n"), want, err)
 			}
 		})
+	}
+}
+
+func TestEnvironmentOfARoute(t *testing.T) {
+	app := faas.App{Name: "a", Env: map[string]string{"my-key": "app", "MY_KEY": "app's own", "K": "app", "lower": "1"}}
+	for _, tt := range []struct {
+		name    string
+		format  faas.Format
+		attempt int
+		cpu     faas.CPU
+		want    []string
+	}{
+		{"cold", faas.FormatDefault, 0, 500, []string{
+			"LOWER=1", "MY_KEY=app", "K=app", "MY_KEY=app's own", "lower=1", "my-key=app", "MY_KEY=function", "K=function", "my-key=function", "METHOD=GET", "REQUEST_URL=u", "HEADER_A=1 2",
+			"FN_CALL_ID=c", "FN_APP_NAME=a", "FN_METHOD=GET", "FN_REQUEST_URL=u", "FN_MEMORY=128", "FN_FORMAT=default", "FN_TYPE=sync", "FN_TMPSIZE=64", "FN_CPUS=500m", "FN_HEADER_A=1, 2",
+		}},
+		{"cold and queued", faas.FormatDefault, 2, 0, []string{
+			"LOWER=1", "MY_KEY=app", "K=app", "MY_KEY=app's own", "lower=1", "my-key=app", "MY_KEY=function", "K=function", "my-key=function", "METHOD=GET", "REQUEST_URL=u", "HEADER_A=1 2",
+			"FN_CALL_ID=c", "FN_APP_NAME=a", "FN_METHOD=GET", "FN_REQUEST_URL=u", "FN_MEMORY=128", "FN_FORMAT=default", "FN_TYPE=async", "FN_TMPSIZE=64", "FN_HEADER_A=1, 2",
+		}},
+		{"hot, in headers", faas.FormatHTTP, 0, 500, []string{
+			"LOWER=1", "MY_KEY=app", "K=app", "MY_KEY=app's own", "lower=1", "my-key=app", "MY_KEY=function", "K=function", "my-key=function", "METHOD=GET", "REQUEST_URL=u", "HEADER_A=1 2",
+		}},
+	} {
+		f := fn()
+		f.Format, f.CPU, f.Env = tt.format, tt.cpu, map[string]string{"my-key": "function", "K": "function"}
+		req := faas.Request{Call: "c", Attempt: tt.attempt, Method: "GET", URL: "u", Header: http.Header{"A": {"1", "2"}, "Proxy": {"x"}}, Convention: faas.ConventionFn}
+		if got, err := environment(app, f, &req, time.Time{}); err != nil || !slices.Equal(got, tt.want) || !variables(f, &req) {
+			t.Errorf("%s: %v\n%q\nwant\n%q", tt.name, err, got, tt.want)
+		}
+		for _, other := range []faas.Format{faas.FormatJSON, faas.FormatCloudEvent, faas.FormatHTTPStream, faas.FormatPort, faas.FormatLambda} {
+			if f.Format = other; variables(f, &req) {
+				t.Errorf("a function of format %s is told of each call in variables", other)
+			}
+		}
 	}
 }
 

@@ -291,3 +291,23 @@ func checkAnswer(t *testing.T, object []byte, plain bool, decode func([]byte, bo
 		}
 	}
 }
+
+func TestCallerCannotSpeakForTheEnvironmentOfARoute(t *testing.T) {
+	req := &faas.Request{
+		Call: "c1", Method: "GET", URL: "u", Convention: faas.ConventionFn,
+		Header: http.Header{
+			"Method": {"forged"}, "Request-Url": {"forged"}, "Request_url": {"forged"}, "Route": {"forged"}, "Task-Id": {"forged"}, "Task_id": {"forged"}, "Param-Id": {"forged"},
+			"Header-X": {"forged"}, "My-Key": {"forged"}, "Fn_method": {"forged"}, "X": {"1", "2"},
+		},
+		Env: []string{"MY_KEY=app", "my-key=function", "METHOD=GET", "REQUEST_URL=u", "ROUTE=/r", "HEADER_X=1 2", "TASK_ID=config", "FN_METHOD=config", "NO=\n"},
+	}
+	got, err := appendRoute(nil, req)
+	want := []string{
+		"", "Fn-Call-Id: c1", "Fn-Method: GET", "Fn-Request-Url: u", "Fn_call_id: c1", "Fn_method: GET", "Fn_request_url: u", "GET / HTTP/1.1", "HEADER_X: 1 2", "Hob-Call-Id: c1", "Host: localhost",
+		"METHOD: GET", "REQUEST_URL: u", "ROUTE: /r", "Task-ID: c1", "X: 1", "X: 2", "my-key: function",
+	}
+	lines := strings.Split(string(got), "\r\n")
+	if slices.Sort(lines); err != nil || !slices.Equal(lines, want) {
+		t.Errorf("%v\n%q\nwant\n%q", err, lines, want)
+	}
+}
