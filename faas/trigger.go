@@ -73,7 +73,7 @@ func (t Trigger) Check() error {
 	case len(t.Key) > MaxTriggerKey:
 		return Errorf(Invalid, "the key of trigger %s has %d bytes, over the limit of %d", t.Name, len(t.Key), MaxTriggerKey)
 	case !slices.Contains([]Convention{ConventionHob, ConventionIron, ConventionFn, ConventionHyper}, t.Convention):
-		return Errorf(Invalid, "convention %q of trigger %s is not known", t.Convention, t.Name)
+		return Errorf(Invalid, "convention %q of trigger %s is not one of: %s, %s, %s, or nothing for hob's own", t.Convention, t.Name, ConventionIron, ConventionFn, ConventionHyper)
 	}
 	return CheckAnnotations(t.Annotations)
 }
