@@ -73,7 +73,7 @@ type Function struct {
 	Command    []string // nil: the image's, unless Entrypoint is given
 	Env        map[string]string
 	Workdir    string // "": the image's
-	User       string // "uid[:gid]" or names of the image; "": the image's, else 1000:1000
+	User       string // "uid[:gid]" or names of the image; "": the image's, else root of a user namespace if Writable, else 1000:1000
 	Writable   bool   // a private writable root instead of a read-only one
 	Network    string // "" (a network of its own with only loopback) or "host"
 

@@ -70,7 +70,7 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 	flags.DurationVar(&f.idle, "idle-timeout", 0, "hot: how long a sandbox is kept without a call (default 30s)")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "`program` in place of the image's entrypoint; \"\" for none; a JSON list for one with arguments")
 	flags.StringVarP(&f.workdir, "workdir", "w", "", "working `directory` in place of the image's")
-	flags.StringVar(&f.user, "user", "", "run as `user[:group]`, numbers or names of the image (default: the image's, else 1000:1000)")
+	flags.StringVar(&f.user, "user", "", "run as `user[:group]`, numbers or names of the image (default: the image's, else 1000:1000, or with --writable root of a user namespace)")
 	flags.BoolVar(&f.writable, "writable", false, "give each call a writable root of its own")
 	flags.StringVar(&f.network, "network", "", "`network`: \"none\" for loopback only, or \"host\" where the server allows it (default none)")
 	flags.IntVar(&f.concurrent, "max-concurrency", 0, "most calls at once (default 0: as memory allows)")

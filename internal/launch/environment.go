@@ -43,13 +43,20 @@ func environment(spec sandbox.Spec, env []string) []string {
 // hotEnvironment is what a process that serves many calls finds besides what its
 // image brings: the configuration of the app, then of the function, and what is
 // true of every call. It has our names and those of Fn, whose development kits
-// read them.
+// read them; a function that was made as a route has what Fn and IronFunctions tell
+// one of.
 func hotEnvironment(app faas.App, fn faas.Function) []string {
 	var env []string
 	if fn.Format == faas.FormatHTTPStream {
 		env = append(env, "OCI_TRACING_ENABLED=0") // where to send traces is for the configuration to say
 	}
+	route := fn.Beside["iron"]
 	for _, config := range []map[string]string{app.Env, fn.Env} {
+		if route != "" { // as a variable that a shell can read, too; one that is given as such wins
+			for _, name := range slices.Sorted(maps.Keys(config)) {
+				env = append(env, strings.ToUpper(strings.ReplaceAll(name, "-", "_"))+"="+config[name])
+			}
+		}
 		for _, name := range slices.Sorted(maps.Keys(config)) {
 			env = append(env, name+"="+config[name])
 		}
@@ -60,6 +67,12 @@ func hotEnvironment(app faas.App, fn faas.Function) []string {
 		"FN_APP_NAME="+app.Name, "FN_FN_NAME="+fn.Name, "FN_APP_ID="+app.ID, "FN_FN_ID="+fn.ID,
 		"FN_MEMORY="+memory, "FN_FORMAT="+string(fn.Format), "FN_TYPE=sync",
 	)
+	if route != "" {
+		env = append(env, "FN_PATH="+route, "FN_TMPSIZE="+strconv.FormatInt(int64(fn.TmpSize/faas.MB), 10))
+		if fn.CPU > 0 {
+			env = append(env, "FN_CPUS="+strconv.FormatInt(int64(fn.CPU), 10)+"m")
+		}
+	}
 	switch fn.Format {
 	case faas.FormatHTTPStream:
 		env = append(env, "FN_LISTENER=unix:"+protocol.ListenerDir+"/"+protocol.Listener)

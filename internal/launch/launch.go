@@ -170,15 +170,15 @@ var nobody = sandbox.User{UID: 1000, GID: 1000}
 // user is whom fn runs as.
 func (l *Launcher) user(fn faas.Function, root *image.RootFS) (sandbox.User, error) {
 	name := cmp.Or(fn.User, root.Config.User)
-	if name == "" {
+	if name == "" && !fn.Writable {
 		return nobody, nil
 	}
-	uid, gid, groups, err := root.LookupUser(name)
+	uid, gid, groups, err := root.LookupUser(cmp.Or(name, "0"))
 	if err != nil {
 		return sandbox.User{}, fmt.Errorf("user of function %s: %w", fn.Name, err)
 	}
 	if uid == 0 && fn.User == "" && !l.Caps.UserNamespaces {
-		l.Log.Info("the image's user is root and this node has no user namespaces: the function runs as 1000", "function", fn.Name, "image", fn.Image)
+		l.Log.Info("the function would run as root and this node has no user namespaces: it runs as 1000", "function", fn.Name, "image", fn.Image)
 		return nobody, nil
 	}
 	return sandbox.User{UID: uid, GID: gid, Groups: groups}, nil

@@ -307,11 +307,14 @@ func TestCallsDoNotShareAnEnvironment(t *testing.T) {
 
 func TestUser(t *testing.T) {
 	for _, tt := range []struct {
-		name, image, fn string
-		namespaces      bool
-		want            sandbox.User
+		name, image, fn      string
+		namespaces, writable bool
+		want                 sandbox.User
 	}{
-		{name: "nobody is named", want: sandbox.User{UID: 1000, GID: 1000}},
+		{name: "nobody is named", namespaces: true, want: sandbox.User{UID: 1000, GID: 1000}},
+		{name: "nobody is named and the root is writable", namespaces: true, writable: true, want: sandbox.User{}},
+		{name: "the same without user namespaces", writable: true, want: sandbox.User{UID: 1000, GID: 1000}},
+		{name: "the image's with a writable root", image: "7:8", namespaces: true, writable: true, want: sandbox.User{UID: 7, GID: 8}},
 		{name: "the image's", image: "app", want: sandbox.User{UID: 501, GID: 502, Groups: []uint32{44}}},
 		{name: "the image's, in numbers", image: "7:8", want: sandbox.User{UID: 7, GID: 8}},
 		{name: "the function's wins", image: "app", fn: "7", want: sandbox.User{UID: 7}},
@@ -323,7 +326,7 @@ func TestUser(t *testing.T) {
 			r := newRig(t, succeed)
 			r.Caps.UserNamespaces = tt.namespaces
 			fn := r.image(t, v1.Config{Cmd: []string{"prog"}, User: tt.image})
-			fn.User = tt.fn
+			fn.User, fn.Writable = tt.fn, tt.writable
 			got := r.spec(t, fn).User
 			if got.UID != tt.want.UID || got.GID != tt.want.GID || !slices.Equal(got.Groups, tt.want.Groups) {
 				t.Errorf("runs as %+v, want %+v", got, tt.want)
