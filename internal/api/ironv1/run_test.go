@@ -174,7 +174,7 @@ func TestFunctionIsToldOfTheRequest(t *testing.T) {
 	})
 	n.route(faas.FormatHTTP, faas.Trigger{Source: "/h"})
 	n.ask("PUT", "/r/a/h?a=%20", nil, "X-A: 1", "Connection: X-Hop", "X-Hop: 1", "Idempotency-Key: k")
-	if got.Method != "PUT" || got.Target != "/h?a=%20" || got.URL != n.url+"/r/a/h?a=%20" || got.Route != "/h" || got.Convention != faas.ConventionFn ||
+	if got.Method != "PUT" || got.Target != "/r/a/h?a=%20" || got.URL != n.url+"/r/a/h?a=%20" || got.Route != "/h" || got.Convention != faas.ConventionFn ||
 		got.Header.Get("X-A") != "1" || got.Header.Get("X-Hop") != "" || got.Key != "k" || got.Caller != "127.0.0.1" {
 		t.Errorf("%+v", got)
 	}
