@@ -43,6 +43,10 @@ const (
 	ConventionHyper Convention = "hyper" // Hyper Func: HTTP_ACCEPT, …
 )
 
+// Iron reports whether c has the names of IronFunctions, which tells a function of
+// format http of each call in headers, too.
+func (c Convention) Iron() bool { return c == ConventionIron || c == ConventionFn }
+
 // An Exit is how a process ended.
 type Exit struct {
 	Code   int    // exit status; meaningless if Signal is set

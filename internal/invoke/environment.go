@@ -31,6 +31,7 @@ var conventions = map[faas.Convention][]names{
 		call: "HOB_CALL_ID", attempt: "HOB_ATTEMPT", app: "HOB_APP", function: "HOB_FUNCTION", method: "HOB_METHOD", url: "HOB_REQUEST_URL",
 		route: "HOB_ROUTE", deadline: "HOB_DEADLINE", memory: "HOB_MEMORY", header: "HTTP_", separator: ", ", param: "HOB_PARAM_",
 	}},
+	faas.ConventionIron: {iron},
 	faas.ConventionFn: {iron, {
 		call: "FN_CALL_ID", app: "FN_APP_NAME", method: "FN_METHOD", url: "FN_REQUEST_URL", route: "FN_PATH", deadline: "FN_DEADLINE",
 		memory: "FN_MEMORY", format: "FN_FORMAT", kind: "FN_TYPE", tmp: "FN_TMPSIZE", cpu: "FN_CPUS", header: "FN_HEADER_", separator: ", ", verbatim: true,
@@ -41,7 +42,7 @@ var conventions = map[faas.Convention][]names{
 // variables reports whether the function is told of each call in variables:
 // those of its process, or, as IronFunctions does it, the headers of a request.
 func variables(fn faas.Function, req *faas.Request) bool {
-	return !fn.Format.Hot() || fn.Format == faas.FormatHTTP && req.Convention == faas.ConventionFn
+	return !fn.Format.Hot() || fn.Format == faas.FormatHTTP && req.Convention.Iron()
 }
 
 // environment is what a call brings on top of its image's environment: the
@@ -80,7 +81,7 @@ func configuration(config map[string]string, c faas.Convention) []string {
 	for _, name := range slices.Sorted(maps.Keys(config)) {
 		env = append(env, name+"="+config[name])
 	}
-	if c != faas.ConventionFn {
+	if !c.Iron() {
 		return env
 	}
 	var more []string

@@ -285,6 +285,7 @@ func TestEnvironment(t *testing.T) {
 	}{
 		{faas.ConventionHob, []string{"HOB_CALL_ID=c1", "HOB_APP=photos", "HOB_FUNCTION=resize", "HOB_METHOD=PUT", "HOB_REQUEST_URL=http://h/r/a/x?q=1",
 			"HOB_ROUTE=/x", "HOB_DEADLINE=2026-01-02T03:04:35.000Z", "HOB_MEMORY=128", "HTTP_USER_AGENT=z", "HTTP_X_ONE=a, b", "HOB_PARAM_ID=7"}},
+		{faas.ConventionIron, []string{"METHOD=PUT", "REQUEST_URL=http://h/r/a/x?q=1", "ROUTE=/x", "HEADER_USER_AGENT=z", "HEADER_X_ONE=a b", "PARAM_ID=7"}},
 		{faas.ConventionFn, []string{"METHOD=PUT", "REQUEST_URL=http://h/r/a/x?q=1", "ROUTE=/x", "HEADER_USER_AGENT=z", "HEADER_X_ONE=a b", "PARAM_ID=7",
 			"FN_CALL_ID=c1", "FN_APP_NAME=photos", "FN_METHOD=PUT", "FN_REQUEST_URL=http://h/r/a/x?q=1", "FN_PATH=/x", "FN_DEADLINE=2026-01-02T03:04:35.000Z", "FN_MEMORY=128",
 			"FN_FORMAT=default", "FN_TYPE=sync", "FN_TMPSIZE=64", "FN_HEADER_USER_AGENT=z", "FN_HEADER_User.Agent=z", "FN_HEADER_X_ONE=a, b", "FN_HEADER_X-One=a, b"}},

@@ -120,7 +120,7 @@ func (c *httpConn) exchange(out *faas.Outcome) error {
 // Content-Length, are always told one.
 func (t *turn) ask() (head []byte, err error) {
 	head = (*t.out)[:0]
-	if t.req.Convention != faas.ConventionFn {
+	if !t.req.Convention.Iron() {
 		return appendPlain(head, t.req)
 	}
 	if err := t.known(); err != nil {

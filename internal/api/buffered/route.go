@@ -53,7 +53,7 @@ func (to *Route) Admit(w http.ResponseWriter, r *http.Request) error {
 // is set before.
 func (to *Route) Describe(req *faas.Request, r *http.Request) (mapped bool) {
 	req.Route, req.Params, req.Target, req.Convention = to.Trigger.Source, to.params, to.written, to.Trigger.Convention
-	if to.Function.Format == faas.FormatHTTP && req.Convention == faas.ConventionFn { // which asks for the whole path
+	if to.Function.Format == faas.FormatHTTP && req.Convention.Iron() { // which asks for the whole path
 		req.Target = r.URL.EscapedPath()
 	}
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
