@@ -38,7 +38,7 @@ func findMasks() []mask {
 	}
 	add(true, "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 	add(false, "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/sys/firmware", "/sys/devices/virtual/powercap")
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/pressure", "/sys/firmware", "/sys/devices/virtual/powercap")
 	return masks
 }
 
@@ -107,7 +107,7 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	mount("sysfs", "/sys", safeNoExec|unix.MS_RDONLY, "")
 	p.Do("mount /dev", linux.UseResult, unix.SYS_MOVE_MOUNT, 0, empty, cwd, str("/dev"), unix.MOVE_MOUNT_F_EMPTY_PATH)
 	owner := ",uid=" + strconv.Itoa(d.ids) + ",gid=" + strconv.Itoa(d.ids)
-	mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"+owner)
+	mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid="+strconv.Itoa(d.ids)) // each is of who opens it
 	mount("mqueue", "/dev/mqueue", safeNoExec, "")
 	scratch := "mode=1777,size=" + strconv.FormatInt(int64(spec.TmpSize), 10) + ",nr_inodes=" + strconv.Itoa(spec.TmpInodes) + owner
 	for _, dir := range scratches(spec) {
@@ -119,7 +119,12 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	d.mask(p)
 
 	p.Do("set the host name", 0, unix.SYS_SETHOSTNAME, str(g.host), uintptr(len(g.host)))
-	p.Do("enter the working directory "+spec.Dir, 0, unix.SYS_CHDIR, str(spec.Dir))
+	// The daemon's descriptors are open still, and links of the image may lead into
+	// /proc: one to a descriptor would lead out of the root.
+	p.Do("enter the working directory "+spec.Dir, linux.SaveResult, unix.SYS_OPENAT2, cwd, str(spec.Dir), linux.Pointer(p, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS,
+	}), unix.SizeofOpenHow)
+	p.Do("enter it", linux.UseResult, unix.SYS_FCHDIR, 0)
 
 	limit := func(what string, resource int, most uint64) {
 		var own unix.Rlimit
@@ -127,7 +132,7 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 		most = min(most, own.Max) // more than the daemon's own needs a capability that it may lack
 		p.Do("limit "+what, 0, unix.SYS_PRLIMIT64, 0, uintptr(resource), linux.Pointer(p, &unix.Rlimit{Cur: most, Max: most}), 0)
 	}
-	limit("core files", unix.RLIMIT_CORE, 0)
+	limit("core files", unix.RLIMIT_CORE, 1) // none, and with 0 the machine's program for them would get them: see core(5)
 	limit("open files", unix.RLIMIT_NOFILE, uint64(spec.Files))
 	limit("locked memory", unix.RLIMIT_MEMLOCK, uint64(spec.LockedMemory))
 	limit("pending signals", unix.RLIMIT_SIGPENDING, uint64(spec.PendingSignals))

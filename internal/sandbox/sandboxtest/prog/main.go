@@ -37,6 +37,12 @@ func run(args []string) int {
 			held = append(held, block)
 		}
 		fmt.Printf("held %d MB", len(held))
+	case "attack":
+		fmt.Print(attack(args[2]))
+	case "attacks":
+		attackAll(args[2:])
+	case "rights":
+		printRights()
 	case "take": // as much as there is of something, and show the limits
 		limits, _ := os.ReadFile("/proc/self/limits")
 		n, err := take(args[2])
