@@ -27,6 +27,7 @@ func (d *Daemon) serveHTTP() {
 		},
 		fn: d.fn(), iron: d.iron(), hyper: d.hyper(),
 	}
+	e.fn.Route = e.iron.Route // a host name of an app leads to routes of both
 	d.server = d.newServer(d.handler(e, true))
 	d.local = d.newServer(d.handler(e, false))
 }

@@ -392,6 +392,9 @@ func TestRouteBehindAHostName(t *testing.T) {
 	if resp.StatusCode != 200 || resp.Header.Get("X-Route") != "1" {
 		t.Errorf("%+v", resp)
 	}
+	if resp.Header.Get("Fn_call_id") == "" {
+		t.Errorf("not answered as a route: %+v", resp.Header)
+	}
 	req, _ = http.NewRequestWithContext(t.Context(), "POST", "http://"+n.addr+"/none", nil)
 	req.Host = "shop.fns.example"
 	resp, err = http.DefaultClient.Do(req)
