@@ -476,7 +476,7 @@ func (d *Driver) seat(b *berth, left func()) {
 	for try := 0; ; try++ {
 		cg, err := d.cgroups.Make(path.Join(d.cgroup(), strconv.FormatInt(d.cgroupN.Add(1), 10)))
 		if err == nil {
-			if err = cg.Seat(b.thread.TID()); err == nil {
+			if err = errors.Join(cg.LimitSockets(socketMemory), cg.Seat(b.thread.TID())); err == nil {
 				b.cgroup = cg
 				left()
 				if d.stock.most > 0 && d.waiting.Load() == 0 && !d.isClosing() { // who waits has no use for a blank

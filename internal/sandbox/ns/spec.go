@@ -20,6 +20,10 @@ const (
 	defaultTmp            = 64 * faas.MB
 )
 
+// socketMemory is what a sandbox may have in its TCP and UDP sockets besides its
+// memory, where cgroups are of version 1; in version 2 it is a part of its memory.
+const socketMemory = 16 << 20
+
 // The least that a sandbox can start with.
 const (
 	leastFiles  = 8  // its streams, and what a loader opens

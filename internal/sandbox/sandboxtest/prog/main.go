@@ -43,6 +43,11 @@ func run(args []string) int {
 		attackAll(args[2:])
 	case "rights":
 		printRights()
+	case "bomb":
+		n, _ := strconv.Atoi(args[3])
+		fmt.Println(bomb(args[2], n<<20))
+	case "storm":
+		fmt.Println(storm(args[2]))
 	case "take": // as much as there is of something, and show the limits
 		limits, _ := os.ReadFile("/proc/self/limits")
 		n, err := take(args[2])
