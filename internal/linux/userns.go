@@ -9,7 +9,10 @@ import (
 )
 
 // NewUserNamespace makes a user namespace whose IDs 0 to count-1 are the machine's
-// from base on, and returns it open. It lives as long as somebody holds it.
+// from base on, and returns it open. It lives as long as somebody holds it. Its
+// owner is the ID after them, which nobody else should be: what the kernel counts
+// for each user (inotify instances, pending signals) it counts for the owner, too,
+// and if that were root, a sandbox could leave nothing of it to the machine's root.
 //
 // The namespace is made by a process of its own that shares our memory: Go would
 // copy the page tables of the whole heap for one that needs a user namespace.
@@ -26,7 +29,12 @@ func NewUserNamespace(base, count uint32) (int, error) {
 	p.Do("close the writing end", 0, unix.SYS_CLOSE, uintptr(pipe[1]))
 	p.Do("wait", 0, unix.SYS_READ, uintptr(pipe[0]), Pointer(p, buf), uintptr(len(buf)))
 	p.Exit()
-	pid, pidfd, err := p.spawn(unix.CLONE_NEWUSER, -1)
+	var pid, pidfd int
+	t, err := NewThread(func() error { return ownBy(base + count) })
+	if err == nil {
+		t.Do(func() { pid, pidfd, err = p.spawn(unix.CLONE_NEWUSER, -1) })
+		t.Close()
+	}
 	if err != nil {
 		release()
 		return -1, fmt.Errorf("make a user namespace: %w", err)
@@ -49,6 +57,19 @@ func NewUserNamespace(base, count uint32) (int, error) {
 		return -1, fmt.Errorf("open a user namespace: %w", err)
 	}
 	return fd, nil
+}
+
+// ownBy makes what the calling thread makes from now on a user's. It keeps its
+// capabilities, and must end with that.
+func ownBy(user uint32) error {
+	const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP
+	if err := unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0); err != nil {
+		return fmt.Errorf("keep capabilities: %w", err)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(user), ^uintptr(0)); errno != 0 {
+		return fmt.Errorf("become user %d: %w", user, errno)
+	}
+	return nil
 }
 
 // NewNetwork makes a network namespace whose only device is the loopback, up,
