@@ -3,8 +3,10 @@ package ns
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -102,5 +104,51 @@ func TestStormsStayInTheirSandbox(t *testing.T) {
 			}
 			t.Logf("stopped after %v", time.Since(begin))
 		})
+	}
+}
+
+// TestQuietNeighbourIsHeard tells how long a running sandbox takes to answer while
+// others use all processors, and flood their output.
+func TestQuietNeighbourIsHeard(t *testing.T) {
+	testenv.NeedRoot(t)
+	d := open(t)
+	neighbour := start(t, d, spec(t, "prog", "echo"))
+	answers := func() (took []time.Duration) {
+		word := make([]byte, 5)
+		for range 300 {
+			begin := time.Now()
+			if _, err := neighbour.Stdio().Stdin.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(neighbour.Stdio().Stdout, word); err != nil {
+				t.Fatal(err)
+			}
+			took = append(took, time.Since(begin))
+			time.Sleep(time.Millisecond) // it has nothing to do, most of the time
+		}
+		slices.Sort(took)
+		return took
+	}
+	report := func(beside string, took []time.Duration) {
+		t.Logf("beside %s it answers in %v, p99 %v", beside, took[len(took)/2], took[len(took)*99/100])
+	}
+	report("nobody", answers())
+	for _, kind := range []string{"processors", "log"} {
+		for _, cpu := range []faas.CPU{0, 1000} {
+			s := spec(t, "prog", "storm", kind)
+			s.CPU = cpu
+			b := start(t, d, s)
+			ready(t, b)
+			var flood int64
+			done := make(chan struct{})
+			go func() { defer close(done); flood, _ = io.Copy(io.Discard, b.Stdio().Stderr) }()
+			begin := time.Now()
+			report(fmt.Sprintf("%s (limit %v)", kind, cpu), answers())
+			if err := b.Stop(t.Context(), 0); err != nil {
+				t.Error(err)
+			}
+			<-done
+			t.Logf("%d MB of output per second", flood*int64(time.Second)/int64(time.Since(begin))>>20)
+		}
 	}
 }

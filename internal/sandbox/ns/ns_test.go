@@ -59,6 +59,10 @@ var image = sync.OnceValues(func() (string, error) {
 var built sync.Once
 
 func TestMain(m *testing.M) {
+	if os.Getenv("HOB_TEST_EXE") != "" {
+		writeOwnProgram()
+		return
+	}
 	code := m.Run()
 	if dir, err := image(); err == nil {
 		os.RemoveAll(dir)

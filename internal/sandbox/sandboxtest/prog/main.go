@@ -43,6 +43,16 @@ func run(args []string) int {
 		attackAll(args[2:])
 	case "rights":
 		printRights()
+	case "descriptors":
+		descriptors()
+	case "swap": // sockets and links to the socket of others
+		fmt.Println(swap(args[2], args[3]))
+	case "pass": // descriptors to who connects
+		if err := greet(args[2]+"/a", []int{0, 1, 2, 0, 1, 2}); err != nil {
+			fmt.Println(err)
+		}
+		fmt.Println("ready")
+		select {}
 	case "bomb":
 		n, _ := strconv.Atoi(args[3])
 		fmt.Println(bomb(args[2], n<<20))
