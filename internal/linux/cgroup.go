@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,7 @@ type Cgroups struct {
 	Version int               // 1 or 2
 	mounts  map[string]string // controller → mount point; in version 2 all have the same
 	freezer string            // mount point of version 1's freezer; "": none. Few cgroups are ever in it
+	others  []string          // mount points of version 1's other hierarchies, where only programs of others make cgroups
 }
 
 // Controllers that limits and accounting need. cpuacct is only in version 1.
@@ -42,6 +44,7 @@ func FindCgroups() (*Cgroups, error) {
 func findCgroups(mountinfo string) (*Cgroups, error) {
 	v1 := make(map[string]string)
 	var v2, freezer string
+	var others []string
 	for line := range strings.Lines(mountinfo) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 		left, right := strings.Fields(before), strings.Fields(after)
@@ -55,18 +58,22 @@ func findCgroups(mountinfo string) (*Cgroups, error) {
 				v2 = dir
 			}
 		case "cgroup":
+			ours := false
 			for _, opt := range strings.Split(right[2], ",") {
-				if slices.Contains(controllersV1, opt) && v1[opt] == "" {
-					v1[opt] = dir
+				if slices.Contains(controllersV1, opt) {
+					ours, v1[opt] = true, cmp.Or(v1[opt], dir)
 				}
-				if opt == "freezer" && freezer == "" {
-					freezer = dir
+				if opt == "freezer" {
+					ours, freezer = true, cmp.Or(freezer, dir)
 				}
+			}
+			if !ours {
+				others = append(others, dir)
 			}
 		}
 	}
 	if missing := missingOf(v1, controllersV1); len(missing) == 0 {
-		return &Cgroups{Version: 1, mounts: v1, freezer: freezer}, nil
+		return &Cgroups{Version: 1, mounts: v1, freezer: freezer, others: others}, nil
 	} else if len(v1) > 0 {
 		return nil, fmt.Errorf("cgroup version 1 lacks the controllers %s", strings.Join(missing, ", "))
 	}
@@ -98,6 +105,15 @@ func (c *Cgroups) dirs(name string) []string {
 		}
 	}
 	slices.Sort(dirs)
+	return dirs
+}
+
+// dirsOfOthers is dirs for the hierarchies that are not ours.
+func (c *Cgroups) dirsOfOthers(name string) []string {
+	var dirs []string
+	for _, mount := range c.others {
+		dirs = append(dirs, filepath.Join(mount, name))
+	}
 	return dirs
 }
 
@@ -139,7 +155,7 @@ func (c *Cgroups) Prepare(parent string) error {
 // Children returns the names of the cgroups directly below parent.
 func (c *Cgroups) Children(parent string) ([]string, error) {
 	var names []string
-	dirs := c.dirs(parent)
+	dirs := append(c.dirs(parent), c.dirsOfOthers(parent)...)
 	if c.freezer != "" {
 		dirs = append(dirs, filepath.Join(c.freezer, parent))
 	}
@@ -163,6 +179,7 @@ type Cgroup struct {
 	fs   *Cgroups
 	fd   int // version 2: the directory, for Program.Spawn; else -1
 
+	opened   bool   // by Open: others may have made it in hierarchies that are not ours
 	frozen   string // its directory in version 1's freezer; "": it has none yet, or never
 	gathered bool   // they can be frozen: in version 1 Freeze has moved them there
 }
@@ -189,7 +206,7 @@ func (c *Cgroups) Make(name string) (*Cgroup, error) {
 
 // Open returns the cgroup called name without making it.
 func (c *Cgroups) Open(name string) *Cgroup {
-	g := &Cgroup{Name: name, fs: c, fd: -1}
+	g := &Cgroup{Name: name, fs: c, fd: -1, opened: true}
 	if c.freezer != "" {
 		g.frozen = filepath.Join(c.freezer, name) // if anybody has made it
 	}
@@ -331,11 +348,7 @@ func (g *Cgroup) Remove() error {
 		g.fd = -1
 	}
 	var failed error
-	dirs := g.fs.dirs(g.Name)
-	if g.frozen != "" {
-		dirs = append(dirs, g.frozen)
-	}
-	for _, dir := range dirs {
+	for _, dir := range g.everywhere() {
 		err := unix.Rmdir(dir)
 		for wait := 20 * time.Microsecond; err == unix.EBUSY && wait < time.Second; wait *= 2 {
 			time.Sleep(wait)
@@ -350,12 +363,21 @@ func (g *Cgroup) Remove() error {
 
 // RemoveIfEmpty removes the cgroup if it has neither processes nor children.
 func (g *Cgroup) RemoveIfEmpty() {
-	for _, dir := range g.fs.dirs(g.Name) {
+	for _, dir := range g.everywhere() {
 		unix.Rmdir(dir)
 	}
-	if g.frozen != "" {
-		unix.Rmdir(g.frozen)
+}
+
+// everywhere returns the directories that the cgroup may have.
+func (g *Cgroup) everywhere() []string {
+	dirs := g.fs.dirs(g.Name)
+	if g.opened {
+		dirs = append(dirs, g.fs.dirsOfOthers(g.Name)...)
 	}
+	if g.frozen != "" {
+		dirs = append(dirs, g.frozen)
+	}
+	return dirs
 }
 
 // RemoveTree thaws and kills every process in the cgroup and below and removes

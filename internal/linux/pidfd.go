@@ -125,18 +125,27 @@ func waitPidfd(pidfd, options int) (e Ended, over bool, err error) {
 	if err != nil || info.Signo == 0 {
 		return e, false, err
 	}
+	e = EndOf(&info)
+	e.CPUTime = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	return e, true, nil
+}
+
+// EndOf reads what waitid has told of a process; of nothing, it is the end by SIGKILL.
+func EndOf(info *unix.Siginfo) (e Ended) {
+	if info.Signo == 0 {
+		return Ended{Code: -1, Signal: unix.SIGKILL}
+	}
 	// On 64-bit machines pid, uid and status of a SIGCHLD follow the 16 bytes that Siginfo names.
 	status := (*struct {
 		head             [16]byte
 		pid, uid, status int32
-	})(unsafe.Pointer(&info)).status
-	e.CPUTime = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	})(unsafe.Pointer(info)).status
 	if info.Code == cldExited {
 		e.Code = int(status)
 	} else {
 		e.Code, e.Signal = -1, unix.Signal(status)
 	}
-	return e, true, nil
+	return e
 }
 
 const cldExited = 1 // CLD_EXITED, a code of siginfo

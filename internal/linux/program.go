@@ -356,3 +356,17 @@ func (p *Program) Executed() (pid, pidfd int, ok bool) {
 	}
 	return pid, int(*p.pidfdAt()), true
 }
+
+// Launch is Spawn for a process that executes nothing: it returns at once, while
+// the process makes its calls. p must be kept until the process has ended; when it
+// has, Failed tells whether a step failed.
+func (p *Program) Launch(flags CloneFlags) (*Process, error) {
+	pid, pidfd, err := p.spawn(uint64(flags), -1)
+	if err != nil {
+		return nil, err
+	}
+	return p.Process(pid, pidfd)
+}
+
+// Failed returns the step at which the process of Launch, which has ended, failed.
+func (p *Program) Failed() error { return p.failure() }

@@ -79,6 +79,14 @@ func (s *suite) caller(t *testing.T, word string) *Caller {
 }
 
 func (s *suite) testListener(t *testing.T) {
+	if s.OwnKernel {
+		spec := s.Spec("hang")
+		spec.Listen = listened
+		if _, err := s.Driver.Start(t.Context(), spec); faas.KindOf(err) != faas.Unsupported {
+			t.Errorf("Start = %v, want Unsupported", err)
+		}
+		return
+	}
 	for i := range 5 { // nobody accepts before the program has connected
 		c := s.caller(t, fmt.Sprint("word ", i))
 		c.Connected()

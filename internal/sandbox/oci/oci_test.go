@@ -1,0 +1,199 @@
+package oci
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"hob/faas"
+	"hob/internal/sandbox"
+	"hob/internal/sandbox/sandboxtest"
+	"hob/internal/testenv"
+)
+
+// programs are the runtime programs that the tests run with.
+var programs = []string{"runc", "crun", "runsc"}
+
+// each runs a test with each runtime program that is installed.
+func each(t *testing.T, test func(t *testing.T, program string)) {
+	testenv.NeedRoot(t)
+	layer(t)
+	for _, program := range programs {
+		t.Run(program, func(t *testing.T) { test(t, need(t, program)) })
+	}
+}
+
+// need returns the path of a runtime program. runsc has no package: it may be missing
+// even where tests must run.
+func need(t testing.TB, program string) string {
+	t.Helper()
+	if program == "runsc" {
+		return testenv.NeedTool(t, program)
+	}
+	return testenv.NeedTool(t, program)
+}
+
+// open returns a driver whose generation, state and cgroups are the test's own.
+func open(t testing.TB, program string, change ...func(*Config)) *Driver {
+	t.Helper()
+	testenv.NeedRoot(t)
+	id := "t" + strings.ToLower(faas.NewID())
+	cfg := Config{Program: program, Generation: id, State: state(t), CgroupParent: "hobtest-" + id, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	for _, f := range change {
+		f(&cfg)
+	}
+	d, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(cfg.State, "*")); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+		if left, _ := d.cgroups.Children(cfg.CgroupParent); len(left) > 0 {
+			t.Errorf("cgroups are left: %v", left)
+		}
+		if err := d.cgroups.Open(cfg.CgroupParent).Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// state is a directory that everybody may search.
+func state(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hobtest-oci")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// image is a directory that is the layer of an image with the test program as
+// /bin/prog, made once.
+var image = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "hobtest-image") })
+
+var built sync.Once
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := image(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+func layer(t testing.TB) string {
+	t.Helper()
+	dir, err := image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	built.Do(func() {
+		os.Chmod(dir, 0o755)
+		for _, sub := range []string{"bin", "etc", "home"} {
+			if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sandboxtest.Build(t, filepath.Join(dir, "bin"))
+		busybox, err := os.ReadFile(testenv.NeedTool(t, "busybox"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), busybox, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"sh", "cat", "id", "ls", "stat", "touch", "true", "grep", "mount", "mkdir", "rm", "dd", "wc", "hostname", "pwd", "mknod", "readlink", "echo", "seq", "xargs"} {
+			os.Symlink("busybox", filepath.Join(dir, "bin", name))
+		}
+		os.WriteFile(filepath.Join(dir, "etc/owned"), []byte("by 1000\n"), 0o600)
+		os.Chown(filepath.Join(dir, "etc/owned"), 1000, 1000)
+		os.WriteFile(filepath.Join(dir, "etc/text"), []byte("not a program\n"), 0o644)
+		os.WriteFile(filepath.Join(dir, "etc/nothing"), []byte("not a program\n"), 0o755)
+		os.WriteFile(filepath.Join(dir, "etc/script"), []byte("#!/no/interpreter\n"), 0o755)
+		os.WriteFile(filepath.Join(dir, "etc/alien"), append([]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xf3\x00"), make([]byte, 100)...), 0o755)
+	})
+	return dir
+}
+
+func spec(t testing.TB, args ...string) sandbox.Spec {
+	dir := layer(t)
+	return sandbox.Spec{
+		ID: strings.ToLower(faas.NewID()), Hostname: "fn", Root: sandbox.Root{Key: dir, Layers: []string{dir}},
+		Args: args, Env: []string{"PATH=/bin"}, Memory: 64 * faas.MB, User: sandbox.User{UID: 1000, GID: 1000},
+	}
+}
+
+func TestDriver(t *testing.T) {
+	each(t, func(t *testing.T, program string) {
+		testenv.NothingLeft(t, "hobtest")
+		sandboxtest.TestDriver(t, func(t *testing.T) sandboxtest.Rig {
+			d := open(t, program)
+			rig := sandboxtest.Rig{
+				Driver: d, Home: true, OwnKernel: d.kind.ownKernel,
+				Spec: func(args ...string) sandbox.Spec { return spec(t, append([]string{"prog"}, args...)...) },
+			}
+			if d.kind.ownKernel {
+				rig.Counted = []string{"processes", "files"}
+			}
+			return rig
+		})
+	})
+}
+
+// result is what a sandbox did.
+type result struct {
+	out, err string
+	exit     faas.Exit
+	usage    sandbox.Usage
+}
+
+// run starts s, gives it no input and waits for its end.
+func run(t testing.TB, d *Driver, s sandbox.Spec) result {
+	t.Helper()
+	b, err := d.Start(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Stdio().Stdin.Close()
+	var r result
+	var wg sync.WaitGroup
+	wg.Go(func() { text, _ := io.ReadAll(b.Stdio().Stderr); r.err = string(text) })
+	text, _ := io.ReadAll(b.Stdio().Stdout)
+	wg.Wait()
+	r.out = string(text)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if r.exit, err = b.Wait(ctx); err != nil {
+		t.Error(err)
+	}
+	r.usage = b.Usage()
+	if err := b.Stop(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	return r
+}
+
+func sh(t testing.TB, d *Driver, script string, change ...func(*sandbox.Spec)) result {
+	t.Helper()
+	s := spec(t, "sh", "-c", script)
+	for _, f := range change {
+		f(&s)
+	}
+	return run(t, d, s)
+}
