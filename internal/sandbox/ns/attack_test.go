@@ -134,12 +134,20 @@ func TestNoPathOfAnImageLeadsToADescriptor(t *testing.T) {
 // TestTheDaemonsProgramCannotBeWritten has an image execute the program of the
 // daemon, by the link that each process has to its own (CVE-2019-5736).
 func TestTheDaemonsProgramCannotBeWritten(t *testing.T) {
-	d := open(t)
+	d := open(t, func(c *Config) { c.Blanks = -1 }) // none is made while this test takes the fence away
 	s := spec(t, "/proc/self/exe")
 	s.Env, s.Memory, s.User = []string{"HOB_TEST_EXE=1"}, 512*faas.MB, sandbox.User{}
 	if !d.caps.UserNamespaces {
 		s.User = sandbox.User{UID: 1000, GID: 1000}
 	}
+	if d.fence != nil {
+		if _, err := d.Start(t.Context(), s); faas.KindOf(err) != faas.Invalid || !strings.Contains(err.Error(), "is not executable") {
+			t.Errorf("within a fence: %v, want Invalid", err)
+		}
+	}
+	fence := d.fence
+	d.fence, s.PIDs = nil, 100
+	defer func() { d.fence = fence }()
 	b, err := d.Start(t.Context(), s)
 	if faas.KindOf(err) == faas.Invalid && strings.Contains(err.Error(), "loader") {
 		return // with the race detector it needs a loader, which the image lacks

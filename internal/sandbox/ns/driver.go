@@ -68,6 +68,7 @@ type Driver struct {
 	dialer   *linux.Thread // visits the networks of sandboxes
 	hostNet  int           // the network it comes back to
 	filter   *linux.Filter
+	fence    *linux.Fence // nil: this kernel has none
 	masks    []mask
 	lastCap  int // highest capability of this kernel
 	networks *network.Stock
@@ -170,7 +171,7 @@ func (d *Driver) open() error {
 	if err := d.vaultFiles(); err != nil {
 		return err
 	}
-	d.masks, d.lastCap = findMasks(), linux.LastCapability()
+	d.masks, d.lastCap, d.fence = findMasks(), linux.LastCapability(), linux.NewFence()
 	if d.networks, err = network.NewStock(2 * runtime.GOMAXPROCS(0)); err != nil {
 		return err
 	}
