@@ -79,6 +79,80 @@ func TestErasedCallHasNoLinesAndAllOthersStay(t *testing.T) {
 	}
 }
 
+func TestErasedLogIsToldFromAnEmptyOne(t *testing.T) {
+	dir := t.TempDir()
+	s, stop := start(t, logs.Config{Dir: dir})
+	gone := func(id string, want bool) {
+		t.Helper()
+		got, err := s.Gone(&faas.Call{ID: id, FuncID: "f"})
+		if err != nil || got != want {
+			t.Errorf("the log of call %s is gone: %v, %v; want %v", id, got, err, want)
+		}
+	}
+	gone("silent", false) // there is no log at all
+	write(t, s, "f", "kept", "a line\n")
+	write(t, s, "f", "written", "a line\n")
+	s.Event("f", faas.Event{Call: "queued", Name: faas.EventCall})
+	for _, id := range []string{"written", "queued"} {
+		gone(id, false)
+		if err := s.Erase("f", id); err != nil {
+			t.Fatal(err)
+		}
+		gone(id, true)
+	}
+	size := func() int64 {
+		files, _ := filepath.Glob(filepath.Join(dir, "functions/f/*.seg"))
+		info, err := os.Stat(files[0])
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%d files, %v", len(files), err)
+		}
+		return info.Size()
+	}
+	gone("wordless", false)
+	var once int64
+	for range 3 {
+		if err := s.Erase("f", "wordless"); err != nil {
+			t.Fatal(err)
+		}
+		gone("wordless", true)
+		if once == 0 {
+			once = size()
+		}
+	}
+	if size() != once {
+		t.Errorf("erased again the log has %d bytes, want %d", size(), once)
+	}
+	if got := linesOf(t, s, ""); !slices.Equal(got, []string{"a line"}) {
+		t.Errorf("the log has %q, want the line that is kept", got)
+	}
+	stop()
+	s, stop = start(t, logs.Config{Dir: dir})
+	defer stop()
+	gone("wordless", true)
+	gone("written", true)
+	gone("kept", false)
+	gone("silent", false)
+	write(t, s, "f", "written", "later\n")
+	gone("written", false)
+}
+
+func TestLogOfACallThatEndedBeforeTheAgeIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, logs.Config{Dir: t.TempDir(), MaxAge: time.Hour})
+		write(t, s, "f", "c", "old\n")
+		c := &faas.Call{ID: "c", FuncID: "f", Finished: time.Now()}
+		for _, want := range []bool{false, true} {
+			if got, err := s.Gone(c); got != want || err != nil {
+				t.Errorf("%v later it is gone: %v, %v", time.Since(c.Finished), got, err)
+			}
+			time.Sleep(time.Hour + time.Second)
+		}
+		if got, err := s.Gone(&faas.Call{ID: "running", FuncID: "f"}); got || err != nil {
+			t.Errorf("that of a call in flight is gone: %v, %v", got, err)
+		}
+	})
+}
+
 func TestLinesAreGoneAfterTheirAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, logs.Config{Dir: t.TempDir(), MaxAge: 24 * time.Hour})
