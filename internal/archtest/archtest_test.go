@@ -117,6 +117,7 @@ var callers = map[string]string{
 	"internal/image/layer":                 "a layer is unpacked by descriptors: openat2, fchownat, extended attributes",
 	"internal/image/content":               "locks and preallocation of files",
 	"internal/sandbox/ns":                  "numbers of clone and mount flags, which it hands to linux",
+	"internal/sandbox/sandboxtest":         "it makes what attacks are after: devices, queues, shared memory",
 	"internal/sandbox/sandboxtest/prog":    "it tries inside a sandbox what it may not do",
 	"internal/sandbox/sandboxtest/program": "the same",
 	"internal/plainserver":                 "reads and writes past Go's scheduler: what is measured is the way to it",
