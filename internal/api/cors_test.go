@@ -90,3 +90,27 @@ func TestGuardLetsInThePagesOfCORS(t *testing.T) {
 		t.Errorf("a name that is not the node's: %d", w.Code)
 	}
 }
+
+func TestGuardKeepsPagesFromRequestsThatAct(t *testing.T) {
+	served := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	acts := Guard{CORS: CORS{Origins: []string{page}}, Acts: func(r *http.Request) bool { return r.URL.Path == "/v2/apps" }}
+	for name, tt := range map[string]struct {
+		headers     []string
+		acts, reads int
+	}{
+		"an image in another page": {[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}, 403, 200},
+		"a script of another page": {[]string{"Origin", other, "Sec-Fetch-Site", "cross-site"}, 403, 200},
+		"a page of ours":           {[]string{"Origin", page, "Sec-Fetch-Site", "cross-site"}, 200, 200},
+		"no page":                  {nil, 200, 200},
+	} {
+		for _, guard := range []Guard{acts, {CORS: acts.CORS}} {
+			want := tt.reads
+			if guard.Acts != nil {
+				want = tt.acts
+			}
+			if got := send(guard.Wrap(served, plain), "GET", tt.headers...).Code; got != want {
+				t.Errorf("%s: %d, want %d", name, got, want)
+			}
+		}
+	}
+}

@@ -133,7 +133,9 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 	}
 	own, fn, hosts, funcs := e.own.Handler(), e.fn.Handler(), e.fn.HostHandler(), e.hyper.Handler()
 	routes := e.iron.Handler()
-	manageRoutes := guard(locked, routes, ironv1.WriteRefusal)
+	tasks := locked
+	tasks.Acts = e.iron.Acts
+	manageRoutes := guard(tasks, routes, ironv1.WriteRefusal)
 	manageFn, manageFuncs := guard(locked, fn, fnv2.WriteFault), guard(locked, funcs, hyperfunc.WriteFault)
 	if len(d.cfg.HyperKeys) > 0 {
 		manageFuncs = funcs // it looks at signatures
