@@ -81,6 +81,7 @@ func (s *Server) Handler() http.Handler {
 			return s.call(w, r)
 		}
 		if handle, _ := routes.Find(r); handle != nil {
+			buffered.LimitReader(w, r)
 			return handle(w, r)
 		}
 		return pathNotFound(r)

@@ -34,6 +34,10 @@ func (s *Server) taskRoutes(all *api.Routes) {
 	}
 }
 
+// Acts reports whether r changes something though it is a GET: whoever asks for a task
+// has it, and a web page of another origin is not to have it.
+func (s *Server) Acts(r *http.Request) bool { return r.URL.Path == "/tasks" || r.URL.Path == "/v1/tasks" }
+
 // wireTask is a call on its way to an outside runner. Times are seconds.
 type wireTask struct {
 	ID              string            `json:"id"`
@@ -94,7 +98,7 @@ func (s *Server) reserveTask(w http.ResponseWriter, r *http.Request) error {
 
 // endTask ends the call of the task that is sent, and answers with what was sent.
 func (s *Server) endTask(w http.ResponseWriter, r *http.Request) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxTask)))
+	body, err := io.ReadAll(http.MaxBytesReader(w, api.Steady(w, r.Body), int64(maxTask)))
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return faas.Errorf(faas.TooLarge, "the task is over the limit of %v: its payload may be left out", faas.Bytes(tooLarge.Limit))
 	}

@@ -168,3 +168,40 @@ func TestStatsAreCounts(t *testing.T) {
 		t.Errorf("GET /stats = %d %s", status, body)
 	}
 }
+
+// patience is a writer that notes how long the client may take, and how long it may
+// rest while it sends.
+type patience struct {
+	*httptest.ResponseRecorder
+	until time.Time
+	rests time.Duration // the longest
+}
+
+func (p *patience) SetWriteDeadline(t time.Time) error { p.until = t; return nil }
+func (p *patience) SetReadDeadline(t time.Time) error  { p.rests = max(p.rests, time.Until(t)); return nil }
+
+func TestNobodyHasForeverToReadAnAnswerOfManagement(t *testing.T) {
+	n, s := newTasks(t)
+	s.next = reservedTask()
+	n.newRoute("photos", "/a", "")
+	for _, target := range []string{"GET /v1/apps", "GET /v1/routes", "GET /v1/apps/photos/calls", "GET /tasks", "DELETE /tasks", "GET /stats", "GET /v1/nope"} {
+		method, path, _ := strings.Cut(target, " ")
+		w := &patience{ResponseRecorder: httptest.NewRecorder()}
+		n.handler.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(`{"id":"01K9"}`)))
+		if left := time.Until(w.until); left <= 0 || left > 5*time.Minute {
+			t.Errorf("%s: the client has until %v", target, w.until)
+		}
+		if method == "DELETE" && (w.rests <= 0 || w.rests > time.Minute) {
+			t.Errorf("%s: the client may rest for %v", target, w.rests)
+		}
+	}
+}
+
+func TestWhoAsksForATaskActs(t *testing.T) {
+	n, _ := newTasks(t)
+	for path, want := range map[string]bool{"/tasks": true, "/v1/tasks": true, "/v1/apps": false, "/stats": false} {
+		if n.Acts(httptest.NewRequest("GET", path, nil)) != want {
+			t.Errorf("%s: %t, want %t", path, !want, want)
+		}
+	}
+}
