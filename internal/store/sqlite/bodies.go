@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -109,12 +110,20 @@ func (b *bodies) abandon(body *store.Body, err error) {
 	body.Release()
 }
 
-// reader reads a body from the columns of its row.
-func (b *bodies) reader(bytes []byte, file string) (store.Reader, error) {
-	if file == "" {
-		return store.BytesReader(bytes), nil
+// reader reads a body of so many bytes from the columns of its row.
+func (b *bodies) reader(bytes []byte, file string, size int64) (store.Reader, error) {
+	r := store.BytesReader(bytes)
+	if file != "" {
+		var err error
+		if r, err = store.FileReader(filepath.Join(b.dir, file)); err != nil {
+			return nil, err
+		}
 	}
-	return store.FileReader(filepath.Join(b.dir, file))
+	if r.Size() != size {
+		_ = r.Close()
+		return nil, fmt.Errorf("%w: a body %s has %d bytes, and had %d when it was kept", errDamaged, file, r.Size(), size)
+	}
+	return r, nil
 }
 
 // sweep removes the files that no row names.

@@ -100,7 +100,7 @@ func (s *Store) Request(ctx context.Context, id string) (req *faas.Request, err 
 		return req, err
 	}
 	read := func(d *db) error {
-		r, err := d.one("SELECT request, body, file, payload.call FROM call LEFT JOIN payload ON payload.call = seq WHERE id = ?", id)
+		r, err := d.one("SELECT request, body, file, payload.call, call.payload FROM call LEFT JOIN payload ON payload.call = seq WHERE id = ?", id)
 		switch {
 		case err != nil:
 			return err
@@ -112,7 +112,7 @@ func (s *Store) Request(ctx context.Context, id string) (req *faas.Request, err 
 		if req, err = readRequest(id, r.text(0)); err != nil {
 			return err
 		}
-		body, err := s.bodies.reader(r.bytes(1), r.text(2))
+		body, err := s.bodies.reader(r.bytes(1), r.text(2), r.num(4))
 		if err == nil {
 			req.Body, req.Size = body, body.Size()
 		}

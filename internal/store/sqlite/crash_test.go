@@ -430,3 +430,34 @@ func TestDamagedCallHarmsNoOther(t *testing.T) {
 		t.Errorf("took %d, want 30", len(got))
 	}
 }
+
+func TestBodyThatIsNotWholeIsAnError(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hob.db")
+	s := open(t, path)
+	large := bytes.Repeat([]byte("0123456789abcdef"), store.InMemory/16+1)
+	ended := accept(t, s, acceptance(s, "f", large))
+	over := success(s, take(t, s, 1, "f")[0], large)
+	over.KeepPayload = true
+	if err := s.Settle(t.Context(), over); err != nil {
+		t.Fatal(err)
+	}
+	queued := accept(t, s, acceptance(s, "f", large))
+	files, err := filepath.Glob(path + ".bodies/*")
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%d files, %v; want two payloads and a result", len(files), err)
+	}
+	for _, file := range files {
+		if err := os.Truncate(file, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = "has 100 bytes, and had 1048592 when it was kept"
+	for _, id := range []string{ended.ID, queued.ID} {
+		if _, err := s.Request(t.Context(), id); err == nil || !strings.Contains(err.Error(), want) || faas.KindOf(err) != faas.Internal {
+			t.Errorf("Request = %v, want an error that it %s", err, want)
+		}
+	}
+	if _, _, err := s.Result(t.Context(), ended.ID); err == nil || !strings.Contains(err.Error(), want) || faas.KindOf(err) != faas.Internal {
+		t.Errorf("Result = %v, want an error that it %s", err, want)
+	}
+}

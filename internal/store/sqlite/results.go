@@ -171,7 +171,7 @@ func (s *Store) Result(ctx context.Context, id string) (result faas.Result, body
 		if c.result != resultKept {
 			return store.NoResult(c.call)
 		}
-		r, err := d.one("SELECT status, header, body, file FROM kept WHERE n = ?", c.kept)
+		r, err := d.one("SELECT status, header, body, file, weight FROM kept WHERE n = ?", c.kept)
 		if err != nil {
 			return err
 		}
@@ -181,7 +181,8 @@ func (s *Store) Result(ctx context.Context, id string) (result faas.Result, body
 		if result.Header, err = readHeader(id, r.text(1)); err != nil {
 			return err
 		}
-		if body, err = s.bodies.reader(r.bytes(2), r.text(3)); err == nil {
+		size := r.num(4) - store.ResultWeight(result.Header, 0, max(0, c.payload)) // all that it weighs but the body
+		if body, err = s.bodies.reader(r.bytes(2), r.text(3), size); err == nil {
 			result.Status, result.Size = int(r.num(0)), body.Size()
 		}
 		return err
