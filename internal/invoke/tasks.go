@@ -34,9 +34,12 @@ func (i *Invoker) Reserve(ctx context.Context) (*Task, error) {
 		switch kind := faas.KindOf(err); {
 		case err == nil:
 			return task, nil
-		case ctx.Err() != nil || kind == faas.Busy || kind == faas.Internal:
+		case ctx.Err() != nil || kind == faas.Busy:
 			i.Queue.Release(call.ID)
 			return nil, err
+		case kind == faas.Internal: // in its place it would stop the line
+			i.Log.Error("a call cannot be given to an outside runner", "call", call.ID, "function", call.Function, "err", err)
+			err = faas.Errorf(faas.Internal, "internal error")
 		}
 		if err := i.Queue.End(ctx, call.ID, call.Attempt, err); err != nil { // it can be handed to nobody
 			return nil, err

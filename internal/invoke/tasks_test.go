@@ -3,6 +3,7 @@ package invoke
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/dispatch"
+	"hob/internal/store"
 	"hob/internal/store/memory"
 )
 
@@ -190,6 +192,37 @@ func (l leavesAfter) Reserve(ctx context.Context) (faas.Call, bool, error) {
 	call, ok, err := l.Queue.Reserve(ctx)
 	l.leave()
 	return call, ok, err
+}
+
+// damaged is a store of which a payload cannot be read.
+type damaged struct {
+	store.Calls
+	id string
+}
+
+func (d damaged) Request(ctx context.Context, id string) (*faas.Request, error) {
+	if id == d.id {
+		return nil, errors.New("a file of the operator's is missing")
+	}
+	return d.Calls.Request(ctx, id)
+}
+
+func TestTaskWhosePayloadCannotBeReadStopsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, r, end := newOutside(t)
+		defer end()
+		bad, good := enqueue(t, i, fn(), request("1", "")).ID, enqueue(t, i, fn(), request("2", "")).ID
+		i.Calls = damaged{i.Calls, bad}
+		if task, err := i.Reserve(t.Context()); err != nil || task == nil || task.Call.ID != good {
+			t.Errorf("Reserve = %+v, %v; want the call behind", task, err)
+		}
+		if c, err := i.Calls.Call(t.Context(), bad); err != nil || c.State != faas.CallFailed || c.ErrKind != faas.Internal || c.Error != "internal error" {
+			t.Errorf("the call with a damaged payload: %+v, %v", c, err)
+		}
+		if got := r.last(t); got.ID != bad || got.Error != "internal error" {
+			t.Errorf("record %+v", got)
+		}
+	})
 }
 
 func TestCountsAreOfAllCalls(t *testing.T) {
