@@ -75,6 +75,7 @@ type Expect struct {
 // Trigger is a path of the app that calls the function. One of version 1 is a route.
 type Trigger struct {
 	Name, Type, Source string
+	Implied            bool // of version 1: the file names no path, and Source is /NAME
 
 	Async      *bool               // nil: nothing is said of it
 	Headers    map[string][]string // of every answer, as they are written

@@ -103,12 +103,12 @@ func TestVersionTwoIsRead(t *testing.T) {
 
 func TestRouteOfVersionOneIsATrigger(t *testing.T) {
 	for file, want := range map[string][]Trigger{
-		"name: f":                          nil,
-		"name: f\ntype: sync":              nil,
+		"name: f":                          {{Name: "f", Type: "http", Source: "/f", Implied: true, Convention: "fn"}},
+		"name: f\ntype: sync":              {{Name: "f", Type: "http", Source: "/f", Implied: true, Convention: "fn", Async: new(false)}},
 		"name: f\npath: f/:id":             {{Name: "f", Type: "http", Source: "/f/:id", Convention: "fn"}},
-		"name: u/f\ntype: async":           {{Name: "f", Type: "http", Source: "/f", Convention: "fn", Async: new(true)}},
-		"name: f\nheaders: {A: b}":         {{Name: "f", Type: "http", Source: "/f", Convention: "fn", Headers: map[string][]string{"A": {"b"}}}},
-		"name: f\njwt_key: k\nheaders: {}": {{Name: "f", Type: "http", Source: "/f", Convention: "fn", Key: "k"}},
+		"name: u/f\ntype: async":           {{Name: "f", Type: "http", Source: "/f", Implied: true, Convention: "fn", Async: new(true)}},
+		"name: f\nheaders: {A: b}":         {{Name: "f", Type: "http", Source: "/f", Implied: true, Convention: "fn", Headers: map[string][]string{"A": {"b"}}}},
+		"name: f\njwt_key: k\nheaders: {}": {{Name: "f", Type: "http", Source: "/f", Implied: true, Convention: "fn", Key: "k"}},
 		"schema_version: 20180708\nname: f\ntriggers: [{name: t, source: t, async: true, key: k, headers: {A: b}, convention: iron}]": {
 			{Name: "t", Type: "http", Source: "/t", Async: new(true), Key: "k", Convention: "iron", Headers: map[string][]string{"A": {"b"}}}},
 		"schema_version: 20180708\nname: f\ntype: async\njwt_key: k\nheaders: {A: b}\npath: /f": nil,
@@ -338,6 +338,28 @@ func TestMigratedFileSaysTheSame(t *testing.T) {
 	}
 	if err := Migrate(file); faas.KindOf(err) != faas.Conflict || !strings.Contains(err.Error(), "you have an up to date func.yaml file and do not need to migrate") {
 		t.Errorf("migrated twice: %v", err)
+	}
+}
+
+func TestMigratedTextIsQuotedWhereOldParsersReadSomethingElse(t *testing.T) {
+	for _, value := range strings.Fields("yes No ON off y N ~ null 012 1e3 1_000 0x1F 0b1 12:30:00 1.50 .5 +1 .inf 2001-12-14 True") {
+		headers := "headers: {A: [" + value + "]}"
+		if value == "~" || value == "null" { // no text to begin with
+			headers = "headers: {A: ['" + value + "']}"
+		}
+		got, err := migrated("func.yaml", []byte("name: f\n"+headers+"\nconfig:\n  K: "+value+"\n  on: x\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		quoted := `"` + value + `"`
+		if text := string(got); !strings.Contains(text, "- "+quoted+"\n") || !strings.Contains(text, "\n  \"on\": x\n") ||
+			!strings.Contains(text, "K: "+quoted+"\n") && value != "~" && value != "null" {
+			t.Errorf("%s: migrated to\n%s", value, text)
+		}
+	}
+	got, err := migrated("func.yaml", []byte("name: f\nversion: 0.0.1\nconfig:\n  A: 3\n  B: true\n  C: 1.5\n  D: 1.2.3\n  E: none\n"))
+	if err != nil || strings.Contains(string(got), `"`) {
+		t.Errorf("%v: quoted without need:\n%s", err, got)
 	}
 }
 

@@ -84,13 +84,11 @@ func (r *reader) function(f *Function, fields object) {
 	default:
 		r.fail(fields["type"].value, "type is %s, and sync or async is wanted", shown(fields["type"].value))
 	}
-	if route.Source == "" && (f.Type == "async" || route.Key != "" || len(route.Headers) > 0) {
-		route.Source = f.ShortName() // as the old command lines name it
+	if route.Source == "" {
+		route.Source, route.Implied = f.ShortName(), true // as the old command lines name it
 	}
-	if route.Source != "" {
-		route.Name, route.Source = f.ShortName(), "/"+strings.TrimPrefix(route.Source, "/")
-		f.Triggers = append(f.Triggers, route)
-	}
+	route.Name, route.Source = f.ShortName(), "/"+strings.TrimPrefix(route.Source, "/")
+	f.Triggers = append(f.Triggers, route)
 }
 
 // route reads what is of a route, and reports whether it is.

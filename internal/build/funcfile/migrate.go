@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 
 	"go.yaml.in/yaml/v3"
@@ -16,8 +17,9 @@ import (
 
 // Migrate turns a file of version 1 into one of version 20180708 and keeps the old
 // one as FILE.bak. Comments and order stay. What the new version cannot say goes,
-// except for what hob heeds in both; a path becomes a trigger, and a format that
-// was not named is named, for without a word it would be another one now. A file
+// except for what hob heeds in both; the route becomes a trigger, and a format that
+// was not named is named, for without a word it would be another one now. Text that
+// a parser of YAML 1.1 would take for something else is quoted. A file
 // that is up to date is a Conflict, and so is a FILE.bak that is there.
 func Migrate(file string) error {
 	data, err := readFile(file)
@@ -73,6 +75,9 @@ func migrated(file string, data []byte) ([]byte, error) {
 	root.Content = kept
 	for i := 2; i+1 < len(kept); i += 2 {
 		asText(kept[i].Value, kept[i+1])
+		if kept[i].Value == "config" && !isJSON(file) {
+			quoteVariables(kept[i+1])
+		}
 	}
 	return render(file, root)
 }
@@ -83,6 +88,35 @@ func asText(key string, n *yaml.Node) {
 	if slices.Contains([]string{"name", "runtime", "image", "build_image", "run_image", "content_type", "type", "format"}, key) &&
 		n.Kind == yaml.ScalarNode && n.ShortTag() != "!!str" && n.Tag != "!!null" {
 		n.Tag, n.Style = "!!str", yaml.DoubleQuotedStyle
+	}
+}
+
+// ambiguous is text that a parser of YAML 1.1 reads as something else.
+var ambiguous = regexp.MustCompile(`(?i)^(y|n|yes|no|on|off|true|false|null|~|=|<<|` +
+	`[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-f_]+|[0-9][0-9_]*(:[0-5]?[0-9])*(\.[0-9_]*)?(e[-+]?[0-9]+)?|\.[0-9_]+(e[-+]?[0-9]+)?|\.inf)|` +
+	`\.nan|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t ].*)?)$`)
+
+// same is what every parser reads alike, and writes as it was.
+var same = regexp.MustCompile(`^(true|false|-?(0|[1-9][0-9]{0,8})(\.[0-9]{0,5}[1-9])?)$`)
+
+// quote quotes the texts of a tree that are ambiguous.
+func quote(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.Style == 0 && n.ShortTag() == "!!str" && ambiguous.MatchString(n.Value) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	for _, child := range n.Content {
+		quote(child)
+	}
+}
+
+// quoteVariables quotes those of a function that are text here, as 012 is, and a
+// number elsewhere.
+func quoteVariables(config *yaml.Node) {
+	for i := 1; i < len(config.Content); i += 2 {
+		n := config.Content[i]
+		if n.Kind == yaml.ScalarNode && n.Tag != "!!null" && n.ShortTag() != "!!str" && !same.MatchString(n.Value) {
+			n.Tag, n.Style = "!!str", yaml.DoubleQuotedStyle
+		}
 	}
 }
 
@@ -99,6 +133,7 @@ func render(file string, root *yaml.Node) ([]byte, error) {
 		pretty.WriteByte('\n')
 		return pretty.Bytes(), nil
 	}
+	quote(root)
 	enc := yaml.NewEncoder(&out)
 	enc.SetIndent(2)
 	if err := errors.Join(enc.Encode(root), enc.Close()); err != nil {
