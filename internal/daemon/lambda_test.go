@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -256,5 +258,41 @@ func TestLambdaFunctionBehindATrigger(t *testing.T) {
 	var event struct{ Version, RawPath string }
 	if json.Unmarshal([]byte(a.body), &told) != nil || json.Unmarshal(told.Event, &event) != nil || a.status != 200 || event.Version != "2.0" || event.RawPath != "/event" || a.header.Get("Content-Type") != "application/json" {
 		t.Errorf("%+v", a)
+	}
+}
+
+// TestLambdaStreamsThroughATrigger: who has the first piece cancels the call, which
+// has no other end; that breaks the answer off.
+func TestLambdaStreamsThroughATrigger(t *testing.T) {
+	n := startLambda(t)
+	if _, err := n.UpdateApp(t.Context(), faas.DefaultApp, client.AppSettings{Annotations: client.Annotations{faas.AnnotationHosts: json.RawMessage(`["lambda.example"]`)}}); err != nil {
+		t.Fatal(err)
+	}
+	n.lambda("begin", func(s *client.Settings) { s.Env = map[string]*string{"MODE": ptr("url")} })
+	if _, err := n.CreateTrigger(t.Context(), faas.DefaultApp, "begin", "web", client.TriggerSettings{Source: ptr("/web")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ host, path string }{{"", "/t/default/web"}, {"", "/r/default/web"}, {"lambda.example", "/web"}} {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+n.addr+tt.path, strings.NewReader("begin"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = tt.host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		first := make([]byte, len("POST begin"))
+		if _, err := io.ReadFull(resp.Body, first); err != nil || string(first) != "POST begin" || resp.StatusCode != http.StatusTeapot {
+			t.Errorf("%s: %d %q, %v", tt.path, resp.StatusCode, first, err)
+			continue
+		}
+		if _, err := n.CancelCall(t.Context(), resp.Header.Get("Fn-Call-Id")); err != nil {
+			t.Errorf("%s: %v", tt.path, err)
+		}
+		if rest, err := io.ReadAll(resp.Body); err == nil {
+			t.Errorf("%s: the answer ends with %q as if it were whole", tt.path, rest)
+		}
 	}
 }

@@ -28,7 +28,8 @@ const (
 )
 
 // An Answer is the http.ResponseWriter of a call: it keeps the answer until the call is
-// over. It is made by Hold and given back by Release.
+// over, or, after Stream, until it is flushed. It is made by Hold and given back by
+// Release.
 //
 // Once its client has left it takes no more.
 type Answer struct {
@@ -47,6 +48,14 @@ type Answer struct {
 	mem    []byte
 	file   *store.Body // all of a body that does not fit into mem
 	err    error       // why it takes no more
+
+	call *faas.Call // the call, once it is made
+	made string     // its ID then
+
+	head func() (status int, err error) // nil: it is not to stream
+	mu   sync.Mutex                     // guards the two below: who breaks a call off does not wait for who writes
+	sent bool                           // the head: what follows is the client's at once
+	cut  bool                           // the call was broken off, and nothing is to be sent but why
 }
 
 var answers = sync.Pool{New: func() any { return &Answer{header: make(http.Header), mem: make([]byte, 0, 4<<10)} }}
@@ -105,12 +114,15 @@ func (a *Answer) take(p []byte) error {
 	if err := a.r.Context().Err(); err != nil {
 		return err
 	}
+	if a.sent {
+		return a.pass(p)
+	}
 	if a.size == 0 && len(p) > 0 {
 		a.first = p[0]
 	}
 	a.size += int64(len(p))
 	if a.Over = a.limit > 0 && a.size > int64(a.limit); a.Over {
-		return faas.Errorf(faas.TooLarge, "the answer is over the limit of %v", a.limit)
+		return a.tooLarge()
 	}
 	if a.file == nil && a.size <= heldInMemory {
 		a.mem = append(a.mem, p...)
@@ -144,16 +156,29 @@ func unheld(err error) error {
 }
 
 // What the protocol asks of a connection. To read the body of the request through
-// it is all that is given: nothing of the answer is on its way.
+// it is all that is given, as long as nothing of the answer is on its way.
 
 // Unwrap lets http.ResponseController set the deadline of reading.
 func (a *Answer) Unwrap() http.ResponseWriter { return a.w }
 
-// FlushError says whether there is still a client.
-func (a *Answer) FlushError() error { return a.r.Context().Err() }
+// FlushError says whether there is still a client, and sends it what is to stream.
+func (a *Answer) FlushError() error {
+	if err := a.r.Context().Err(); err != nil || a.head == nil {
+		return err
+	}
+	return a.flush()
+}
 
-// SetWriteDeadline does nothing: a call that ran out of time is still answered.
-func (a *Answer) SetWriteDeadline(time.Time) error { return nil }
+// SetWriteDeadline does nothing to what is held: a call that ran out of time is still
+// answered.
+func (a *Answer) SetWriteDeadline(t time.Time) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cut = true; !a.sent {
+		return nil
+	}
+	return http.NewResponseController(a.w).SetWriteDeadline(t)
+}
 
 // Hijack implements http.Hijacker, which Unwrap would else.
 func (a *Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -168,23 +193,30 @@ func (a *Answer) BeginsWith(c byte) bool { return a.size > 0 && a.first == c }
 // not take it: half an answer must not pass for a whole one.
 func (a *Answer) Send(status int) {
 	to := a.w.Header()
-	if len(to["Content-Type"]) == 0 {
-		delete(to, "Content-Type") // net/http guesses it from what is written
-	}
 	if a.size > smallAnswer {
 		LimitReader(a.w, a.r)
 	}
-	if status == http.StatusNoContent || status == http.StatusNotModified {
-		a.w.WriteHeader(status)
-		return
-	}
-	if a.size > 0 || a.r.Method != http.MethodHead { // what a HEAD leaves out, nobody knows
+	if hasBody(status) && (a.size > 0 || a.r.Method != http.MethodHead) { // what a HEAD leaves out, nobody knows
 		to["Content-Length"] = []string{strconv.FormatInt(a.size, 10)}
 	}
+	if a.write(status) != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// write sends a head with this status, and what is held.
+func (a *Answer) write(status int) error {
+	to := a.w.Header()
+	if len(to["Content-Type"]) == 0 {
+		delete(to, "Content-Type") // net/http guesses it from what is written
+	}
 	a.w.WriteHeader(status)
+	if !hasBody(status) {
+		return nil
+	}
 	if a.r.Method == http.MethodHead {
 		_, _ = a.w.Write(a.mem) // net/http looks at it, and sends nothing
-		return
+		return nil
 	}
 	var err error
 	if a.file == nil {
@@ -192,9 +224,11 @@ func (a *Answer) Send(status int) {
 	} else {
 		_, err = io.Copy(a.w, a.file.Reader())
 	}
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
+	return err
+}
+
+func hasBody(status int) bool {
+	return status != http.StatusNoContent && status != http.StatusNotModified
 }
 
 // LimitReader gives the client of r slowReader to read the answer, unless the server

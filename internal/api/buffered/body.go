@@ -54,6 +54,9 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Sound reports whether nothing is wrong with what was read of it.
+func (b *Body) Sound() bool { return !b.Over && b.Broken == nil }
+
 // left reports whether some of it was not read. Whoever asks has waited for who reads.
 func (b *Body) left() bool { return !b.ended && b.read != b.size }
 

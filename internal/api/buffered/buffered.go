@@ -1,7 +1,7 @@
-// Package buffered is what the APIs do alike whose clients know nothing of streams:
-// the body of a request with its limit, the answer that is kept until its call is
-// over, so that a failure in the middle of it is told as one, headers that are about
-// one connection, and the trigger that a path leads to.
+// Package buffered is what the APIs do alike whose systems hold answers: the body of a
+// request with its limit, the answer that is kept until its call is over, so that a
+// failure in the middle of it is told as one, or until it streams, headers that are
+// about one connection, and the trigger that a path leads to.
 //
 // The words of an answer, its status and its headers are the API's.
 package buffered
@@ -26,18 +26,18 @@ type Caller interface {
 // the same key, call is that one then, and a header says so. The error is the
 // caller's of Call.
 func (a *Answer) Exchange(caller Caller, fn faas.Function, call *faas.Call, req *faas.Request, body *Body) error {
-	made := call.ID
+	a.call, a.made = call, call.ID
 	if req.Key != "" { // the body is kept before the function has any of it
 		body.steady(a.w)
 	}
 	err := caller.Call(a.r.Context(), fn, call, req, a)
 	if !call.Started.IsZero() && !body.Over && body.left() {
 		limitSender(a.w, a.r)
-	} else if err != nil && body.asked {
+	} else if err != nil && body.asked && !a.sent {
 		HearOut(a.w, a.r)
 	}
-	if call.ID != made {
-		a.w.Header().Set(invoke.HeaderReplayed, "true")
+	if !a.sent {
+		a.nameReplayed()
 	}
 	return err
 }

@@ -84,18 +84,29 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, c *call) error {
 	if c.fn.Format == faas.FormatHTTPStream { // as a Fn server: its type is guessed if it gives none
 		answer.Untyped()
 	}
-	err := answer.Exchange(s.Caller, c.fn, record, c.req, c.body)
 	h := w.Header()
-	if !record.Started.IsZero() {
-		buffered.SetHeader(h, c.header)
+	head := func() (status int, err error) {
+		if !record.Started.IsZero() {
+			buffered.SetHeader(h, c.header)
+		}
+		if status, err = answer.Head(h, c.header, c.mapped); err == nil {
+			h[headerCall] = []string{record.ID}
+		}
+		return status, err
+	}
+	answer.Stream(c.fn.Format, head)
+	err := answer.Exchange(s.Caller, c.fn, record, c.req, c.body)
+	if answer.Streamed(err) {
+		return nil
 	}
 	if err == nil {
 		var status int
-		if status, err = answer.Head(h, c.header, c.mapped); err == nil {
-			h[headerCall] = []string{record.ID}
+		if status, err = head(); err == nil {
 			answer.Send(status)
 			return nil
 		}
+	} else if !record.Started.IsZero() && c.body.Sound() {
+		buffered.SetHeader(h, c.header)
 	}
 	if !errors.Is(err, faas.ErrKeyReused) { // else there is none
 		h.Set(headerCall, record.ID)

@@ -100,21 +100,32 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, app faas.App, to *b
 	answer := buffered.Hold(w, r, s.Calls, s.MaxResponse, s.Room)
 	defer answer.Release()
 	answer.Untyped()
-	err = answer.Exchange(s.Caller, to.Function, record, req, body)
 	h := w.Header()
-	if !record.Started.IsZero() {
-		buffered.SetHeader(h, to.Trigger.Header)
+	head := func() (int, error) {
+		if !record.Started.IsZero() {
+			buffered.SetHeader(h, to.Trigger.Header)
+		}
+		status, err := answer.Head(h, to.Trigger.Header, mapped)
+		nameCall(w, record.ID) // it may be an earlier one by now
+		if err == nil && len(h["Content-Type"]) == 0 && answer.BeginsWith('{') {
+			h["Content-Type"] = typeJSON
+		}
+		return status, err
+	}
+	answer.Stream(to.Function.Format, head)
+	err = answer.Exchange(s.Caller, to.Function, record, req, body)
+	if answer.Streamed(err) {
+		return nil
 	}
 	var status int
 	if err == nil {
-		status, err = answer.Head(h, to.Trigger.Header, mapped)
+		status, err = head()
+	} else if !record.Started.IsZero() && body.Sound() {
+		buffered.SetHeader(h, to.Trigger.Header)
 	}
-	nameCall(w, record.ID) // it may be an earlier one by now
+	nameCall(w, record.ID)
 	switch {
 	case err == nil:
-		if len(h["Content-Type"]) == 0 && answer.BeginsWith('{') {
-			h["Content-Type"] = typeJSON
-		}
 		answer.Send(status)
 		return nil
 	case answer.Over:

@@ -94,4 +94,8 @@ func serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Path", r.URL.RequestURI())
 	w.WriteHeader(http.StatusTeapot)
 	fmt.Fprintf(w, "%s %s from %s", r.Method, body, r.RemoteAddr)
+	if string(body) == "begin" { // and never end
+		http.NewResponseController(w).Flush()
+		select {}
+	}
 }
