@@ -13,9 +13,11 @@
 package dispatch
 
 import (
+	"container/list"
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,6 +87,7 @@ type Dispatcher struct {
 	taken     map[string]*held        // by call ID
 	takes     int64                   // calls taken so far
 	outside   map[string]*reservation // by call ID
+	leases    list.List               // of them, the first to be over first
 	forgotten []string                // functions that are no more
 	draining  bool
 }
@@ -185,6 +188,7 @@ func (d *Dispatcher) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	slices.SortStableFunc(outside, func(a, b faas.Call) int { return a.Started.Compare(b.Started) })
 	for _, call := range outside {
 		d.reserved(call)
 	}

@@ -2,8 +2,10 @@ package dispatch
 
 import (
 	"cmp"
+	"container/list"
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"hob/faas"
@@ -26,9 +28,10 @@ const Lease = time.Minute
 
 // reservation is a call that an outside runner has.
 type reservation struct {
-	call  faas.Call // as it was taken
-	until time.Time // by the store's clock; guarded by Dispatcher.mu, as cause
-	cause error     // why it ends then; nil: its time is over
+	call  faas.Call     // as it was taken
+	until time.Time     // by the store's clock; guarded by Dispatcher.mu, as all below
+	cause error         // why it ends then; nil: its time is over
+	at    *list.Element // of Dispatcher.leases
 }
 
 // Reserve takes the first call that is due, over all functions whose calls outside
@@ -70,21 +73,29 @@ func (d *Dispatcher) loaded(ctx context.Context) error {
 // outside runners take.
 func (d *Dispatcher) outsideLine() (functions []string) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id := range d.lines {
-		if _, app, err := d.definition(id); err == nil && app.External() {
+	for id, l := range d.lines {
+		if l.more || l.later { // else none of its calls is queued
 			functions = append(functions, id)
 		}
 	}
-	return functions
+	d.mu.Unlock()
+	return slices.DeleteFunc(functions, func(id string) bool {
+		_, app, err := d.definition(id)
+		return err != nil || !app.External()
+	})
 }
 
 // reserved notes a call that an outside runner has.
 func (d *Dispatcher) reserved(call faas.Call) {
 	d.mu.Lock()
-	d.outside[call.ID] = &reservation{call: call, until: call.Started.Add(d.lease())}
+	r := &reservation{call: call, until: call.Started.Add(d.lease())}
+	d.outside[call.ID] = r
+	r.at = d.leases.PushBack(r) // all are equally long
+	first := d.leases.Front() == r.at
 	d.mu.Unlock()
-	signal(d.lapsing)
+	if first {
+		signal(d.lapsing)
+	}
 }
 
 // reservation returns that of a call which may be ended as the given attempt, 0 being
@@ -141,6 +152,7 @@ func (d *Dispatcher) lapseNow(id string, cause error) bool {
 	r := d.outside[id]
 	if r != nil {
 		r.until, r.cause = time.Time{}, cause
+		d.leases.MoveToFront(r.at)
 	}
 	d.mu.Unlock()
 	signal(d.lapsing)
@@ -162,6 +174,7 @@ func (d *Dispatcher) settleOutside(ctx context.Context, fn faas.Function, r *res
 		if d.outside[call.ID] == r {
 			delete(d.outside, call.ID)
 		}
+		d.leases.Remove(r.at)
 		d.mu.Unlock()
 	}
 	if err != nil {
@@ -216,16 +229,14 @@ func (d *Dispatcher) lapsed() (over []lapse, next time.Duration) {
 	now := d.Calls.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, r := range d.outside {
-		left := r.until.Sub(now)
-		switch {
-		case left <= 0:
-			over = append(over, lapse{r, r.cause})
-		case next == 0 || left < next:
-			next = left
+	for at := d.leases.Front(); at != nil; at = at.Next() {
+		r := at.Value.(*reservation)
+		if left := r.until.Sub(now); left > 0 {
+			return over, left
 		}
+		over = append(over, lapse{r, r.cause})
 	}
-	return over, next
+	return over, 0
 }
 
 // errOutside is why a call goes back that was taken out of the queue and has no

@@ -457,3 +457,60 @@ func TestNodeThatShutsDownReservesNothing(t *testing.T) {
 		t.Errorf("End = %v", err)
 	}
 }
+
+// inOrder wants the reservations to be in the order in which they are over, so that
+// only the first has to be looked at.
+func inOrder(t *testing.T, d *Dispatcher, want ...faas.Call) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var until time.Time
+	at := d.leases.Front()
+	for _, call := range want {
+		if at == nil {
+			t.Fatal("a reservation is missing")
+		}
+		r := at.Value.(*reservation)
+		if r.call.ID != call.ID || d.outside[call.ID] != r || r.until.Before(until) {
+			t.Errorf("reservation of %s until %v, want that of %s, after %v", r.call.ID, r.until, call.ID, until)
+		}
+		until, at = r.until, at.Next()
+	}
+	if at != nil || len(d.outside) != len(want) {
+		t.Errorf("%d reservations and %d in order, want %d", len(d.outside), d.leases.Len(), len(want))
+	}
+}
+
+func TestReservationsAreInTheOrderInWhichTheyAreOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := memory.New()
+		d, end := begin(t, calls, outsideNode())
+		for range 4 {
+			accept(t, d, "f", "", nil)
+			time.Sleep(time.Millisecond)
+		}
+		var all []faas.Call
+		for range 4 {
+			all = append(all, reserve(t, d))
+			time.Sleep(Lease / 10)
+		}
+		inOrder(t, d, all...)
+		d.Release(all[2].ID)
+		synctest.Wait()
+		inOrder(t, d, all[0], all[1], all[3])
+		if err := d.End(t.Context(), all[1].ID, 1, nil); err != nil {
+			t.Error(err)
+		}
+		inOrder(t, d, all[0], all[3])
+		again := reserve(t, d)
+		inOrder(t, d, all[0], all[3], again)
+		end()
+		d, end = begin(t, calls, outsideNode())
+		defer end()
+		synctest.Wait()
+		inOrder(t, d, all[0], all[3], again)
+		time.Sleep(again.Started.Add(Lease).Sub(d.Calls.Now()))
+		synctest.Wait()
+		inOrder(t, d)
+	})
+}
