@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,11 +111,18 @@ func (d *deployer) deploy(ctx context.Context, p project) (deployed, error) {
 		return result, err
 	}
 	for _, t := range p.Triggers {
-		trigger, err := d.cl.PutTrigger(ctx, d.app.Name, p.ShortName(), t.Name, triggerSettings(t))
+		trigger, err := d.putTrigger(ctx, p, t, old)
+		if t.Implied && faas.KindOf(err) == faas.Conflict { // nobody has asked for this very one
+			d.c.notes([]string{fmt.Sprintf("%s names no path, and it gets no route: %v", p.Path, err)})
+			continue
+		}
 		if err != nil {
 			return result, fmt.Errorf("trigger %s: %w", t.Name, err)
 		}
-		d.did(nil, "trigger "+t.Name+" at "+t.Source)
+		if t.Implied {
+			d.c.notes([]string{fmt.Sprintf("%s names no path: the route is %s", p.Path, trigger.Source)})
+		}
+		d.did(nil, "trigger "+t.Name+" at "+trigger.Source)
 		result.Triggers = append(result.Triggers, trigger)
 	}
 	if !d.flags.noBump {
@@ -143,6 +151,22 @@ func (d *deployer) putFunction(ctx context.Context, p project, img imageOf, old 
 	})
 	d.did(err, what+p.ShortName()+" using image "+img.ref)
 	return fn, err
+}
+
+// putTrigger makes or changes a trigger of p. A path that its file does not name stays
+// as it is where old, the function as it was, has the trigger already.
+func (d *deployer) putTrigger(ctx context.Context, p project, t funcfile.Trigger, old client.Function) (client.Trigger, error) {
+	s := triggerSettings(t)
+	if t.Implied && old.Name != "" {
+		have, err := d.cl.Triggers(ctx, d.app.Name, old.Name)
+		if err != nil {
+			return client.Trigger{}, err
+		}
+		if slices.ContainsFunc(have, func(have client.Trigger) bool { return have.Name == t.Name }) {
+			s.Source = nil
+		}
+	}
+	return d.cl.PutTrigger(ctx, d.app.Name, p.ShortName(), t.Name, s)
 }
 
 // checkExpects reports a variable that must be set and is in none of these, nor in

@@ -165,3 +165,40 @@ func TestRunningHereNeedsRoot(t *testing.T) {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }
+
+func TestFileOfVersionOneWithoutPathGetsARoute(t *testing.T) {
+	dir := t.TempDir()
+	image := filepath.Join(t.TempDir(), "tiny")
+	if err := os.WriteFile(image, tinyProgram("amd64"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "func.yml")
+	if err := os.WriteFile(file, []byte("name: ada/nopath\nversion: 0.0.1\nimage: hob.local/tiny\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	server := newServer(t)
+	hob := func(args ...string) (out, said string) {
+		t.Helper()
+		env, stdout, stderr := testEnv(map[string]string{"HOB_SERVER": server}, "")
+		if code := run(t.Context(), env, args); code != 0 {
+			t.Fatalf("hob %s: %s", args, stderr)
+		}
+		return stdout.String(), stderr.String()
+	}
+	hob("image", "build", "-t", "tiny", "--platform", "linux/amd64", image)
+	deploy := []string{"deploy", "--app", "old", "--create-app", dir}
+
+	out, said := hob(deploy...)
+	if !strings.Contains(out, "\n  nopath at "+server+"/t/old/nopath\n") || !strings.Contains(said, file+" names no path: the route is /nopath\n") {
+		t.Errorf("it says\n%s%s", out, said)
+	}
+	hob("trigger", "update", "old/nopath", "nopath", "--source", "/moved")
+	if out, said := hob(deploy...); !strings.Contains(out, "/t/old/moved\n") || !strings.Contains(said, "the route is /moved\n") {
+		t.Errorf("where the route was moved it says\n%s%s", out, said)
+	}
+	hob("trigger", "rm", "old/nopath", "nopath")
+	hob("trigger", "create", "old/nopath", "other", "--source", "/nopath")
+	if out, said := hob(deploy...); strings.Contains(out, " at ") || !strings.Contains(said, file+" names no path, and it gets no route: ") {
+		t.Errorf("where the path is another's it says\n%s%s", out, said)
+	}
+}
