@@ -106,6 +106,7 @@ type Config struct {
 	LogLevel      string        // of the daemon's own log: "debug", "info", "warn", "error"
 	LogFormat     string        // "text" or "json"
 	LogDest       string        // "stderr", "file:///PATH", or a syslog daemon: "udp://HOST:PORT", "tcp://HOST:PORT"
+	LogFunctions  bool          // what functions write is in it, too
 	LogPrefix     string        // in front of each line, as the attribute "prefix" of JSON
 
 	origins map[string]string // by the name of the setting; a missing one is the default

@@ -92,7 +92,7 @@ var fnVariables = []Variable{
 	{Name: "FN_MAX_TMPFS_INODES", Setting: "fn-max-tmp-inodes"},
 	{Name: "FN_DISABLE_READONLY_ROOTFS", Setting: "fn-writable-root"},
 	{Name: "FN_DISABLE_UNPRIVILEGED_CONTAINERS", Setting: "fn-privileged", Text: "The user is that of the image; capabilities are dropped all the same. It needs `insecure`."},
-	{Name: "FN_DISABLE_DEBUG_USER_LOGS", Text: "what functions write is never in the log of the daemon."},
+	{Name: "FN_DISABLE_DEBUG_USER_LOGS", Instead: "`log-functions`", Text: "what functions write is in the log of the daemon only with it, and at level info."},
 	{Name: "FN_ENABLE_NB_RESOURCE_TRACKER", Instead: "`max-waiting`", Text: "a call without room waits within its time, and so many may."},
 	{Name: "FN_EXPERIMENTAL_PREFORK_POOL_SIZE", Setting: "blanks", read: blanks, Text: "0 is none."},
 	{Name: "FN_EXPERIMENTAL_PREFORK_IMAGE", Text: "a sandbox made ahead of need has no image."},

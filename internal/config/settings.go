@@ -78,6 +78,7 @@ func (c *Config) settings() []setting {
 		{"log-level", "least level of the daemon's own log: debug, info, warn, error", "", (*text)(&c.LogLevel)},
 		{"log-format", "format of the daemon's own log: text, json", "", (*text)(&c.LogFormat)},
 		{"log-dest", "where the daemon's own log goes: stderr, file:///PATH, udp://HOST:PORT or tcp://HOST:PORT", "The last two are syslog daemons.", (*text)(&c.LogDest)},
+		{"log-functions", "put what functions write into the daemon's own log, too", "At level info, with app_name, path, image, call_id and fn_id; a flood is cut.", (*boolean)(&c.LogFunctions)},
 		{"log-prefix", "text before each line of the daemon's own log", "In format json it is the attribute prefix.", (*text)(&c.LogPrefix)},
 	}
 }

@@ -147,7 +147,7 @@ func (d *Daemon) openStore(ctx context.Context) error {
 	if d.catalog, err = catalog.Load(ctx, db); err != nil {
 		return err
 	}
-	d.catalog.Log = d.log
+	d.catalog.Log, d.catalog.Patterns = d.log, d.cfg.Patterns
 	return nil
 }
 
@@ -174,7 +174,7 @@ func (d *Daemon) openImages(context.Context) error {
 func (d *Daemon) openLogs(context.Context) (err error) {
 	if d.logs, err = logs.Open(logs.Config{
 		Dir: d.path("logs"), PerFunction: d.cfg.LogPerFunction, Total: d.cfg.LogTotal, MaxAge: d.cfg.LogAge,
-		JournalBytes: d.cfg.JournalBytes, JournalAge: d.cfg.JournalAge, Syslog: d.syslogOf, Log: d.log,
+		JournalBytes: d.cfg.JournalBytes, JournalAge: d.cfg.JournalAge, Syslog: d.sourceOf, Log: d.log, Echo: d.cfg.LogFunctions,
 	}); err != nil {
 		return err
 	}
@@ -236,17 +236,22 @@ func (d *Daemon) loadImages(ctx context.Context) error {
 	return nil
 }
 
-// syslogOf is where the lines of a function go besides its log.
-func (d *Daemon) syslogOf(function string) logs.Source {
+// sourceOf is where the lines of a function go besides its log, and what they are marked with there.
+func (d *Daemon) sourceOf(function string) logs.Source {
 	fn, err := d.catalog.FunctionByID(function)
 	if err != nil {
 		return logs.Source{}
 	}
 	app, err := d.catalog.AppByID(fn.App)
-	if err != nil || app.Syslog == "" {
+	if err != nil || app.Syslog == "" && !d.cfg.LogFunctions {
 		return logs.Source{}
 	}
-	return logs.Source{Syslog: app.Syslog, AppID: app.ID, App: app.Name, Func: fn.Name}
+	from := logs.Source{Syslog: app.Syslog, AppID: app.ID, App: app.Name, Func: fn.Name, Image: fn.Image}
+	for t := range d.catalog.TriggersOf(fn.ID) {
+		from.Path = t.Source
+		break
+	}
+	return from
 }
 
 // fnProfile is what the operator decides of functions made for Fn.

@@ -49,7 +49,8 @@ type Config struct {
 	Syslog      func(funcID string) Source
 	SyslogRoots *x509.CertPool // who vouches for servers of tcp+tls; nil: whom the system trusts
 
-	Log *slog.Logger // nil: nothing is logged
+	Log  *slog.Logger // nil: nothing is logged
+	Echo bool         // each line of a function is one of Log, too; Syslog says whose it is
 }
 
 // Limits of what is in memory and of the files.
@@ -77,6 +78,7 @@ type Store struct {
 	used    atomic.Int64
 	journal *journal
 	syslog  *forwarder
+	echo    *echo // nil: there is none
 	health  health
 	buffers sync.Pool // *[]byte: for frames on their way
 
@@ -114,6 +116,9 @@ func Open(config Config) (*Store, error) {
 	}
 	s.journal = newJournal(s)
 	s.syslog = newForwarder(s)
+	if config.Echo {
+		s.echo = &echo{log: config.Log, wake: make(chan struct{}, 1)}
+	}
 	return s, nil
 }
 
@@ -129,6 +134,9 @@ func (s *Store) Run(ctx context.Context) error {
 	wg.Go(func() { s.flushUntil(ctx) })
 	wg.Go(func() { s.journal.run(ctx) })
 	wg.Go(func() { s.sweepUntil(ctx) })
+	if s.echo != nil {
+		wg.Go(func() { s.echo.run(ctx) })
+	}
 	wg.Wait()
 	return nil
 }
@@ -176,6 +184,9 @@ func (s *Store) Close() error {
 	s.journal.close()
 	s.flush() // what came between
 	s.journal.flush()
+	if s.echo != nil {
+		s.echo.flush()
+	}
 	return s.health.err()
 }
 

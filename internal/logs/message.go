@@ -9,11 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// A Source is whose lines a function's are, for a syslog server.
+// A Source is whose lines a function's are, for a syslog server and the daemon's log.
 type Source struct {
-	Syslog    string // URL of the server (faas.CheckSyslog); "": there is none
-	AppID     string
-	App, Func string // names
+	Syslog      string // URL of the server (faas.CheckSyslog); "": there is none
+	AppID       string
+	App, Func   string // names
+	Image, Path string // of Config.Echo alone: the source of a trigger, or ""
 }
 
 // message is a line on its way to a syslog server.

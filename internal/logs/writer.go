@@ -141,7 +141,8 @@ func (w *writer) keep(now time.Time, text []byte) bool {
 	return true
 }
 
-// forward sends a line to the syslog server of its function, if it has one.
+// forward sends a line to the syslog server of its function, if it has one, and to
+// the daemon's log, if that is wanted.
 // Precondition: w.mu is held.
 func (w *writer) forward(now time.Time, text []byte) {
 	if w.store.config.Syslog == nil || w.stream == streamHob {
@@ -153,13 +154,25 @@ func (w *writer) forward(now time.Time, text []byte) {
 	if w.from.Syslog != "" {
 		w.store.syslog.send(&message{from: w.from, funcID: w.id, call: w.call, at: now, stream: w.stream, text: text})
 	}
+	w.echo(text)
+}
+
+// echo sends a line to the daemon's log, if that is wanted. Precondition: w.mu is held.
+func (w *writer) echo(text []byte) {
+	if w.store.echo != nil {
+		w.store.echo.send(message{from: w.from, funcID: w.id, call: w.call, text: text})
+	}
 }
 
 // note says how many lines were dropped, if there are any and there is room for
 // it; then n becomes 0. Precondition: w.mu is held, and w.log is set.
 func (w *writer) note(now time.Time, n *int, why string) {
-	if *n > 0 && w.log.add(now, kindLine, w.call, streamHob, droppedText(*n, why)) == "" {
+	if *n == 0 {
+		return
+	}
+	if text := droppedText(*n, why); w.log.add(now, kindLine, w.call, streamHob, text) == "" {
 		*n = 0
+		w.echo(text)
 	}
 }
 
