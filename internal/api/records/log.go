@@ -12,8 +12,11 @@ import (
 // maxLog is how many bytes of a call's log are answered: what a Fn server keeps.
 const maxLog = 1 << 20
 
+// cutText ends a log that has more.
+const cutText = "… the log of this call is longer: what is over the limit of 1 MB is not here\n"
+
 // Log is what a call has written so far: whole lines from the first on, less than
-// 1 MiB of them. Of a call that wrote nothing and failed it is the error: its sandbox
+// 1 MiB of them, and at the end a line that says so if there are more. Of a call that wrote nothing and failed it is the error: its sandbox
 // ended before it had the call, with its last words.
 func (b Book) Log(ctx context.Context, c faas.Call) (string, error) {
 	var text strings.Builder
@@ -21,7 +24,8 @@ func (b Book) Log(ctx context.Context, c faas.Call) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if text.Len()+len(line.Text) >= maxLog {
+		if text.Len()+len(line.Text)+len(cutText) >= maxLog {
+			text.WriteString(cutText)
 			break
 		}
 		text.WriteString(line.Text + "\n")
