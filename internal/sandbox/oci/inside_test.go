@@ -44,7 +44,7 @@ ls /sys/firmware | wc -l; echo 1 > /proc/sys/vm/drop_caches; ls /proc/self/fd | 
 		if want := fmt.Sprintf("Seccomp:\t2\ntouch: /dev/x: Read-only file system\n0\n0\n4\n         0 %d %10d\n", d.ids, idCount); r.out != want || !strings.Contains(r.err, "drop_caches") {
 			t.Errorf("got\n%s\nwant\n%s%s", r.out, want, r.err)
 		}
-	})
+	}, "crun")
 }
 
 func TestRootOfASandboxIsNobodyOnTheMachine(t *testing.T) {

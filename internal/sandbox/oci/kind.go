@@ -59,8 +59,9 @@ func detect(program string) (kind, error) {
 	return kind{}, faas.Errorf(faas.Unsupported, "%s is neither runc nor crun nor runsc: its version is %q", program, first)
 }
 
-// command returns the arguments with which the program runs the bundle in dir.
-func (k kind) command(program, dir, id string, spec sandbox.Spec) []string {
+// command returns the arguments with which the program carries out a command that
+// makes a sandbox of the bundle in dir.
+func (k kind) command(program, dir, id string, spec sandbox.Spec, command ...string) []string {
 	args := k.runtime(program, dir)
 	if k.ownKernel {
 		network, overlay := "none", "none"
@@ -72,7 +73,7 @@ func (k kind) command(program, dir, id string, spec sandbox.Spec) []string {
 		}
 		args = append(args, "--network="+network, "--overlay2="+overlay)
 	}
-	return append(args, "run", "--detach", "--bundle", dir, "--pid-file", filepath.Join(dir, pidFile), id)
+	return append(append(args, command...), "--bundle", dir, "--pid-file", filepath.Join(dir, pidFile), id)
 }
 
 // runtime returns the program with the arguments that each of its commands gets.

@@ -39,6 +39,7 @@ type Config struct {
 	State        string       // directory for locks and bundles of this driver, made if it is missing; "": /run/hob-KIND. Everybody must be able to search all that leads there
 	Generation   string       // names this run of the daemon on the machine: letters and digits, unique
 	CgroupParent string       // cgroup that holds the generations' cgroups, of this driver only; "": hob-KIND
+	Blanks       int          // most sandboxes created ahead of need, which hold some memory (runsc: 15 MB each); 0: 2 for each processor, negative: none
 	Log          *slog.Logger // nil: discard
 }
 
@@ -69,6 +70,9 @@ type Driver struct {
 	networks *network.Stock
 	seats    chan struct{} // one for each start that may be in progress
 	last     atomic.Int64  // number given to a sandbox
+	stock    stock
+	life     context.Context // ends when Close begins
+	end      context.CancelFunc
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -87,6 +91,11 @@ func New(cfg Config) (*Driver, error) {
 	d := &Driver{
 		cfg: cfg, userns: -1, self: -1, hostNet: -1, hostPIDs: -1, boxes: make(map[*box]struct{}),
 		seats: make(chan struct{}, 4*runtime.GOMAXPROCS(0)),
+	}
+	d.life, d.end = context.WithCancel(context.Background())
+	d.stock = stock{d: d, most: cfg.Blanks, byKey: make(map[string]*shelf)}
+	if cfg.Blanks == 0 {
+		d.stock.most = 2 * runtime.GOMAXPROCS(0)
 	}
 	if err := d.open(); err != nil {
 		d.Close()
@@ -278,6 +287,8 @@ func (d *Driver) Close() error {
 	}
 	d.closed = true
 	d.mu.Unlock()
+	d.end()
+	d.stock.close()
 
 	var errs []error
 	for range 2 { // the second time those of starts that were let in just before

@@ -29,13 +29,15 @@ type box struct {
 	name     string         // of its cgroup
 	reaper   *linux.Program // what process does; the kernel writes to it as long as that lives
 	process  *linux.Process // has the sandbox in its PID namespace; nil: none yet
-	first    unix.Siginfo   // how the sandbox's first process ended, written by the reaper; zero: it was killed with it
+	firstPID int            // number of the sandbox's first process in that namespace
+	first    unix.Siginfo   // how that one ended, written by the reaper; zero: it was killed with it
 	cgroup   *linux.Cgroup  // has the limits; nil: none yet
 	inner    *linux.Cgroup  // the runtime program's, with the processes
 	std      sandbox.Stdio
 	sockets  *os.File     // the mount at Spec.Sockets; nil: none
 	listener net.Listener // on Spec.Listen; nil: none
 	hostNet  bool
+	from     faas.Start
 
 	ended   chan struct{} // closed when the process is reaped and exit, failed are set
 	exit    faas.Exit
@@ -75,7 +77,7 @@ func (b *box) watch() {
 
 func (b *box) ID() string             { return b.id }
 func (b *box) Stdio() sandbox.Stdio   { return b.std }
-func (b *box) Start() faas.Start      { return faas.StartOnDemand }
+func (b *box) Start() faas.Start      { return b.from }
 func (b *box) Listener() net.Listener { return b.listener }
 
 func (b *box) Wait(ctx context.Context) (faas.Exit, error) {
@@ -97,6 +99,13 @@ func (b *box) Stop(ctx context.Context, grace time.Duration) error {
 		return b.stopErr
 	case <-ctx.Done():
 		return fmt.Errorf("stop sandbox %s: %w", b.id, context.Cause(ctx))
+	}
+}
+
+// discarded stops a sandbox that nobody got.
+func (b *box) discarded() {
+	if err := b.Stop(context.Background(), 0); err != nil {
+		b.d.cfg.Log.Error("a blank is left", "sandbox", b.id, "err", err)
 	}
 }
 

@@ -38,16 +38,40 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 	case <-ctx.Done():
 		return nil, faas.Errorf(faas.Busy, "no place for a sandbox became free in time: %w", context.Cause(ctx))
 	}
-	b, err := d.start(ctx, spec)
-	if err != nil {
-		return nil, classify(err)
+	key := keyOf(spec)
+	b := d.stock.take(key)
+	if b != nil {
+		if err := d.begin(ctx, b, spec.ID); err != nil {
+			d.cfg.Log.Warn("a sandbox that was created ahead of need is of no use", "err", err)
+			b.discarded()
+			b = nil
+		}
 	}
+	if b == nil {
+		if b, err = d.start(ctx, spec, "run", "--detach"); err != nil {
+			return nil, classify(err)
+		}
+		b.from = faas.StartOnDemand
+		b.reaper.Resume(b.reap())
+	}
+	d.stock.started(key, spec, b.from)
 	return b, nil
 }
 
+// begin has the runtime program start a sandbox that it has created. The reaper goes
+// on only then: it would end, and the program with it, when a function is faster.
+func (d *Driver) begin(ctx context.Context, b *box, id string) error {
+	b.id, b.from = id, faas.StartPrepared
+	err := d.runtime(ctx, b, nil, append(d.kind.runtime(d.program, b.dir), "start", b.runtimeID()))
+	if err == nil {
+		b.reaper.Resume(b.reap())
+	}
+	return err
+}
+
 // start makes the bundle, and the process whose PID namespace the sandbox is in, and
-// has the runtime program start it.
-func (d *Driver) start(ctx context.Context, spec sandbox.Spec) (_ *box, err error) {
+// has the runtime program carry out command with it.
+func (d *Driver) start(ctx context.Context, spec sandbox.Spec, command ...string) (_ *box, err error) {
 	n := strconv.FormatInt(d.last.Add(1), 10)
 	b := &box{
 		d: d, id: spec.ID, host: spec.Named().Hostname, dir: filepath.Join(d.dir, n), name: path.Join(d.cgroup(), n), hostNet: spec.HostNetwork,
@@ -71,14 +95,12 @@ func (d *Driver) start(ctx context.Context, spec sandbox.Spec) (_ *box, err erro
 	if err := d.launch(b, o); err != nil {
 		return nil, err
 	}
-	if err := d.runtime(ctx, b, o, o.args); err != nil {
+	if err := d.runtime(ctx, b, o, d.kind.command(d.program, b.dir, b.runtimeID(), spec, command...)); err != nil {
 		return nil, err
 	}
-	first, err := b.pid()
-	if err != nil {
+	if b.firstPID, err = b.readPID(); err != nil {
 		return nil, err
 	}
-	b.reaper.Resume(b.reap(first))
 	d.mu.Lock()
 	d.boxes[b] = struct{}{}
 	d.mu.Unlock()
@@ -95,7 +117,6 @@ func (e *runtimeError) Error() string { return e.program + ": " + e.words }
 
 // An outfit is what the process is given, until it has its own of it.
 type outfit struct {
-	args    []string // of the runtime program
 	inner   [3]*os.File
 	root    int // a detached mount
 	net     int // a network namespace; negative: the daemon's
@@ -137,7 +158,6 @@ func (d *Driver) outfit(b *box, o *outfit, spec sandbox.Spec) (err error) {
 	if err := d.makeBundle(b.dir, spec, b.host); err != nil {
 		return err
 	}
-	o.args = d.kind.command(d.program, b.dir, b.runtimeID(), spec)
 	o.scratches = len(scratches(spec))
 	o.scratch = fmt.Sprintf("mode=1777,size=%d,nr_inodes=%d,uid=%d,gid=%d", int64(spec.TmpSize), spec.TmpInodes, d.ids, d.ids)
 	if err := b.limit(spec); err != nil {
@@ -240,18 +260,18 @@ func (d *Driver) launch(b *box, o *outfit) (err error) {
 	return nil
 }
 
-// reap is what the reaper does in the end: wait for the process that has the number
-// pid in its namespace, and end.
-func (b *box) reap(pid int) *linux.Program {
+// reap is what the reaper does in the end: wait for the sandbox's first process, and
+// end. It is carried out after Start has got it, or never.
+func (b *box) reap() *linux.Program {
 	p := linux.NewProgram(2)
-	p.Do("wait for the first process", 0, unix.SYS_WAITID, unix.P_PID, uintptr(pid), linux.Pointer(p, &b.first), unix.WEXITED|unix.WALL, 0)
+	p.Do("wait for the first process", 0, unix.SYS_WAITID, unix.P_PID, uintptr(b.firstPID), linux.Pointer(p, &b.first), unix.WEXITED|unix.WALL, 0)
 	p.Exit()
 	return p
 }
 
-// pid returns the number that the sandbox's first process has in the reaper's
+// readPID returns the number that the sandbox's first process has in the reaper's
 // namespace, as the runtime program has written it.
-func (b *box) pid() (int, error) {
+func (b *box) readPID() (int, error) {
 	text, err := os.ReadFile(filepath.Join(b.dir, pidFile))
 	if err != nil {
 		return 0, fmt.Errorf("%s tells of no process: %w", b.d.kind.name, err)
@@ -260,15 +280,17 @@ func (b *box) pid() (int, error) {
 }
 
 // dieWithDaemon asks the kernel to kill the process when the daemon's thread
-// ends, then ends it if the daemon ended before.
+// ends, then ends it if the daemon ended before. It has a copy of the daemon's
+// descriptors still; the lock of one that is dead must be free for Reap.
 func (d *Driver) dieWithDaemon(p *linux.Program) {
+	p.Do("let go of the lock", 0, unix.SYS_CLOSE, d.lock.Fd())
 	p.Do("die with the daemon", 0, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	poll := linux.Pointer(p, &unix.PollFd{Fd: int32(d.self), Events: unix.POLLIN})
 	p.Do("find the daemon alive", linux.MustBeZero, unix.SYS_PPOLL, poll, 1, linux.Pointer(p, &unix.Timespec{}), 0, 0)
 }
 
 // runtime carries out a command of the runtime program, where it sees the processes
-// of b, in mounts that end with it; with an outfit it is the command that starts b.
+// of b, in mounts that end with it; with an outfit it is the command that makes b.
 // If ctx ends before, the program is killed.
 func (d *Driver) runtime(ctx context.Context, b *box, o *outfit, args []string) error {
 	p := linux.NewProgram(32)

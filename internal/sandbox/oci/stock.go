@@ -1,0 +1,152 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"hob/faas"
+	"hob/internal/sandbox"
+)
+
+// stock keeps blanks: sandboxes that the runtime program has created and not
+// started. What they execute is decided when they are created, so one fits starts
+// that are equal in everything but the ID. A blank is made for what was started
+// twice within keepFor: calls that differ in their environment get none.
+type stock struct {
+	d    *Driver
+	most int // blanks at once; at most 0: none
+
+	mu    sync.Mutex
+	byKey map[string]*shelf // guarded by mu, as all below
+	held  int               // blanks that there are, or are being made
+}
+
+// keepFor is how long a blank is kept, and what was started remembered.
+const keepFor = 2 * time.Minute
+
+// makingPatience bounds the making of a blank.
+const makingPatience = 30 * time.Second
+
+// A shelf has the blanks of one key.
+type shelf struct {
+	ready  []*box
+	making int
+	want   int         // raised by each start that found none, beginning with the second
+	timer  *time.Timer // ends the shelf when there was no start for keepFor
+}
+
+// keyOf returns what starts have in common that one blank may serve.
+func keyOf(spec sandbox.Spec) string {
+	spec.ID = ""
+	key, err := json.Marshal(spec)
+	if err != nil {
+		return "" // no Spec of ours: it holds nothing but words and numbers
+	}
+	return string(key)
+}
+
+// take returns a blank; nil if there is none.
+func (s *stock) take(key string) *box {
+	for {
+		b := s.pop(key)
+		if b == nil {
+			return nil
+		}
+		select {
+		case <-b.ended: // somebody has killed it
+			b.discarded()
+		default:
+			return b
+		}
+	}
+}
+
+func (s *stock) pop(key string) *box {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.byKey[key]
+	if h == nil || len(h.ready) == 0 {
+		return nil
+	}
+	b := h.ready[0]
+	h.ready = h.ready[1:]
+	s.held--
+	return b
+}
+
+// started takes note of a start, and has a blank made for the next one.
+func (s *stock) started(key string, spec sandbox.Spec, from faas.Start) {
+	if s.most <= 0 || key == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.byKey[key]
+	if h == nil {
+		h = &shelf{want: -1}
+		h.timer = time.AfterFunc(keepFor, func() { s.expire(key, h) })
+		s.byKey[key] = h
+	}
+	h.timer.Reset(keepFor)
+	if from == faas.StartOnDemand {
+		h.want = min(h.want+1, s.most)
+	}
+	for len(h.ready)+h.making < h.want && s.held < s.most && s.d.enter() {
+		h.making++
+		s.held++
+		go func() {
+			defer s.d.work.Done()
+			s.make(key, h, spec)
+		}()
+	}
+}
+
+// make makes a blank.
+func (s *stock) make(key string, h *shelf, spec sandbox.Spec) {
+	ctx, cancel := context.WithTimeout(s.d.life, makingPatience)
+	defer cancel()
+	spec.ID = "blank"
+	b, err := s.d.start(ctx, spec, "create")
+	s.mu.Lock()
+	h.making--
+	kept := err == nil && s.byKey[key] == h
+	if kept {
+		h.ready = append(h.ready, b)
+	} else {
+		s.held--
+	}
+	s.mu.Unlock()
+	switch {
+	case err != nil && s.d.life.Err() == nil:
+		s.d.cfg.Log.Warn("no sandbox could be created ahead of need", "err", err)
+	case err == nil && !kept:
+		b.discarded()
+	}
+}
+
+// expire ends a shelf whose function was not started for a while.
+func (s *stock) expire(key string, h *shelf) {
+	s.mu.Lock()
+	var left []*box
+	if s.byKey[key] == h {
+		delete(s.byKey, key)
+		left, h.ready = h.ready, nil
+		s.held -= len(left)
+	}
+	s.mu.Unlock()
+	for _, b := range left {
+		b.discarded()
+	}
+}
+
+// close forgets all. The driver stops the blanks, as it does all sandboxes.
+func (s *stock) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.byKey {
+		h.timer.Stop()
+	}
+	clear(s.byKey)
+}

@@ -1,0 +1,77 @@
+package oci
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"hob/faas"
+	"hob/internal/sandbox"
+	"hob/internal/testenv"
+)
+
+// ready returns how many blanks of a Spec wait.
+func ready(d *Driver, s sandbox.Spec) int {
+	s, err := d.complete(s)
+	if err != nil {
+		return -1
+	}
+	d.stock.mu.Lock()
+	defer d.stock.mu.Unlock()
+	if h := d.stock.byKey[keyOf(s)]; h != nil {
+		return len(h.ready)
+	}
+	return 0
+}
+
+func TestWhatIsStartedAgainIsCreatedAhead(t *testing.T) {
+	each(t, func(t *testing.T, program string) {
+		testenv.NothingLeft(t, "hobtest")
+		d := open(t, program, func(c *Config) { c.Blanks = 2 })
+		s := spec(t, "prog", "env")
+		s.Hostname, s.Sockets = "", "/tmp/s"
+		hosts := make(map[string]bool)
+		for i, want := range []faas.Start{faas.StartOnDemand, faas.StartOnDemand, faas.StartPrepared, faas.StartPrepared} {
+			if i > 1 {
+				until(t, "no blank is made", func() bool { return ready(d, s) > 0 })
+			}
+			s.ID = fmt.Sprint("box-", i)
+			b, err := d.Start(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, _ := io.ReadAll(b.Stdio().Stdout)
+			if b.Start() != want || b.ID() != s.ID || !strings.Contains(string(out), "HOSTNAME=") || hosts[string(out)] {
+				t.Errorf("start %d: from %s, want %s; %s says %q", i, b.Start(), want, b.ID(), out)
+			}
+			hosts[string(out)] = true
+			if exit, err := b.Wait(t.Context()); exit != (faas.Exit{}) || err != nil {
+				t.Errorf("ended %+v, %v", exit, err)
+			}
+			if err := b.Stop(t.Context(), 0); err != nil {
+				t.Error(err)
+			}
+		}
+
+		until(t, "no blank is made", func() bool { return ready(d, s) > 0 })
+		d.stock.mu.Lock() // killed while it waits, it is not used
+		for _, h := range d.stock.byKey {
+			for _, b := range h.ready {
+				b.process.Signal(9)
+				<-b.ended
+			}
+		}
+		d.stock.mu.Unlock()
+		if r := run(t, d, s); r.exit != (faas.Exit{}) || !strings.Contains(r.out, "HOSTNAME=") {
+			t.Errorf("after its blanks were killed: %+v", r)
+		}
+		for i := range 5 { // each is another, so none is made
+			s.Env = []string{fmt.Sprint("CALL=", i)}
+			run(t, d, s)
+		}
+		if n := ready(d, s); n != 0 {
+			t.Errorf("%d blanks for what was started once", n)
+		}
+	})
+}
