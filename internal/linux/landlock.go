@@ -23,17 +23,21 @@ func NewFence() *Fence {
 	return &Fence{unix.LANDLOCK_ACCESS_FS_TRUNCATE<<1 - 1}
 }
 
-// Install adds to p the steps that keep the process to what is below its root. They
-// must come after PR_SET_NO_NEW_PRIVS. They overwrite the descriptor spare, which p
-// must close with those above it. A nil Fence does nothing.
-func (f *Fence) Install(p *Program, spare int) {
+// Install adds to p the steps that keep the process to what is below its root, and
+// to queues, which the kernel opens by a mount of its own that is not below it. They
+// must come after PR_SET_NO_NEW_PRIVS, and when no descriptor but 0 to 2 is open;
+// the process must close those above 2 later. A nil Fence does nothing.
+func (f *Fence) Install(p *Program, queues string) {
 	if f == nil {
 		return
 	}
-	below := Pointer(p, &unix.LandlockPathBeneathAttr{Allowed_access: f.all, Parent_fd: int32(spare)})
-	p.Do("look at the root", SaveResult, unix.SYS_OPENAT, ^uintptr(0), p.String("/"), unix.O_PATH|unix.O_CLOEXEC)
-	p.Do("hold it", UseResult|IgnoreError, unix.SYS_DUP3, 0, uintptr(spare), unix.O_CLOEXEC) // it may be there already
+	for _, dir := range []string{"/", queues} { // as 3 and 4
+		p.Do("look at "+dir, SaveResult, unix.SYS_OPENAT, ^uintptr(0), p.String(dir), unix.O_PATH|unix.O_CLOEXEC)
+	}
 	p.Do("begin a fence", SaveResult, unix.SYS_LANDLOCK_CREATE_RULESET, Pointer(p, &unix.LandlockRulesetAttr{Handled_access_fs: f.all}), 8, 0)
-	p.Do("fence the root in", UseResult, unix.SYS_LANDLOCK_ADD_RULE, 0, unix.LANDLOCK_RULE_PATH_BENEATH, below, 0)
+	for fd := int32(3); fd <= 4; fd++ {
+		below := Pointer(p, &unix.LandlockPathBeneathAttr{Allowed_access: f.all, Parent_fd: fd})
+		p.Do("allow what is inside", UseResult, unix.SYS_LANDLOCK_ADD_RULE, 0, unix.LANDLOCK_RULE_PATH_BENEATH, below, 0)
+	}
 	p.Do("close the fence", UseResult, unix.SYS_LANDLOCK_RESTRICT_SELF, 0, 0)
 }

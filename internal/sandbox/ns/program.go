@@ -144,8 +144,11 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	p.Do("connect standard input", 0, unix.SYS_DUP3, fd(g.in), 0, 0)
 	p.Do("connect standard output", 0, unix.SYS_DUP3, fd(g.out), 1, 0)
 	p.Do("connect standard error", 0, unix.SYS_DUP3, fd(g.err), 2, 0)
-	d.fence.Install(p, 3)
 	p.Do("close the other descriptors", 0, unix.SYS_CLOSE_RANGE, 3, 1<<32-1, 0)
+	if d.fence != nil {
+		d.fence.Install(p, "/dev/mqueue")
+		p.Do("close those of the fence", 0, unix.SYS_CLOSE_RANGE, 3, 1<<32-1, 0)
+	}
 	d.filter.Install(p)
 }
 
