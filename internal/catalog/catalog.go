@@ -398,6 +398,21 @@ func (c *Catalog) DeleteFunction(ctx context.Context, id string) error {
 	return nil
 }
 
+// DeleteUntriggered is DeleteFunction for one that no trigger leads to; with one it
+// is a Conflict.
+func (c *Catalog) DeleteUntriggered(ctx context.Context, id string) error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	for t := range c.TriggersOf(id) {
+		return faas.Errorf(faas.Conflict, "the trigger %q leads to the function", t.Name)
+	}
+	if err := c.definitions.DeleteFunction(ctx, id); err != nil {
+		return err
+	}
+	c.forget(id)
+	return nil
+}
+
 // PutTrigger is store.Definitions.PutTrigger for a trigger that can work
 // (faas.Trigger.Check). An empty ID is given one.
 func (c *Catalog) PutTrigger(ctx context.Context, t faas.Trigger, ifRevision int64) (faas.Trigger, error) {

@@ -451,3 +451,21 @@ func TestAddressFindsItsFunctionAsLongAsItIsTheLatest(t *testing.T) {
 		t.Errorf("the address of a function that is no more: %v, want not found", err)
 	}
 }
+
+func TestFunctionWithATriggerIsNotDeletedAsOneWithout(t *testing.T) {
+	c, _ := routed(t, "/a")
+	fn, err := c.Function(faas.DefaultApp, "f0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, c.DeleteUntriggered(t.Context(), fn.ID), faas.Conflict, `the trigger "t0" leads to the function`)
+	for trigger := range c.TriggersOf(fn.ID) {
+		if err := c.DeleteTrigger(t.Context(), trigger.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.DeleteUntriggered(t.Context(), fn.ID); err != nil {
+		t.Error(err)
+	}
+	wantError(t, c.DeleteUntriggered(t.Context(), fn.ID), faas.NotFound, fmt.Sprintf("no function with the ID %q", fn.ID))
+}

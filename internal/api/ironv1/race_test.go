@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"hob/faas"
+	"hob/internal/store"
 	"hob/internal/store/memory"
 )
 
@@ -149,4 +150,30 @@ func TestAppThatGoesWhileItsRouteIsMadeIsNotFound(t *testing.T) {
 		return db.DeleteApp(t.Context(), app.ID) // the catalog is told later
 	}}, db)
 	n.refused("POST", "/v1/apps/a/routes", `{"route":{"path":"/r","image":"i"}}`, 404, "App not found")
+}
+
+func TestTriggerThatIsMadeWhileItsRouteIsDeletedKeepsTheFunction(t *testing.T) {
+	n := newNode(t)
+	for round := range 50 {
+		n.newRoute("a", "/r", "")
+		fn, _ := n.function("a", "/r")
+		var made faas.Trigger
+		var refused error
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			made, refused = n.Catalog.PutTrigger(t.Context(), faas.Trigger{App: fn.App, Function: fn.ID, Name: "other", Type: faas.TriggerHTTP, Source: fmt.Sprint("/", round)}, store.IfNew)
+		})
+		n.must("DELETE", "/v1/apps/a/routes/r", "")
+		wg.Wait()
+		_, gone := n.Catalog.FunctionByID(fn.ID)
+		if (refused == nil) != (gone == nil) {
+			t.Fatalf("round %d: the other trigger: %v, the function: %v", round, refused, gone)
+		}
+		if refused == nil {
+			n.must("DELETE", "/v1/apps/a/routes"+made.Source, "")
+		}
+		if names := n.names("a"); len(names) != 0 {
+			t.Fatalf("round %d: functions %v are left", round, names)
+		}
+	}
 }

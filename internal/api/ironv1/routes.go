@@ -373,28 +373,23 @@ func (s *Server) deleteRoute(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if shared := s.isShared(rt); rt.fn.Beside[beside] == "" || shared {
-		err = s.Catalog.DeleteTrigger(r.Context(), rt.trigger.ID)
-	} else if err = s.Catalog.DeleteFunction(r.Context(), rt.fn.ID); err == nil {
-		s.Logs.Forget(rt.fn.ID)
-	}
+	err = s.Catalog.DeleteTrigger(r.Context(), rt.trigger.ID)
 	if faas.KindOf(err) == faas.NotFound {
 		return errNoRoute
+	}
+	if err == nil && rt.fn.Beside[beside] != "" {
+		err = s.Catalog.DeleteUntriggered(context.WithoutCancel(r.Context()), rt.fn.ID) // it would be nobody's
+		switch kind := faas.KindOf(err); {
+		case err == nil:
+			s.Logs.Forget(rt.fn.ID)
+		case kind == faas.Conflict || kind == faas.NotFound: // another path leads to it, or it is gone
+			err = nil
+		}
 	}
 	if err != nil {
 		return err
 	}
 	return answer(w, http.StatusOK, done{"Route deleted"})
-}
-
-// isShared reports whether another trigger leads to the function of rt.
-func (s *Server) isShared(rt route) bool {
-	for t := range s.Catalog.TriggersOf(rt.fn.ID) {
-		if t.ID != rt.trigger.ID {
-			return true
-		}
-	}
-	return false
 }
 
 // dynamic reports whether parameters and wildcards in the paths of an app are such.

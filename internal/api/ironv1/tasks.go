@@ -36,7 +36,9 @@ func (s *Server) taskRoutes(all *api.Routes) {
 
 // Acts reports whether r changes something though it is a GET: whoever asks for a task
 // has it, and a web page of another origin is not to have it.
-func (s *Server) Acts(r *http.Request) bool { return r.URL.Path == "/tasks" || r.URL.Path == "/v1/tasks" }
+func (s *Server) Acts(r *http.Request) bool {
+	return r.URL.Path == "/tasks" || r.URL.Path == "/v1/tasks"
+}
 
 // wireTask is a call on its way to an outside runner. Times are seconds.
 type wireTask struct {

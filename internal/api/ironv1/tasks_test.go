@@ -178,7 +178,10 @@ type patience struct {
 }
 
 func (p *patience) SetWriteDeadline(t time.Time) error { p.until = t; return nil }
-func (p *patience) SetReadDeadline(t time.Time) error  { p.rests = max(p.rests, time.Until(t)); return nil }
+func (p *patience) SetReadDeadline(t time.Time) error {
+	p.rests = max(p.rests, time.Until(t))
+	return nil
+}
 
 func TestNobodyHasForeverToReadAnAnswerOfManagement(t *testing.T) {
 	n, s := newTasks(t)
