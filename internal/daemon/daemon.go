@@ -422,10 +422,11 @@ func (d *Daemon) drain(grace time.Duration) {
 	if err := d.invoker.Drain(ctx); err != nil {
 		d.log.Warn("calls were cut off", "err", err)
 	}
-	// The answers are written; who still follows a log does not hold us up.
+	// The answers are written; a connection without a request, or an upload, does not hold us up.
 	last, done := context.WithTimeout(context.Background(), time.Second)
 	defer done()
 	close(d.ending)
+	d.logs.EndFollowers()
 	d.server.Shutdown(last)
 	d.local.Shutdown(last)
 }

@@ -38,7 +38,7 @@ const (
 // it has caught up, waits to be woken, and reads again. Where lines were removed
 // before a slow reader came to them, a line of stream "hob" says how many.
 //
-// It ends with the cause of ctx as an error when ctx ends, and without one when
+// It ends with the cause of ctx as an error when ctx ends, as EndFollowers says, and without one when
 // the function is forgotten. A function that has no lines yet is no error. Lines that
 // are older than Config.MaxAge are not there, also where their segment still is.
 func (s *Store) Follow(ctx context.Context, sel Selection) iter.Seq2[faas.LogLine, error] {
@@ -59,12 +59,17 @@ func (s *Store) Follow(ctx context.Context, sel Selection) iter.Seq2[faas.LogLin
 		}
 		for err == nil {
 			more := f.more() // before reading: what comes while we read wakes us
+			ending := isClosed(s.ending)
 			f.flush()
 			var left bool
 			if left, err = c.read(ctx, end, yield); left || err != nil || !sel.Follow || more == nil {
 				break
 			}
-			err = wait(ctx, more)
+			if ending {
+				err = faas.Errorf(faas.Busy, "this node is shutting down")
+				break
+			}
+			err = wait(ctx, more, s.ending)
 		}
 		if err != nil {
 			yield(faas.LogLine{}, err)
@@ -73,10 +78,13 @@ func (s *Store) Follow(ctx context.Context, sel Selection) iter.Seq2[faas.LogLin
 }
 
 // wait waits until more closes and then flushDelay for company, so that it costs
-// followers no more to have many lines than to have a few.
-func wait(ctx context.Context, more <-chan struct{}) error {
+// followers no more to have many lines than to have a few. It waits no longer than until
+// ending closes.
+func wait(ctx context.Context, more, ending <-chan struct{}) error {
 	select {
 	case <-more:
+	case <-ending:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -87,6 +95,15 @@ func wait(ctx context.Context, more <-chan struct{}) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -89,6 +89,9 @@ type Store struct {
 	dirty     map[*function]bool   // have lines for the disk
 	closed    bool
 
+	ending chan struct{} // closed when followers must end
+	end    func()        // closes it, once
+
 	wake   chan struct{} // capacity 1: dirty is not empty any more
 	hurry  chan struct{} // capacity 1: a buffer fills up
 	tooBig chan struct{} // capacity 1: used is over the limit
@@ -105,11 +108,13 @@ func Open(config Config) (*Store, error) {
 		config:    config,
 		dir:       filepath.Join(config.Dir, "functions"),
 		functions: make(map[string]*function),
+		ending:    make(chan struct{}),
 		wake:      make(chan struct{}, 1),
 		hurry:     make(chan struct{}, 1),
 		tooBig:    make(chan struct{}, 1),
 		overLimit: fmt.Sprintf("over the limit of %v a second", config.PerSecond),
 	}
+	s.end = sync.OnceFunc(func() { close(s.ending) })
 	s.health.log = config.Log
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the logs: %w", err)
@@ -189,6 +194,10 @@ func (s *Store) Close() error {
 	}
 	return s.health.err()
 }
+
+// EndFollowers ends those who follow a log, when they have what was written before,
+// with an error of kind Busy; and all who begin to follow later.
+func (s *Store) EndFollowers() { s.end() }
 
 // Fault is nil while logs can be written. Else it is an error of kind Busy that
 // says why lines and records are being dropped; it passes by itself, at the latest

@@ -104,7 +104,9 @@ func (s *Server) copyEvents(ctx context.Context, sel logs.Selection, out *lines)
 	for line, err := range s.Logs.Follow(ctx, sel) {
 		if err != nil {
 			if ctx.Err() == nil {
-				s.Log.Error("a log cannot be read", "function", sel.Function, "err", err)
+				if faas.KindOf(err) != faas.Busy { // else the node shuts down
+					s.Log.Error("a log cannot be read", "function", sel.Function, "err", err)
+				}
 				panic(http.ErrAbortHandler) // what was sent must not pass for the whole
 			}
 			return nil // the client has left
