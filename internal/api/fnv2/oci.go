@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"hob/faas"
@@ -111,10 +112,18 @@ func oneOf(h http.Header, name string, words ...string) (string, error) {
 
 // dropSignature takes off a request what proves to the service who its caller is.
 func dropSignature(h http.Header) {
-	if scheme, _, _ := strings.Cut(h.Get("Authorization"), " "); strings.EqualFold(scheme, "Signature") {
+	given := h["Authorization"]
+	if left := slices.DeleteFunc(slices.Clone(given), isSignature); len(left) == 0 {
 		h.Del("Authorization")
+	} else if len(left) < len(given) {
+		h["Authorization"] = left
 	}
 	h.Del("Opc-Obo-Token")
+}
+
+func isSignature(authorization string) bool {
+	scheme, _, _ := strings.Cut(strings.TrimSpace(authorization), " ")
+	return strings.EqualFold(scheme, "Signature")
 }
 
 func ociTooLarge(limit faas.Bytes) fault {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -41,6 +42,14 @@ func TestOCIInvocationIsOneOfTheFunction(t *testing.T) {
 	resp, _ = n.do("POST", n.oci(), nil, "Authorization: Bearer of the function")
 	if resp.Header.Get("Opc-Request-Id") != id || !strings.Contains(got, "Authorization: Bearer of the function") {
 		t.Errorf("a request without a name: %v of call %s, the function saw\n%s", resp.Header, id, got)
+	}
+	for _, given := range [][]string{{"Bearer of the function", signature}, {signature, "Bearer of the function"}, {"signature x", "Bearer of the function", " " + signature}} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("POST", n.oci(), nil)
+		r.Header["Authorization"] = given
+		n.Handler().ServeHTTP(w, r)
+		if strings.Contains(strings.ToLower(got), "signature") || !strings.Contains(got, "Authorization: Bearer of the function") {
+			t.Errorf("of the headers %q the function saw\n%s", given, got)
+		}
 	}
 	if resp, _ = n.do("POST", n.oci(), nil, "Opc-Request-Id: "+strings.Repeat("x", 300)); resp.Header.Get("Opc-Request-Id") != id {
 		t.Errorf("a name that is too long: %v", resp.Header)
@@ -143,6 +152,7 @@ func TestOCIFailuresHaveItsWords(t *testing.T) {
 		{faas.Errorf(faas.TimedOut, "%w", faas.ErrStartTimeout), 504, "FunctionInvokeContainerInitTimeout", "Container initialization timed out"},
 		{faas.Errorf(faas.TimedOut, "%w", faas.ErrPullTimeout), 502, "FunctionInvokeImageNotAvailable", "Image pull timed out"},
 		{faas.Errorf(faas.NotFound, "no image: %w", faas.ErrNoImage), 502, "FunctionInvokeImageNotAvailable", "no image"},
+		{faas.Errorf(faas.Busy, "connection refused: %w", faas.ErrNoImage), 502, "FunctionInvokeImageNotAvailable", "connection refused"},
 		{faas.Errorf(faas.Denied, "the registry wants a password"), 502, "FunctionInvokeImageNotAvailable", "password"},
 		{faas.Errorf(faas.Busy, "no slot"), 429, "TooManyRequests", "Timed out - server too busy"},
 		{faas.Errorf(faas.Invalid, "%w", faas.ErrNeverFits), 400, "InvalidParameter", "cannot be allocated"},
@@ -153,7 +163,7 @@ func TestOCIFailuresHaveItsWords(t *testing.T) {
 		n := serve(t, func(context.Context, *faas.Call, *faas.Request, http.ResponseWriter) error { return tt.err }, nil)
 		resp, body := n.do("POST", n.oci(), nil)
 		n.refusal(tt.err.Error(), resp, body, tt.status, tt.code, tt.says)
-		if id := resp.Header.Get("Fn-Call-Id"); id == "" || resp.Header.Get("Opc-Request-Id") != id || (tt.status == 429) != (resp.Header.Get("Retry-After") != "") {
+		if id := resp.Header.Get("Fn-Call-Id"); id == "" || resp.Header.Get("Opc-Request-Id") != id || (faas.KindOf(tt.err) == faas.Busy) != (resp.Header.Get("Retry-After") != "") {
 			t.Errorf("%v: header %v", tt.err, resp.Header)
 		}
 	}
