@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"hob/faas"
 	"hob/internal/sandbox"
 	"hob/internal/sandbox/sandboxtest"
@@ -36,6 +38,8 @@ func each(t *testing.T, test func(t *testing.T, program string), others ...strin
 func open(t testing.TB, program string, change ...func(*Config)) *Driver {
 	t.Helper()
 	testenv.NeedRoot(t)
+	others := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, others) })
 	id := "t" + strings.ToLower(faas.NewID())
 	cfg := Config{Program: program, Generation: id, State: state(t), CgroupParent: "hobtest-" + id, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Blanks: -1}
 	for _, f := range change {
