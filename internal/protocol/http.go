@@ -72,15 +72,7 @@ func (c *stdio) clean(out *faas.Outcome) error {
 
 // Exchange implements Conn.
 func (c *httpConn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
-	begin := time.Now()
-	t := &c.turn
-	t.begin(ctx, req, w)
-	defer t.end()
-	stop := t.guard()
-	var out faas.Outcome
-	err := c.exchange(&out)
-	t.conclude(&out, begin, stop, err)
-	return out, err
+	return c.turn.exchange(ctx, req, w, c.exchange)
 }
 
 func (c *httpConn) exchange(out *faas.Outcome) error {

@@ -39,7 +39,8 @@ type lambdaConn struct {
 	turn   turn
 	arn    string
 	server *http.Server
-	work   sync.WaitGroup // the server and its connections
+	leave  context.CancelFunc // ends the requests that wait for a call
+	work   sync.WaitGroup     // the server and its connections
 
 	started chan struct{} // closed by the first poll
 	failed  chan struct{} // closed when startErr is set, and the process was told that it was heard
@@ -131,6 +132,7 @@ func (c *lambdaConn) Close() error {
 }
 
 func (c *lambdaConn) shut() {
+	c.leave() // net/http does not see the end of every connection that it closes
 	c.server.Close()
 	c.work.Wait()
 }
@@ -150,15 +152,7 @@ func (c *lambdaConn) hurry() { c.deadline(time.Now().Add(drain)) }
 
 // Exchange implements Conn.
 func (c *lambdaConn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
-	begin := time.Now()
-	t := &c.turn
-	t.begin(ctx, req, w)
-	defer t.end()
-	stop := t.guard()
-	var out faas.Outcome
-	err := c.exchange(&out)
-	t.conclude(&out, begin, stop, err)
-	return out, err
+	return c.turn.exchange(ctx, req, w, c.exchange)
 }
 
 func (c *lambdaConn) exchange(out *faas.Outcome) error {

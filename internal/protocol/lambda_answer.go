@@ -19,6 +19,9 @@ func (c *lambdaConn) deliver(a *lambdaAnswer) error {
 	t := &c.turn
 	triggered := c.call.triggered
 	switch {
+	case len(a.contentType) > t.in.most:
+		a.refusal = faultTooLarge(t.in.most)
+		return faas.Errorf(faas.FuncFailed, "%w", headOver(t.in.most))
 	case a.request != nil:
 		return c.deliverStream(a, triggered)
 	case errors.Is(a.err, errPosted):
@@ -31,7 +34,7 @@ func (c *lambdaConn) deliver(a *lambdaAnswer) error {
 	answer := urlAnswer{status: http.StatusOK, body: a.body}
 	if triggered {
 		var err error
-		if answer, err = urlAnswerOf(a); err != nil {
+		if answer, err = urlAnswerOf(a, t.in.most); err != nil {
 			return err
 		}
 	}
@@ -108,6 +111,9 @@ func (c *lambdaConn) brokenOff() error {
 // an error.
 func (c *lambdaConn) deliverStream(a *lambdaAnswer, triggered bool) error {
 	t := &c.turn
+	if cause := t.failed(); cause != nil { // before this answer could be cut
+		return cause
+	}
 	if c.over() {
 		c.hurry()
 	}
@@ -180,11 +186,11 @@ var prelude = make([]byte, 8)
 // beginPrelude begins an answer with the head that the function gives it.
 func (c *lambdaConn) beginPrelude(head []byte) error {
 	t := &c.turn
-	var object map[string]json.RawMessage
+	var object urlObject
 	if err := json.Unmarshal(head, &object); err != nil {
 		return fault(faas.FuncFailed, faas.ErrMalformed, "the head of the function's answer is not a JSON object: %v", err)
 	}
-	answer, err := urlHead(object)
+	answer, err := urlHead(&object, t.in.most)
 	if err != nil {
 		return err
 	}
@@ -209,9 +215,34 @@ func (a *urlAnswer) copyTo(h http.Header) {
 	}
 }
 
+// urlObject is an answer to an event of urlEventOf as it comes from the function. What
+// may be large in memory has not been decoded.
+type urlObject struct {
+	// Only the exact names count: almost the same are in answers of the SDK of AWS.
+	// What is written in any other way encoding/json gives to the first of these.
+	S skipped `json:"STATUSCODE"`
+	H skipped `json:"HEADERS"`
+	M skipped `json:"MULTIVALUEHEADERS"`
+	C skipped `json:"COOKIES"`
+	B skipped `json:"BODY"`
+	I skipped `json:"ISBASE64ENCODED"`
+
+	StatusCode        json.RawMessage `json:"statusCode"`
+	Headers           json.RawMessage `json:"headers"`
+	MultiValueHeaders json.RawMessage `json:"multiValueHeaders"`
+	Cookies           json.RawMessage `json:"cookies"`
+	Body              json.RawMessage `json:"body"`
+	IsBase64Encoded   json.RawMessage `json:"isBase64Encoded"`
+}
+
+// skipped is a value that nobody wants.
+type skipped struct{}
+
+func (*skipped) UnmarshalJSON([]byte) error { return nil }
+
 // urlAnswerOf reads an answer to an event of urlEventOf: an object with a statusCode,
 // or any other JSON, which is the body then.
-func urlAnswerOf(a *lambdaAnswer) (urlAnswer, error) {
+func urlAnswerOf(a *lambdaAnswer, most int) (urlAnswer, error) {
 	plain := urlAnswer{status: http.StatusOK, body: a.body}
 	text := bytes.TrimSpace(a.body)
 	if !json.Valid(text) {
@@ -221,20 +252,20 @@ func urlAnswerOf(a *lambdaAnswer) (urlAnswer, error) {
 		return plain, fault(faas.FuncFailed, faas.ErrMalformed, "the function answered with something that is not JSON: %q", excerpt(text))
 	}
 	plain.header = http.Header{"Content-Type": typeJSON}
-	var object map[string]json.RawMessage
-	if text[0] != '{' || json.Unmarshal(text, &object) != nil || object["statusCode"] == nil {
+	var object urlObject
+	if text[0] != '{' || json.Unmarshal(text, &object) != nil || object.StatusCode == nil {
 		return plain, nil
 	}
-	answer, err := urlHead(object)
+	answer, err := urlHead(&object, most)
 	if err != nil {
 		return answer, err
 	}
 	var body *string
 	var encoded bool
-	if raw := object["body"]; raw != nil && json.Unmarshal(raw, &body) != nil {
+	if raw := object.Body; raw != nil && json.Unmarshal(raw, &body) != nil {
 		return answer, fault(faas.FuncFailed, faas.ErrMalformed, "the body of the function's answer is not a string: %.40q", raw)
 	}
-	if raw := object["isBase64Encoded"]; raw != nil && json.Unmarshal(raw, &encoded) != nil {
+	if raw := object.IsBase64Encoded; raw != nil && json.Unmarshal(raw, &encoded) != nil {
 		return answer, fault(faas.FuncFailed, faas.ErrMalformed, "isBase64Encoded of the function's answer is neither true nor false: %.40q", raw)
 	}
 	switch {
@@ -249,51 +280,89 @@ func urlAnswerOf(a *lambdaAnswer) (urlAnswer, error) {
 	return answer, nil
 }
 
-// urlHead reads status and header of an answer.
-func urlHead(object map[string]json.RawMessage) (urlAnswer, error) {
+// urlHead reads status and header of an answer. The header has most bytes at most.
+func urlHead(object *urlObject, most int) (urlAnswer, error) {
 	a := urlAnswer{status: http.StatusOK, header: http.Header{}}
-	if raw := object["statusCode"]; raw != nil {
+	if raw := object.StatusCode; raw != nil {
 		status, err := strconv.Atoi(strings.Trim(string(raw), `"`))
 		if err != nil || status < 200 || status > 599 {
 			return a, fault(faas.FuncFailed, faas.ErrMalformed, "the function answered with statusCode %.40s, which is not between 200 and 599", raw)
 		}
 		a.status = status
 	}
-	var headers map[string]any
-	var several map[string][]any
+	// As text it is larger: the same may be in both objects, for the sake of those who
+	// know one only.
+	if len(object.Headers)+len(object.MultiValueHeaders)+len(object.Cookies) > 2*most {
+		return a, faas.Errorf(faas.FuncFailed, "%w", headOver(most))
+	}
+	var headers map[string]urlValue
+	var several map[string][]urlValue
 	var cookies []string
-	for name, to := range map[string]any{"headers": &headers, "multiValueHeaders": &several, "cookies": &cookies} {
-		if raw := object[name]; raw != nil && json.Unmarshal(raw, to) != nil {
-			return a, fault(faas.FuncFailed, faas.ErrMalformed, "%s of the function's answer are not what they should be: %.100s", name, raw)
+	for _, part := range []struct {
+		name string
+		raw  json.RawMessage
+		to   any
+	}{{"headers", object.Headers, &headers}, {"multiValueHeaders", object.MultiValueHeaders, &several}, {"cookies", object.Cookies, &cookies}} {
+		if part.raw != nil && json.Unmarshal(part.raw, part.to) != nil {
+			return a, fault(faas.FuncFailed, faas.ErrMalformed, "%s of the function's answer are not what they should be: %.100s", part.name, part.raw)
 		}
 	}
 	for name, v := range headers {
 		a.add(name, v)
 	}
 	for name, values := range several {
-		a.header.Del(name) // it is there for the sake of those who know one only
+		a.header.Del(name)
 		for _, v := range values {
 			a.add(name, v)
 		}
 	}
 	for _, v := range cookies {
-		a.add("Set-Cookie", v)
+		a.add("Set-Cookie", urlValue{v, true})
+	}
+	size := 0
+	for name, values := range a.header {
+		for _, v := range values {
+			size += len(name) + len(": \r\n") + len(v)
+		}
+	}
+	if size > most {
+		return a, faas.Errorf(faas.FuncFailed, "%w", headOver(most))
 	}
 	return a, nil
 }
 
-// add adds a header that the function may set.
-func (a *urlAnswer) add(name string, v any) {
-	value, ok := v.(string)
+// urlValue is the value of a header: a string, a number, true or false. Any other is
+// none.
+type urlValue struct {
+	text string
+	is   bool
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (u *urlValue) UnmarshalJSON(text []byte) error {
+	*u = urlValue{}
+	if text[0] == '{' || text[0] == '[' {
+		return nil
+	}
+	var v any
+	if err := json.Unmarshal(text, &v); err != nil {
+		return err
+	}
 	switch v := v.(type) {
+	case string:
+		*u = urlValue{v, true}
 	case float64:
-		value, ok = strconv.FormatFloat(v, 'f', -1, 64), true
+		*u = urlValue{strconv.FormatFloat(v, 'f', -1, 64), true}
 	case bool:
-		value, ok = strconv.FormatBool(v), true
+		*u = urlValue{strconv.FormatBool(v), true}
 	}
+	return nil
+}
+
+// add adds a header that the function may set.
+func (a *urlAnswer) add(name string, v urlValue) {
 	name = http.CanonicalHeaderKey(name)
-	if !ok || !isToken(name) || !isPlainValue(value) || isHop(name) || strings.HasPrefix(name, "Hob-") {
-		return
+	if v.is && isToken(name) && isPlainValue(v.text) && !isHop(name) && !strings.HasPrefix(name, "Hob-") {
+		a.header[name] = append(a.header[name], v.text)
 	}
-	a.header[name] = append(a.header[name], value)
 }

@@ -77,6 +77,7 @@ type runtimeFault struct {
 var (
 	faultUnknownID = &runtimeFault{http.StatusBadRequest, "InvalidRequestID", "Invalid request ID"}
 	faultMode      = &runtimeFault{http.StatusBadRequest, "InvalidFunctionResponseMode", "Invalid function response mode: it is streaming, or is not said"}
+	faultBody      = &runtimeFault{http.StatusBadRequest, "InvalidRequest", "Who asks for the next call sends no body"}
 	faultTruncated = &runtimeFault{http.StatusBadRequest, "TruncatedHTTPRequest", "HTTP request detected as truncated"}
 	faultTwice     = &runtimeFault{http.StatusForbidden, "InvalidStateTransition", "The call has an answer already"}
 	faultEarly     = &runtimeFault{http.StatusForbidden, "InvalidStateTransition", "The call before has no answer yet"}
@@ -120,7 +121,10 @@ func (c *lambdaConn) serve(l net.Listener) {
 	mux.HandleFunc("GET /2018-06-01/ping", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "pong") })
 	mux.HandleFunc("/2020-01-01/extension/", func(w http.ResponseWriter, _ *http.Request) { faultExtension.write(w) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { faultPath.write(w) })
+	ctx, leave := context.WithCancel(context.Background())
+	c.leave = leave
 	c.server = &http.Server{
+		BaseContext:    func(net.Listener) context.Context { return ctx },
 		Handler:        mux,
 		MaxHeaderBytes: maxRuntimeHeader,
 		ErrorLog:       log.New(io.Discard, "", 0), // of bytes that a function sends
@@ -152,6 +156,11 @@ func (l runtimeListener) Accept() (net.Conn, error) {
 // handleNext waits for a call. A process may ask over several connections at once;
 // the latest is given the next call.
 func (c *lambdaConn) handleNext(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 { // that its connection ends would be seen after the end of its body only
+		w.Header().Set("Connection", "close") // else net/http waits for the body before it answers
+		faultBody.write(w)
+		return
+	}
 	p := &poll{given: make(chan *invocation, 1)}
 	p.socket, _ = r.Context().Value(socketKey{}).(*runtimeSocket)
 	if !c.enroll(p) {

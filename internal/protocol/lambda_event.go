@@ -1,8 +1,8 @@
 package protocol
 
 import (
+	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"mime"
@@ -164,8 +164,8 @@ func urlEventOf(req *faas.Request, body []byte, trace string) []byte {
 	if len(body) > 0 && !isText(req.Header, body) {
 		e.IsBase64Encoded, e.Body = true, base64.StdEncoding.EncodeToString(body)
 	}
-	event, _ := json.Marshal(e) // of strings and numbers
-	return event
+	event, _ := encoded(e) // of strings and numbers
+	return bytes.TrimSuffix(event, []byte("\n"))
 }
 
 // urlHeaders are the headers of the event: in lower case, several of a name as one.

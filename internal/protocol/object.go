@@ -49,15 +49,7 @@ func openObject(fn faas.Function, p Process) *objectConn {
 
 // Exchange implements Conn.
 func (c *objectConn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
-	begin := time.Now()
-	t := &c.turn
-	t.begin(ctx, req, w)
-	defer t.end()
-	stop := t.guard()
-	var out faas.Outcome
-	err := c.exchange(&out)
-	t.conclude(&out, begin, stop, err)
-	return out, err
+	return c.turn.exchange(ctx, req, w, c.exchange)
 }
 
 func (c *objectConn) exchange(out *faas.Outcome) error {

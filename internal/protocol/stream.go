@@ -137,14 +137,7 @@ func (c *streamConn) Close() error {
 
 // Exchange implements Conn.
 func (c *streamConn) Exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
-	begin := time.Now()
-	t := &c.turn
-	t.begin(ctx, req, w)
-	defer t.end()
-	stop := t.guard()
-	var out faas.Outcome
-	err := c.exchange(&out)
-	t.conclude(&out, begin, stop, err)
+	out, err := c.turn.exchange(ctx, req, w, c.exchange)
 	c.used = time.Now()
 	return out, err
 }

@@ -54,10 +54,10 @@ type turn struct {
 	expire func()         // what the end of ctx does; made once
 	fired  sync.WaitGroup // expire runs
 
-	out   *[]byte // the request, or its beginning
-	in    reader  // the answer
-	buf   *[]byte // of in, from the pool
-	bytes faas.Outcome
+	out   *[]byte      // the request, or its beginning
+	in    reader       // the answer
+	buf   *[]byte      // of in, from the pool
+	bytes faas.Outcome // how it ends
 
 	gone   error // why nobody takes the answer: the rest of it is thrown away
 	wasted int   // bytes of it that were, since a writer that keeps answers refused them
@@ -109,6 +109,17 @@ func (t *turn) end() {
 	t.ctx, t.req, t.w, t.out, t.buf, t.in.buf, t.in.head.text, t.in.trailer, t.first = nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
+// exchange is a turn: do speaks to the function.
+func (t *turn) exchange(ctx context.Context, req *faas.Request, w http.ResponseWriter, do func(*faas.Outcome) error) (faas.Outcome, error) {
+	begin := time.Now()
+	t.begin(ctx, req, w)
+	defer t.end()
+	stop := t.guard()
+	err := do(&t.bytes)
+	t.conclude(begin, stop, err)
+	return t.bytes, err
+}
+
 // guard breaks the turn off when ctx ends, until the function it returns was
 // called.
 func (t *turn) guard() (stop func() bool) {
@@ -125,13 +136,12 @@ func (t *turn) unguard(stop func() bool) {
 
 // conclude ends what guard began and completes the outcome of an exchange that
 // ended with err.
-func (t *turn) conclude(out *faas.Outcome, begin time.Time, stop func() bool, err error) {
+func (t *turn) conclude(begin time.Time, stop func() bool, err error) {
 	t.unguard(stop)
 	if t.err != nil {
-		out.Keep = false
+		t.bytes.Keep = false
 	}
-	out.In, out.Out, out.Status = t.bytes.In, t.bytes.Out, t.bytes.Status
-	t.life.conclude(out, begin, err)
+	t.life.conclude(&t.bytes, begin, err)
 }
 
 // fail breaks the turn off: whatever waits for the function or for the caller
