@@ -159,8 +159,12 @@ func TestBothOutputsOfAFunctionOfLambdaAreItsLog(t *testing.T) {
 			t.Fatalf("%s: %q, %+v, %v", id, answer, out, err)
 		}
 		for _, stream := range []string{"out", "err"} {
-			for want := fmt.Sprintf("%s %d\n", stream, n+1); r.logs.peek("f1/"+id+"/std"+stream) != want; {
-				time.Sleep(time.Millisecond)
+			want, got := fmt.Sprintf("%s %d\n", stream, n+1), ""
+			for until := time.Now().Add(20 * time.Second); got != want && time.Now().Before(until); time.Sleep(time.Millisecond) {
+				got = r.logs.peek("f1/" + id + "/std" + stream)
+			}
+			if got != want {
+				t.Errorf("log of %s: %q, want %q", id, got, want)
 			}
 		}
 	}
