@@ -78,6 +78,8 @@ type Calls interface {
 
 	// Call returns a call; NotFound if there is none, or none any more.
 	Call(ctx context.Context, id string) (faas.Call, error)
+	// Has returns those of these IDs that are of calls which are kept.
+	Has(ctx context.Context, ids []string) (map[string]bool, error)
 	// List returns calls, the newest first, and the ID to continue after, empty if
 	// there is no more. NotFound if f.After is no call.
 	List(ctx context.Context, f CallFilter) (calls []faas.Call, next string, err error)

@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ func (b Book) Page(ctx context.Context, sel Selection, from Place, limit int) (P
 	p := Page{Next: from}
 	live := b.Live() // before the others are asked: what leaves meanwhile is with them
 	slices.SortFunc(live, func(a, b faas.Call) int { return strings.Compare(b.ID, a.ID) })
+	shown := make(map[string]bool)
 	for f, err := range b.merged(ctx, &sel, from, live) {
 		if err != nil {
 			return Page{}, err
@@ -37,18 +39,17 @@ func (b Book) Page(ctx context.Context, sel Selection, from Place, limit int) (P
 			break
 		}
 		p.Calls, p.Next = append(p.Calls, f.call), f.behind
+		shown[f.call.ID] = true
 	}
 	if sel.Apart && from == (Place{}) {
 		for _, c := range live {
-			if sel.fits(&c) && !slices.ContainsFunc(p.Calls, same(c.ID)) {
+			if sel.fits(&c) && !shown[c.ID] {
 				p.Live = append(p.Live, c)
 			}
 		}
 	}
 	return p, nil
 }
-
-func same(id string) func(faas.Call) bool { return func(c faas.Call) bool { return c.ID == id } }
 
 // found is a call, and the place behind it.
 type found struct {
@@ -60,16 +61,17 @@ type found struct {
 // acceptance, which is nearly that of IDs; from elsewhere comes only what it has not.
 func (b Book) merged(ctx context.Context, sel *Selection, at Place, live []faas.Call) iter.Seq2[found, error] {
 	return func(yield func(found, error) bool) {
-		o := origins{{next: b.stored(ctx, sel, at.stored)}, {next: b.past(ctx, sel, at.last)}, {next: inFlight(sel, at.last, live)}}
+		byID := make(map[string]*faas.Call, len(live))
+		for i := range live {
+			byID[live[i].ID] = &live[i]
+		}
+		kept := make(map[string]bool)
+		o := origins{{next: b.stored(ctx, sel, at.stored)}, {next: b.past(ctx, sel, at.last, kept)}, {next: b.inFlight(ctx, sel, at.last, live, kept)}}
 		defer o.open()()
 		for {
 			c, stored, err := o.newest()
 			if err == nil && c == nil {
 				return
-			}
-			elsewhere := false
-			if err == nil && !stored {
-				elsewhere, err = b.keeps(ctx, c.ID)
 			}
 			if err != nil {
 				yield(found{}, err)
@@ -81,12 +83,13 @@ func (b Book) merged(ctx context.Context, sel *Selection, at Place, live []faas.
 			if stored {
 				at.stored = c.ID
 			}
-			i := slices.IndexFunc(live, same(c.ID))
-			if elsewhere || !c.State.Final() && i >= 0 && sel.Apart {
+			now := byID[c.ID]
+			elsewhere := !stored && kept[c.ID]
+			if elsewhere || !c.State.Final() && now != nil && sel.Apart {
 				continue
 			}
-			if !c.State.Final() && i >= 0 {
-				c = &live[i]
+			if !c.State.Final() && now != nil {
+				c = now
 			}
 			if !yield(found{*c, at}, nil) {
 				return
@@ -146,23 +149,33 @@ func (all *origins) newest() (c *faas.Call, stored bool, err error) {
 	return c, stored, nil
 }
 
-// keeps reports whether the store has a call.
-func (b Book) keeps(ctx context.Context, id string) (bool, error) {
-	if b.Calls == nil {
-		return false, nil
+// noteKept adds to kept those of calls that the store has.
+func (b Book) noteKept(ctx context.Context, calls []faas.Call, kept map[string]bool) error {
+	if b.Calls == nil || len(calls) == 0 {
+		return nil
 	}
-	_, err := b.Calls.Call(ctx, id)
-	if faas.KindOf(err) == faas.NotFound {
-		return false, nil
+	ids := make([]string, len(calls))
+	for i := range calls {
+		ids[i] = calls[i].ID
 	}
-	return true, err
+	has, err := b.Calls.Has(ctx, ids)
+	maps.Copy(kept, has)
+	return err
 }
 
-// inFlight yields those of live that fit and are older than the call before.
-func inFlight(sel *Selection, before string, live []faas.Call) iter.Seq2[faas.Call, error] {
+// inFlight yields those of live that fit and are older than the call before. Those of
+// them that the store has are in kept.
+func (b Book) inFlight(ctx context.Context, sel *Selection, before string, live []faas.Call, kept map[string]bool) iter.Seq2[faas.Call, error] {
 	return func(yield func(faas.Call, error) bool) {
+		if sel.Apart {
+			return
+		}
+		if err := b.noteKept(ctx, live, kept); err != nil {
+			yield(faas.Call{}, err)
+			return
+		}
 		for _, c := range live {
-			if !sel.Apart && sel.fits(&c) && (before == "" || c.ID < before) && !yield(c, nil) {
+			if sel.fits(&c) && (before == "" || c.ID < before) && !yield(c, nil) {
 				return
 			}
 		}
@@ -217,8 +230,9 @@ func (b Book) stored(ctx context.Context, sel *Selection, before string) iter.Se
 // takes time to send a payload.
 const slack = time.Hour
 
-// past yields the calls of the journal that are older than the one with this ID.
-func (b Book) past(ctx context.Context, sel *Selection, before string) iter.Seq2[faas.Call, error] {
+// past yields the calls of the journal that are older than the one with this ID. Those
+// of them that the store has are in kept.
+func (b Book) past(ctx context.Context, sel *Selection, before string, kept map[string]bool) iter.Seq2[faas.Call, error] {
 	return func(yield func(faas.Call, error) bool) {
 		f := logs.CallFilter{App: sel.App, Function: sel.Function, State: sel.State, After: before, Limit: leastAtOnce}
 		if end := faas.FirstID(sel.To.Add(slack)); !sel.To.IsZero() && (before == "" || end < before) {
@@ -230,6 +244,9 @@ func (b Book) past(ctx context.Context, sel *Selection, before string) iter.Seq2
 		}
 		for {
 			calls, next, err := b.Logs.Calls(ctx, f)
+			if err == nil {
+				err = b.noteKept(ctx, calls, kept)
+			}
 			if err != nil {
 				yield(faas.Call{}, err)
 				return

@@ -416,3 +416,34 @@ func TestLogIsCutAtAMegabyteOfWholeLines(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(text), err)
 	}
 }
+
+// asked is a store that counts what it is asked about single calls.
+type asked struct {
+	store.Calls
+	one, many int
+}
+
+func (a *asked) Call(ctx context.Context, id string) (faas.Call, error) {
+	a.one++
+	return a.Calls.Call(ctx, id)
+}
+
+func (a *asked) Has(ctx context.Context, ids []string) (map[string]bool, error) {
+	a.many++
+	return a.Calls.Has(ctx, ids)
+}
+
+func TestStoreIsNotAskedAboutEachCallOfTheJournal(t *testing.T) {
+	n := newNode(t)
+	for range 250 {
+		c := newCall(faas.CallSync)
+		n.begin(c)
+		n.end(c)
+	}
+	n.begin(newCall(faas.CallSync))
+	a := &asked{Calls: n.Calls}
+	n.Calls = a
+	if ids := n.listed(records.Selection{App: "a"}, 1000); len(ids) != 251 || a.one != 0 || a.many > 3 {
+		t.Errorf("%d calls are listed; the store was asked %d times about one and %d times about many", len(ids), a.one, a.many)
+	}
+}

@@ -422,6 +422,22 @@ func (m *Store) Tally(ctx context.Context, function string) (store.Tally, error)
 	return tallies[function], err
 }
 
+// Has implements store.Calls.
+func (m *Store) Has(ctx context.Context, ids []string) (map[string]bool, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	has := make(map[string]bool)
+	for _, id := range ids {
+		if m.calls.byID[id] != nil {
+			has[id] = true
+		}
+	}
+	return has, nil
+}
+
 // Tallies implements store.Calls.
 func (m *Store) Tallies(ctx context.Context) (map[string]store.Tally, error) {
 	if err := context.Cause(ctx); err != nil {

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"slices"
@@ -215,6 +216,21 @@ func (s *Store) Tally(ctx context.Context, function string) (t store.Tally, err 
 		s.books.committed(b).addTo(&t)
 	}
 	return t, context.Cause(ctx)
+}
+
+// Has implements store.Calls.
+func (s *Store) Has(ctx context.Context, ids []string) (map[string]bool, error) {
+	has := make(map[string]bool)
+	all, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	return has, s.read(ctx, func(d *db) error {
+		return d.each("SELECT id FROM call WHERE id IN (SELECT value FROM json_each(?))", func(r row) error {
+			has[r.text(0)] = true
+			return nil
+		}, string(all))
+	})
 }
 
 // Tallies implements store.Calls.

@@ -233,6 +233,7 @@ func endedContextOfCalls(c *callTest) {
 		"Lost":         func() error { _, err := c.Lost(ctx, "x"); return err },
 		"Held":         func() error { _, err := c.Held(ctx, "me"); return err },
 		"Call":         func() error { _, err := c.Call(ctx, queued.ID); return err },
+		"Has":          func() error { _, err := c.Has(ctx, []string{queued.ID}); return err },
 		"List":         func() error { _, _, err := c.List(ctx, store.CallFilter{}); return err },
 		"Line":         func() error { _, err := c.Line(ctx, []string{"f"}, 9); return err },
 		"Place":        func() error { _, _, err := c.Place(ctx, queued.ID, []string{"f"}); return err },

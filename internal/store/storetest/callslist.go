@@ -143,6 +143,12 @@ func list(c *callTest) {
 	f := c.finish(c.run("g"), 1)
 	g := c.run("h")
 	c.settle(settlement(g, faas.CallTimedOut))
+	if has, err := c.Has(c.Context(), []string{"unknown", a.ID, g.ID}); err != nil || len(has) != 2 || !has[a.ID] || !has[g.ID] {
+		c.Errorf("Has = %v, %v; want the two that are kept", has, err)
+	}
+	if has, err := c.Has(c.Context(), nil); err != nil || len(has) != 0 {
+		c.Errorf("Has of none = %v, %v", has, err)
+	}
 	for _, x := range []struct {
 		f    store.CallFilter
 		want []faas.Call

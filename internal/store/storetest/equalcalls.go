@@ -93,7 +93,7 @@ func lists() *rapid.Generator[[]string] { return rapid.SliceOfN(functions(), 0, 
 func (k *accepted) step(r *rapid.T) (string, step) {
 	op := rapid.SampledFrom([]string{
 		"Accept", "Accept", "Accept", "Accept", "Take", "Take", "Settle", "Settle", "Settle", "Cancel", "CancelQueued",
-		"Lost", "Held", "Call", "List", "Line", "Place", "Tally", "Tallies", "Wait", "Request", "Result", "Fetched", "Deliveries", "Delivered", "Sweep",
+		"Lost", "Held", "Call", "Has", "List", "Line", "Place", "Tally", "Tallies", "Wait", "Request", "Result", "Fetched", "Deliveries", "Delivered", "Sweep",
 	}).Draw(r, "operation")
 	switch op {
 	case "Accept":
@@ -158,6 +158,7 @@ func (k *accepted) step(r *rapid.T) (string, step) {
 	id, all := k.id(r), lists().Draw(r, "functions")
 	return fmt.Sprintf("%s(%s, %s)", op, id, all), map[string]step{
 		"Call":    readCall(id),
+		"Has":     func(c *callTest) (any, error) { return c.Has(c.Context(), []string{"another", id}) },
 		"Request": readRequest(id),
 		"Result":  readResult(id),
 		"Fetched": func(c *callTest) (any, error) { return nil, c.Fetched(c.Context(), id) },
