@@ -70,6 +70,18 @@ func CheckAnnotations(annotations map[string]string) error {
 	return nil
 }
 
+// Patterns reports whether parameters and wildcards in the sources of the app's triggers
+// are such; otherwise is what the node says.
+func (a App) Patterns(otherwise bool) bool {
+	switch a.Annotations[AnnotationPatterns] {
+	case "true":
+		return true
+	case "false":
+		return false
+	}
+	return otherwise
+}
+
 // RunnerExternal is what AnnotationRunner holds, as text.
 const RunnerExternal = "external"
 

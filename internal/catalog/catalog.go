@@ -28,7 +28,8 @@ import (
 // What it hands out is shared, to cost nothing: maps and slices in it are not
 // to be changed. Clone a definition before changing it.
 type Catalog struct {
-	Log *slog.Logger // of Run; set before it; nil: nothing is logged
+	Log      *slog.Logger // of Run; set before it; nil: nothing is logged
+	Patterns bool         // sources may be patterns, in apps that do not say whether they are; set before anybody puts one
 
 	definitions store.Definitions
 	index       atomic.Pointer[index] // what is read: a copy of next, never changed
@@ -414,7 +415,8 @@ func (c *Catalog) DeleteUntriggered(ctx context.Context, id string) error {
 }
 
 // PutTrigger is store.Definitions.PutTrigger for a trigger that can work
-// (faas.Trigger.Check). An empty ID is given one.
+// (faas.Trigger.Check). An empty ID is given one. Where sources are patterns, one that
+// stands for the very paths that another stands for is taken, too.
 func (c *Catalog) PutTrigger(ctx context.Context, t faas.Trigger, ifRevision int64) (faas.Trigger, error) {
 	if err := t.Check(); err != nil {
 		return faas.Trigger{}, err
@@ -422,8 +424,16 @@ func (c *Catalog) PutTrigger(ctx context.Context, t faas.Trigger, ifRevision int
 	if t.ID == "" {
 		t.ID = faas.NewID()
 	}
-	c.turn.RLock()
-	defer c.turn.RUnlock()
+	if isPattern(t.Source) { // of two at once the second must see the first
+		c.turn.Lock()
+		defer c.turn.Unlock()
+		if err := c.checkPattern(&t); err != nil {
+			return faas.Trigger{}, err
+		}
+	} else {
+		c.turn.RLock()
+		defer c.turn.RUnlock()
+	}
 	put, err := c.definitions.PutTrigger(ctx, t, ifRevision)
 	if err != nil {
 		return faas.Trigger{}, err

@@ -56,6 +56,41 @@ func isPattern(source string) bool {
 func isParam(segment string) bool { return len(segment) > 1 && segment[0] == ':' }
 func isRest(segment string) bool  { return strings.HasPrefix(segment, "*") }
 
+// shape is a source without the names of its parameters and of its wildcard: sources
+// of one shape stand for the same paths.
+func shape(source string) string {
+	segments := strings.Split(source, "/")
+	for i, s := range segments {
+		switch {
+		case isParam(s):
+			segments[i] = "::" // which is one
+		case isRest(s) && i == len(segments)-1:
+			segments[i] = "*"
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+// checkPattern reports whether the source of t, a pattern, is free in its app. One that
+// t has already is, whatever was said of patterns when it was given.
+func (c *Catalog) checkPattern(t *faas.Trigger) error {
+	ix := c.index.Load()
+	app := ix.appByID.get(t.App, "")
+	if app == nil || !app.Patterns(c.Patterns) {
+		return nil
+	}
+	if old := ix.patternsOf.get(t.App, t.ID); old != nil && old.Source == t.Source {
+		return nil
+	}
+	want := shape(t.Source)
+	for _, rival := range within(t.App, ix.patternsOf.after(t.App, "")) {
+		if rival.ID != t.ID && rival.Type == t.Type && rival.Source != t.Source && shape(rival.Source) == want {
+			return faas.Errorf(faas.Conflict, "trigger %q of app %q has the source %q, which stands for the same paths as %q: %w", rival.Name, app.Name, rival.Source, t.Source, faas.ErrSourceTaken)
+		}
+	}
+	return nil
+}
+
 // add takes in the source of t, unless one of the same shape is there.
 func (p *pattern) add(t *faas.Trigger) {
 	segments := strings.Split(t.Source[1:], "/")

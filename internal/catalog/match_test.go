@@ -1,11 +1,13 @@
 package catalog_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"hob/faas"
@@ -370,4 +372,79 @@ func TestAppIsFoundWhateverTheCaseOfItsName(t *testing.T) {
 		}
 	}
 	want("")
+}
+
+func TestPatternsOfOneShapeAreOneSource(t *testing.T) {
+	for _, tt := range []struct {
+		node       bool
+		annotation string
+		have, want string
+		taken      bool
+	}{
+		{true, "", "/users/:id", "/users/:name", true},
+		{false, "true", "/users/:id", "/users/:name", true},
+		{true, "false", "/users/:id", "/users/:name", false},
+		{false, "", "/users/:id", "/users/:name", false},
+		{true, "", "/a/*", "/a/*rest", true},
+		{true, "", "/a/:x/b/*y", "/a/:y/b/*", true},
+		{true, "", "/a/*x/b", "/a/*y/b", false}, // in the middle it is itself
+		{true, "", "/a/:x", "/a/:", false},
+		{true, "", "/a/:x", "/a/:x/", false},
+		{true, "", "/a/:x", "/a/*", false},
+		{true, "", "/a/:x", "/a/x", false},
+	} {
+		c := load(t, memory.New())
+		c.Patterns = tt.node
+		app, err := c.PutApp(t.Context(), faas.App{Name: "shapes"}, store.IfNew)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.annotation != "" {
+			app = app.Clone()
+			app.Annotations = map[string]string{faas.AnnotationPatterns: tt.annotation}
+			if app, err = c.PutApp(t.Context(), app, app.Revision); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fn := faas.Function{App: app.ID, Name: "f", Image: "x/y:1"}.WithDefaults()
+		fn = mustPut(t, c, fn, store.IfNew)
+		first, err := c.PutTrigger(t.Context(), trigger(fn, "first", tt.have), store.IfNew)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.PutTrigger(t.Context(), trigger(fn, "second", tt.want), store.IfNew)
+		if errors.Is(err, faas.ErrSourceTaken) != tt.taken || (err != nil) != tt.taken || err != nil && faas.KindOf(err) != faas.Conflict {
+			t.Errorf("%s beside %s: %v, want a conflict: %t", tt.want, tt.have, err, tt.taken)
+		}
+		first = first.Clone()
+		if tt.taken { // it may change its own names
+			first.Source = tt.want
+		}
+		if _, err := c.PutTrigger(t.Context(), first, first.Revision); err != nil {
+			t.Errorf("%s: %v", first.Source, err)
+		}
+	}
+}
+
+// TestOneOfManyPatternsOfAShapeIsMade, at once.
+func TestOneOfManyPatternsOfAShapeIsMade(t *testing.T) {
+	c, app := routed(t)
+	c.Patterns = true
+	fn := mustPut(t, c, function(t, c, "f"), store.IfNew)
+	var made atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			_, err := c.PutTrigger(t.Context(), trigger(fn, fmt.Sprint("t", i), fmt.Sprint("/:n", i)), store.IfNew)
+			if err == nil {
+				made.Add(1)
+			} else if !errors.Is(err, faas.ErrSourceTaken) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != 1 {
+		t.Errorf("%d were made in app %s", made.Load(), app.Name)
+	}
 }
