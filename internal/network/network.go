@@ -2,10 +2,10 @@
 // namespace costs the kernel up to a millisecond, entering one that is ready
 // costs microseconds.
 //
-// It owns the stock of unused networks, the goroutine that refills it and the
-// threads that make them. For
-// now a network has only a loopback device; addresses, routes, egress rules and
-// name servers come here, too.
+// It owns two kinds. A Stock has networks with nothing but a loopback. A Router has
+// slots: networks with addresses and a way out, under a Policy that says where to;
+// the filters, the name server and what the node has for them. Which sandbox gets
+// which, and what is done with a Refusal, is decided by its callers.
 package network
 
 import (

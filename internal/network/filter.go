@@ -1,0 +1,455 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// filter is the packet filter inside a router.
+//
+//	prerouting   from a slot: only with the slot's address
+//	input        from a slot: only to the name server
+//	forward      from a slot, to the uplink, a new connection: within the limits, then by
+//	             the map "policy" from its device to a chain: "open", or one of its own
+//	postrouting  the address that tells the node whether a rule with an exact address
+//	             or a name allowed the connection
+type filter struct {
+	r     *Router
+	table *nftables.Table
+	inet  map[string]*nftables.Set // by name
+
+	mu   sync.Mutex // guards what follows: a transaction is built and sent by one at a time
+	conn *nftables.Conn
+}
+
+const (
+	groupRefused = 1 // of the kernel's packet log
+	tcp, udp     = unix.IPPROTO_TCP, unix.IPPROTO_UDP
+
+	markExact = 1 // of a connection that a rule with an exact address or a name allows
+
+	dnsRate = 300 // packets to the name server that a slot may send in a second
+)
+
+// newFilter makes the table and all that is the same for every slot.
+func newFilter(r *Router) (*filter, error) {
+	conn, err := newConn(r.fd)
+	if err != nil {
+		return nil, fmt.Errorf("open the packet filter: %w", err)
+	}
+	f := &filter{r: r, conn: conn, inet: map[string]*nftables.Set{}}
+	f.table = conn.AddTable(&nftables.Table{Name: "hob", Family: nftables.TableFamilyINet})
+	if err := f.sets(); err != nil {
+		return f, err
+	}
+	f.refuse()
+	f.prerouting()
+	f.input()
+	f.open()
+	f.forward()
+	f.postrouting()
+	if err := conn.Flush(); err != nil {
+		return f, fmt.Errorf("set up the packet filter: %w", err)
+	}
+	return f, nil
+}
+
+func (f *filter) close() { f.conn.CloseLasting() }
+
+// sets makes the sets that the rules look into.
+func (f *filter) sets() error {
+	device := nftables.TypeIFIndex
+	from4 := nftables.MustConcatSetType(device, nftables.TypeIPAddr)
+	from6 := nftables.MustConcatSetType(device, nftables.TypeIP6Addr)
+	for _, s := range []struct {
+		set  nftables.Set
+		elem []nftables.SetElement
+	}{
+		{nftables.Set{Name: "slots4", KeyType: from4, Concatenation: true}, nil},
+		{nftables.Set{Name: "slots6", KeyType: from6, Concatenation: true}, nil},
+		{nftables.Set{Name: "closed4", KeyType: nftables.TypeIPAddr, Interval: true}, intervals(closed4)},
+		{nftables.Set{Name: "closed6", KeyType: nftables.TypeIP6Addr, Interval: true}, intervals(closed6)},
+		{nftables.Set{Name: "node4", KeyType: nftables.TypeIPAddr}, nil},
+		{nftables.Set{Name: "node6", KeyType: nftables.TypeIP6Addr}, nil},
+		{nftables.Set{Name: "policy", KeyType: device, DataType: nftables.TypeVerdict, IsMap: true}, nil},
+		{nftables.Set{Name: "rate", KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
+		{nftables.Set{Name: "dns", KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
+		{nftables.Set{Name: "told", KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
+		{nftables.Set{Name: "flows", KeyType: device, Dynamic: true, Size: 65535}, nil},
+	} {
+		s.set.Table = f.table
+		f.inet[s.set.Name] = &s.set
+		if err := f.conn.AddSet(&s.set, s.elem); err != nil {
+			return fmt.Errorf("set %s of the packet filter: %w", s.set.Name, err)
+		}
+	}
+	return nil
+}
+
+// base adds a chain that the kernel calls.
+func (f *filter) base(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority, kind nftables.ChainType, p nftables.ChainPolicy) *nftables.Chain {
+	return f.conn.AddChain(&nftables.Chain{Table: f.table, Name: name, Hooknum: hook, Priority: priority, Type: kind, Policy: &p})
+}
+
+func (f *filter) rule(c *nftables.Chain, parts ...[]expr.Any) {
+	f.conn.AddRule(&nftables.Rule{Table: f.table, Chain: c, Exprs: slices.Concat(parts...)})
+}
+
+// refuse tells and answers: the other end learns at once that nobody will.
+func (f *filter) refuse() {
+	c := f.conn.AddChain(&nftables.Chain{Table: f.table, Name: "refuse"})
+	f.rule(c, one(&expr.Counter{}))
+	f.rule(c, f.perDevice("told", 10, false), one(&expr.Log{
+		Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: groupRefused, Snaplen: 128,
+	}))
+	f.rule(c, protocol(tcp), one(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
+	f.rule(c, one(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
+}
+
+// prerouting comes after fragments were put together and before connections are tracked.
+func (f *filter) prerouting() {
+	c := f.base("prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, nftables.ChainTypeFilter, nftables.ChainPolicyDrop)
+	f.rule(c, device(f.r.up), accept())
+	f.rule(c, device(1), accept()) // lo
+	f.rule(c, family(4), f.fromSlot(4), accept())
+	f.rule(c, family(6), f.fromSlot(6), accept())
+	f.rule(c, one(&expr.Counter{}))
+}
+
+// fromSlot holds if device and source address belong together.
+func (f *filter) fromSlot(version int) []expr.Any {
+	offset, length := uint32(12), uint32(4)
+	if version == 6 {
+		offset, length = 8, 16
+	}
+	const reg32 = 8 // the first of the small registers, which stand one after the other
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: reg32},
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length, DestRegister: reg32 + 1},
+		&expr.Lookup{SourceRegister: reg32, SetName: fmt.Sprintf("slots%d", version)},
+	}
+}
+
+func (f *filter) input() {
+	c := f.base("input", nftables.ChainHookInput, nftables.ChainPriorityFilter, nftables.ChainTypeFilter, nftables.ChainPolicyDrop)
+	f.rule(c, device(1), accept())
+	f.rule(c, device(f.r.up), drop())
+	for _, proto := range []byte{udp, tcp} {
+		for _, gw := range []netip.Addr{f.r.plan.gateway4, f.r.plan.gateway6} {
+			dns := [][]expr.Any{family(versionOf(gw)), to(netip.PrefixFrom(gw, gw.BitLen())), protocol(proto), ports(53, 53)}
+			f.rule(c, append(dns, f.perDevice("dns", dnsRate, true), drop())...)
+			f.rule(c, append(dns, accept())...)
+		}
+	}
+	f.rule(c, jump("refuse"))
+}
+
+// open is the policy of that name.
+func (f *filter) open() {
+	c := f.conn.AddChain(&nftables.Chain{Table: f.table, Name: "open"})
+	for _, version := range []int{4, 6} {
+		for _, set := range []string{"node", "closed"} {
+			f.rule(c, family(version), destinationIn(version, set, false), jump("refuse"))
+		}
+		f.rule(c, family(version), accept())
+	}
+}
+
+func (f *filter) forward() {
+	c := f.base("forward", nftables.ChainHookForward, nftables.ChainPriorityFilter, nftables.ChainTypeFilter, nftables.ChainPolicyDrop)
+	f.rule(c, device(f.r.up), state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
+	f.rule(c, device(f.r.up), drop())
+	f.rule(c, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIF, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: index(f.r.up)},
+	}, jump("refuse"))
+	f.rule(c, state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
+	f.rule(c, state(expr.CtStateBitINVALID), drop())
+	f.rule(c, f.perDevice("rate", f.r.cfg.Connections, true), drop())
+	f.rule(c, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
+		&expr.Dynset{
+			SrcRegKey: 1, SetName: "flows", Operation: uint32(unix.NFT_DYNSET_OP_ADD),
+			Exprs: []expr.Any{&expr.Connlimit{Count: uint32(f.r.cfg.Flows), Flags: expr.NFT_CONNLIMIT_F_INV}},
+		},
+	}, drop())
+	f.rule(c, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
+		&expr.Lookup{SourceRegister: 1, SetName: "policy", DestRegister: 0, IsDestRegSet: true},
+	})
+	f.rule(c, jump("refuse"))
+}
+
+// postrouting gives what leaves one of two addresses.
+func (f *filter) postrouting() {
+	c := f.base("postrouting", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, nftables.ChainTypeNAT, nftables.ChainPolicyAccept)
+	p := f.r.plan
+	for _, v := range []struct {
+		version        int
+		family         uint32
+		plain, allowed netip.Addr
+	}{{4, unix.NFPROTO_IPV4, p.plain4, p.allowed4}, {6, unix.NFPROTO_IPV6, p.plain6, p.allowed6}} {
+		out := slices.Concat(family(v.version), []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyOIF, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: index(f.r.up)},
+		})
+		f.rule(c, out, []expr.Any{
+			&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(markExact)},
+		}, sourceTo(v.family, v.allowed))
+		f.rule(c, out, sourceTo(v.family, v.plain))
+	}
+}
+
+// perDevice holds while a device sends less than so much in a second, or with over, more.
+func (f *filter) perDevice(set string, rate int, over bool) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
+		&expr.Dynset{
+			SrcRegKey: 1, SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE),
+			Exprs: []expr.Any{&expr.Limit{
+				Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: expr.LimitTimeSecond, Burst: uint32(2 * rate), Over: over,
+			}},
+		},
+	}
+}
+
+// admit lets a slot in, open to the internet.
+func (f *filter) admit(s *Slot) error {
+	err := f.change("admit a slot", func() error {
+		return errors.Join(
+			f.fromElements(s, f.conn.SetAddElements),
+			f.conn.SetAddElements(f.inet["policy"], s.policyElement("open")))
+	})
+	s.admitted = err == nil
+	return err
+}
+
+// expel forgets the addresses of a slot: nothing from it is let in.
+func (f *filter) expel(s *Slot) error {
+	if !s.admitted {
+		return nil
+	}
+	err := f.change("expel a slot", func() error { return f.fromElements(s, f.conn.SetDeleteElements) })
+	s.admitted = err != nil
+	for _, set := range []string{"rate", "dns", "told", "flows"} {
+		// What it used of its limits; nothing where the time is over.
+		_ = f.change("forget a slot", func() error {
+			return f.conn.SetDeleteElements(f.inet[set], []nftables.SetElement{{Key: index(s.link)}})
+		})
+	}
+	return err
+}
+
+func (f *filter) fromElements(s *Slot, do func(*nftables.Set, []nftables.SetElement) error) (err error) {
+	for _, a := range s.addrs() {
+		set := "slots4"
+		if a.Is6() {
+			set = "slots6"
+		}
+		err = errors.Join(err, do(f.inet[set], []nftables.SetElement{{Key: append(index(s.link), a.AsSlice()...)}}))
+	}
+	return err
+}
+
+func (s *Slot) policyElement(chain string) []nftables.SetElement {
+	return []nftables.SetElement{{Key: index(s.link), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}}
+}
+
+// shut refuses everything from a slot and removes its own chain.
+func (f *filter) shut(s *Slot) error {
+	s.names.Lock()
+	defer s.names.Unlock()
+	err := f.change("shut a slot", func() error {
+		if err := f.conn.SetDeleteElements(f.inet["policy"], []nftables.SetElement{{Key: index(s.link)}}); err != nil || !s.chain {
+			return err
+		}
+		c := &nftables.Chain{Table: f.table, Name: s.chainName()}
+		f.conn.FlushChain(c)
+		f.conn.DelChain(c)
+		f.conn.DelSet(f.namesOf(s, 4))
+		f.conn.DelSet(f.namesOf(s, 6))
+		return nil
+	})
+	s.chain, s.opened = false, nil
+	return err
+}
+
+func (s *Slot) chainName() string { return "slot-" + strconv.FormatUint(uint64(s.id), 10) }
+
+// namesOf is the set with the addresses that the names in a slot's rules stand for:
+// the number of the rule, and the address.
+func (f *filter) namesOf(s *Slot, version int) *nftables.Set {
+	address := nftables.TypeIPAddr
+	if version == 6 {
+		address = nftables.TypeIP6Addr
+	}
+	return &nftables.Set{
+		Table: f.table, Name: fmt.Sprintf("names%d-%d", version, s.id), HasTimeout: true,
+		KeyType: nftables.MustConcatSetType(nftables.TypeMark, address), Concatenation: true,
+	}
+}
+
+// restrict gives a slot a chain of its own with the rules of a policy.
+func (f *filter) restrict(s *Slot, p Policy) error {
+	s.names.Lock()
+	defer s.names.Unlock()
+	err := f.change("set the policy of a slot", func() error {
+		for _, version := range []int{4, 6} {
+			if err := f.conn.AddSet(f.namesOf(s, version), nil); err != nil {
+				return err
+			}
+		}
+		c := f.conn.AddChain(&nftables.Chain{Table: f.table, Name: s.chainName()})
+		for i, rule := range p.Rules {
+			f.allow(c, s, i, rule)
+		}
+		if p.Mode == Open {
+			f.rule(c, jump("open"))
+		} else {
+			f.rule(c, jump("refuse"))
+		}
+		if err := f.conn.SetDeleteElements(f.inet["policy"], []nftables.SetElement{{Key: index(s.link)}}); err != nil {
+			return err
+		}
+		return f.conn.SetAddElements(f.inet["policy"], s.policyElement(c.Name))
+	})
+	s.chain, s.opened = err == nil, map[opened]time.Time{}
+	return err
+}
+
+// allow adds a rule of a policy to a slot's chain.
+func (f *filter) allow(c *nftables.Chain, s *Slot, number int, r Rule) {
+	var which [][]expr.Any // in words of the filter, each with the same ports
+	exact := true
+	if r.Name != "" {
+		for _, version := range []int{4, 6} {
+			which = append(which, slices.Concat(family(version), f.named(s, version, number), destinationIn(version, "node", true)))
+		}
+	} else {
+		version := versionOf(r.Range.Addr())
+		match := slices.Concat(family(version), to(r.Range))
+		exact = r.Range.IsSingleIP()
+		if !exact {
+			match = append(match, destinationIn(version, "node", true)...)
+			if !isClosedRange(r.Range) {
+				match = append(match, destinationIn(version, "closed", true)...)
+			}
+		}
+		which = [][]expr.Any{match}
+	}
+	protocols := []byte{tcp, udp}
+	switch r.Protocol {
+	case "tcp":
+		protocols = []byte{tcp}
+	case "udp":
+		protocols = []byte{udp}
+	}
+	for _, match := range which {
+		if r.Protocol == "" && r.allPorts() {
+			f.rule(c, match, marked(exact), accept())
+			continue
+		}
+		for _, proto := range protocols {
+			f.rule(c, match, protocol(proto), ports(r.First, r.Last), marked(exact), accept())
+		}
+	}
+}
+
+// named holds if the destination is an address of a rule's name.
+func (f *filter) named(s *Slot, version, number int) []expr.Any {
+	const reg32 = 8
+	offset, length := uint32(16), uint32(4)
+	if version == 6 {
+		offset, length = 24, 16
+	}
+	return []expr.Any{
+		&expr.Immediate{Register: reg32, Data: index(number)},
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length, DestRegister: reg32 + 1},
+		&expr.Lookup{SourceRegister: reg32, SetName: f.namesOf(s, version).Name},
+	}
+}
+
+// addNames opens the addresses of a rule's name for a time. Those that are open
+// already must be closed first: the kernel would keep their end. Precondition:
+// s.names is held.
+func (f *filter) addNames(s *Slot, number int, again, addrs []netip.Addr, life time.Duration) error {
+	element := func(a netip.Addr) (*nftables.Set, []nftables.SetElement) {
+		return f.namesOf(s, versionOf(a)), []nftables.SetElement{{Key: append(index(number), a.AsSlice()...), Timeout: life}}
+	}
+	add := func() error {
+		for _, a := range addrs {
+			if err := f.conn.SetAddElements(element(a)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	const what = "open the addresses of a name"
+	if len(again) > 0 {
+		err := f.change(what, func() error {
+			for _, a := range again {
+				if err := f.conn.SetDeleteElements(element(a)); err != nil {
+					return err
+				}
+			}
+			return add()
+		})
+		if err == nil {
+			return nil
+		} // one of them ended just now
+	}
+	return f.change(what, add)
+}
+
+// setNode says what the node's addresses are.
+func (f *filter) setNode(addrs []netip.Addr) error {
+	elements := map[bool][]nftables.SetElement{}
+	for _, a := range addrs {
+		elements[a.Is6()] = append(elements[a.Is6()], nftables.SetElement{Key: a.AsSlice()})
+	}
+	return f.change("close the node's addresses", func() error {
+		for is6, set := range map[bool]*nftables.Set{false: f.inet["node4"], true: f.inet["node6"]} {
+			f.conn.FlushSet(set)
+			if len(elements[is6]) == 0 {
+				continue
+			}
+			if err := f.conn.SetAddElements(set, elements[is6]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// refusals is how many packets were refused since the router was made.
+func (f *filter) refusals() (uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	rules, err := f.conn.GetRules(f.table, &nftables.Chain{Name: "refuse", Table: f.table})
+	if err != nil || len(rules) == 0 {
+		return 0, err
+	}
+	c, _ := rules[0].Exprs[0].(*expr.Counter)
+	return c.Packets, nil
+}
+
+// change carries out one transaction: all of it happens, or nothing.
+func (f *filter) change(what string, build func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := errors.Join(build(), f.conn.Flush()); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}

@@ -1,0 +1,355 @@
+package network
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// responder is the name server of the slots. It asks the node's own name servers,
+// and answers what the policy of the slot lets it: under Allow, only names that a
+// rule has (a name can carry data out, too); never a closed address for a name
+// that no rule has, so that nobody's name stands for a machine in here. Before it
+// answers an address of an allowed name it opens it to the slot.
+type responder struct {
+	r     *Router
+	udp   []*net.UDPConn
+	tcp   []net.Listener
+	cache cache
+
+	mu   sync.Mutex         // guards what follows
+	busy map[netip.Addr]int // queries and connections of a slot in work
+}
+
+const (
+	maxBusy      = 32               // queries and connections of one slot at a time
+	queryTime    = 5 * time.Second  // for one query, from all name servers together
+	shortestLife = time.Minute      // how long an address of a name is open, at least
+	longestLife  = time.Hour        // and at most: no answer says that it is good for longer
+	maxAddresses = 64               // of one answer
+	maxOpened    = 4096             // addresses of names that one slot has open
+	idleTCP      = 10 * time.Second // for the next query on a connection
+)
+
+// newResponder listens in the calling thread's network.
+func newResponder(r *Router) (*responder, error) {
+	d := &responder{r: r, busy: map[netip.Addr]int{}}
+	d.cache.entries = map[dnsmessage.Question]cached{}
+	gateways := []netip.Addr{r.plan.gateway4}
+	if r.plan.v6 {
+		gateways = append(gateways, r.plan.gateway6)
+	}
+	for _, gw := range gateways {
+		at := netip.AddrPortFrom(gw, 53)
+		u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			d.close()
+			return nil, fmt.Errorf("start the name server: %w", err)
+		}
+		d.udp = append(d.udp, u)
+		t, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+		if err != nil {
+			d.close()
+			return nil, fmt.Errorf("start the name server: %w", err)
+		}
+		d.tcp = append(d.tcp, t)
+	}
+	return d, nil
+}
+
+func (d *responder) close() {
+	for _, u := range d.udp {
+		u.Close()
+	}
+	for _, t := range d.tcp {
+		t.Close()
+	}
+}
+
+// serve answers until ctx is done. All that it starts is in work.
+func (d *responder) serve(ctx context.Context, work *sync.WaitGroup) {
+	context.AfterFunc(ctx, d.close)
+	for _, u := range d.udp {
+		work.Go(func() { d.serveUDP(ctx, work, u) })
+	}
+	for _, t := range d.tcp {
+		work.Go(func() { d.serveTCP(ctx, work, t) })
+	}
+}
+
+func (d *responder) serveUDP(ctx context.Context, work *sync.WaitGroup, u *net.UDPConn) {
+	buf := make([]byte, 1232)
+	for ctx.Err() == nil {
+		n, from, err := u.ReadFromUDPAddrPort(buf)
+		if err != nil || !d.enter(from.Addr()) {
+			continue
+		}
+		query := append([]byte(nil), buf[:n]...)
+		work.Go(func() {
+			defer d.leave(from.Addr())
+			if answer := d.answer(ctx, query, from.Addr().Unmap(), false); answer != nil {
+				u.WriteToUDPAddrPort(answer, from)
+			}
+		})
+	}
+}
+
+func (d *responder) serveTCP(ctx context.Context, work *sync.WaitGroup, t net.Listener) {
+	for ctx.Err() == nil {
+		conn, err := t.Accept()
+		if err != nil {
+			continue
+		}
+		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+		if !d.enter(from) {
+			conn.Close()
+			continue
+		}
+		work.Go(func() {
+			defer d.leave(from)
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			for {
+				conn.SetDeadline(time.Now().Add(idleTCP))
+				query, err := readTCP(conn)
+				if err != nil {
+					return
+				}
+				answer := d.answer(ctx, query, from.Unmap(), true)
+				if answer == nil || writeTCP(conn, answer) != nil {
+					return
+				}
+			}
+		})
+	}
+}
+
+func (d *responder) enter(from netip.Addr) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy[from] >= maxBusy {
+		return false
+	}
+	d.busy[from]++
+	return true
+}
+
+func (d *responder) leave(from netip.Addr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy[from]--; d.busy[from] == 0 {
+		delete(d.busy, from)
+	}
+}
+
+func readTCP(r io.Reader) ([]byte, error) {
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, binary.BigEndian.Uint16(size[:]))
+	_, err := io.ReadFull(r, b)
+	return b, err
+}
+
+func writeTCP(w io.Writer, message []byte) error {
+	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(message))), message...))
+	return err
+}
+
+// answer is the answer to a query, nil for one that deserves none.
+func (d *responder) answer(ctx context.Context, query []byte, from netip.Addr, stream bool) []byte {
+	var p dnsmessage.Parser
+	h, err := p.Start(query)
+	if err != nil || h.Response {
+		return nil
+	}
+	s, policy, owner := d.r.slotAt(from)
+	if s == nil {
+		return nil
+	}
+	m := &dnsmessage.Message{Header: dnsmessage.Header{
+		ID: h.ID, Response: true, OpCode: h.OpCode, RecursionDesired: h.RecursionDesired, RecursionAvailable: true,
+	}}
+	q, err := p.Question()
+	switch {
+	case err != nil || h.OpCode != 0:
+		m.RCode = dnsmessage.RCodeFormatError
+		return pack(m, stream)
+	case q.Class != dnsmessage.ClassINET || q.Type >= 128 && q.Type <= 255: // meta types: transfers, ANY
+		m.RCode = dnsmessage.RCodeNotImplemented
+	}
+	m.Questions = []dnsmessage.Question{q}
+	if m.RCode == 0 {
+		ctx, cancel := context.WithTimeout(ctx, queryTime)
+		defer cancel()
+		d.fill(ctx, m, s, policy, owner)
+	}
+	return pack(m, stream)
+}
+
+// pack is a message as bytes, cut where it is too long for a datagram of those who
+// announce no more.
+func pack(m *dnsmessage.Message, stream bool) []byte {
+	b, err := m.Pack()
+	if err != nil {
+		m.Answers, m.RCode = nil, dnsmessage.RCodeServerFailure
+		b, _ = m.Pack()
+	}
+	if !stream && len(b) > 512 {
+		m.Answers, m.Truncated = nil, true
+		b, _ = m.Pack()
+	}
+	return b
+}
+
+// fill answers a question as the policy wants it.
+func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p Policy, owner string) {
+	q := m.Questions[0]
+	name := strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))
+	var rules []int
+	for i, r := range p.Rules {
+		if r.covers(name) {
+			rules = append(rules, i)
+		}
+	}
+	if p.Mode == Allow && len(rules) == 0 {
+		m.RCode = dnsmessage.RCodeRefused
+		d.r.refusedName(s, owner, name)
+		return
+	}
+	const svcb, https = 64, 65
+	if q.Type == svcb || q.Type == https {
+		return // they carry addresses: nobody needs them who asks for addresses, too
+	}
+	code, answers, err := d.lookUp(ctx, q)
+	if err != nil {
+		d.r.cfg.Log.Debug("a name could not be looked up", "name", name, "sandbox", owner, "err", err)
+		m.RCode = dnsmessage.RCodeServerFailure
+		return
+	}
+	m.RCode = code
+	var addrs []netip.Addr
+	life := longestLife
+	for _, a := range answers {
+		a.Header.TTL = min(a.Header.TTL, uint32(longestLife/time.Second))
+		if ip, ok := addressIn(a); ok {
+			if !mayAnswer(ip, p, len(rules) > 0) || len(addrs) == maxAddresses {
+				continue
+			}
+			addrs = append(addrs, ip)
+			life = min(life, time.Duration(a.Header.TTL)*time.Second)
+		}
+		m.Answers = append(m.Answers, a)
+	}
+	if len(rules) == 0 || len(addrs) == 0 {
+		return
+	}
+	if err := d.r.open(s, owner, rules, addrs, max(life, shortestLife)); err != nil {
+		d.r.cfg.Log.Warn("the addresses of a name could not be opened", "name", name, "sandbox", owner, "err", err)
+		m.Answers, m.RCode = nil, dnsmessage.RCodeServerFailure
+	}
+}
+
+// mayAnswer reports whether a slot may learn an address. named: a rule has the name.
+func mayAnswer(a netip.Addr, p Policy, named bool) bool {
+	for _, r := range p.Rules {
+		if r.opens(a, false) {
+			return true
+		}
+	}
+	if named {
+		return !never(a)
+	}
+	return !Closed(a)
+}
+
+func addressIn(r dnsmessage.Resource) (netip.Addr, bool) {
+	switch body := r.Body.(type) {
+	case *dnsmessage.AResource:
+		return netip.AddrFrom4(body.A), true
+	case *dnsmessage.AAAAResource:
+		return netip.AddrFrom16(body.AAAA), true
+	}
+	return netip.Addr{}, false
+}
+
+// slotAt returns the slot with an address, with its policy and owner now; nil: nobody has it.
+func (r *Router) slotAt(a netip.Addr) (s *Slot, p Policy, owner string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s = r.byAddr[a]; s != nil {
+		p, owner = s.policy, s.owner
+	}
+	return s, p, owner
+}
+
+// refusedName tells of a name that was not looked up, at most ten times a second of a slot.
+func (r *Router) refusedName(s *Slot, owner, name string) {
+	now := time.Now()
+	r.mu.Lock()
+	if second := now.Unix(); s.toldAt != second {
+		s.toldAt, s.told = second, 0
+	}
+	s.told++
+	tell := s.told <= 10
+	r.mu.Unlock()
+	if tell && r.cfg.Refused != nil {
+		r.cfg.Refused(Refusal{Owner: owner, Name: name, Time: now})
+	}
+}
+
+// opened is an address that is open for a rule's name.
+type opened struct {
+	rule int
+	addr netip.Addr
+}
+
+// open opens addresses to a slot for some rules, unless they are open for long enough.
+func (r *Router) open(s *Slot, owner string, rules []int, addrs []netip.Addr, life time.Duration) error {
+	s.names.Lock()
+	defer s.names.Unlock()
+	r.mu.Lock()
+	gone := s.owner != owner
+	r.mu.Unlock()
+	if gone || !s.chain {
+		return nil
+	}
+	now := time.Now()
+	for _, rule := range rules {
+		var fresh, again []netip.Addr
+		for _, a := range addrs {
+			switch until, ok := s.opened[opened{rule, a}]; {
+			case ok && until.After(now.Add(life/2)) && life > shortestLife, ok && until.After(now.Add(shortestLife/2)) && life == shortestLife:
+				continue
+			case ok && until.After(now):
+				again = append(again, a)
+			}
+			fresh = append(fresh, a)
+		}
+		if len(s.opened)+len(fresh) > maxOpened {
+			return fmt.Errorf("%d addresses of names are open, at most %d can be", len(s.opened), maxOpened)
+		}
+		// With half as much again: who asked uses the address a moment later.
+		if err := r.filter.addNames(s, rule, again, fresh, life+life/2); err != nil {
+			return err
+		}
+		for _, a := range fresh {
+			s.opened[opened{rule, a}] = now.Add(life + life/2)
+		}
+	}
+	for key, until := range s.opened {
+		if until.Before(now) {
+			delete(s.opened, key)
+		}
+	}
+	return nil
+}

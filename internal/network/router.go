@@ -1,0 +1,440 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"hob/internal/linux"
+)
+
+// Config says what a Router is to be.
+type Config struct {
+	Generation string // names this run of the daemon: letters and digits, at least 4; the last 11 count
+	Ready      int    // slots kept ready; 0: 16
+
+	Range netip.Prefix // IPv4 range to choose addresses from, /18 or larger; zero: 100.64.0.0/10
+	MTU   int          // of the slots' devices; 0: 1500
+
+	Connections int   // new connections that a slot may open in a second, twice as many at once; 0: 200
+	Flows       int   // connections that a slot may have; 0: 2000
+	Bandwidth   int64 // bytes a second that a slot may send, and receive; 0: no limit
+
+	Resolvers []netip.AddrPort // that answer for functions; nil: those of /etc/resolv.conf
+	// Dial reaches Resolvers; nil: as this process does.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Refused is told of connections that policy refused, at most ten a second of
+	// a slot. It must not block. nil: nobody is told.
+	Refused func(Refusal)
+	Log     *slog.Logger
+
+	Node int // network namespace, open, that is to be the node's; 0: that of this process
+}
+
+// A Router is the way of the slots of one generation to the node and further: a
+// network namespace of its own, with a device to each slot and one to the node. All
+// filters that differ from slot to slot are in it. The node has one device and one table more
+// than before, both named after the generation, and they do not change.
+//
+// The namespace is held by this process only: if it is killed, the namespace, its
+// devices, filters and connections are gone with it. What can remain on the node
+// is what Reap removes.
+type Router struct {
+	cfg    Config
+	thread *linux.Thread // enters namespaces, one errand at a time
+	home   int           // the namespace of the thread between errands
+	node   int           // the node's
+	fd     int           // the router's
+	plan   plan
+	up     int // index of the uplink in the router
+	links  *netlink.Handle
+
+	filter *filter
+	edge   *nodeSide
+	names  *responder
+
+	ready    chan *Slot
+	taken    chan struct{} // one of ready was
+	returned chan *Slot
+	stop     context.CancelFunc
+	work     sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	slots  map[int]*Slot
+	byAddr map[netip.Addr]*Slot
+	next   uint32 // the number of the last address given out
+	closed bool
+}
+
+// NewRouter makes a router and the first slots, which may take some milliseconds
+// each; Take waits for them. It needs root. The caller closes it.
+func NewRouter(cfg Config) (_ *Router, err error) {
+	setDefaults(&cfg)
+	if len(cfg.Generation) < 4 {
+		return nil, fmt.Errorf("make the network of generation %q: the name needs 4 letters or digits", cfg.Generation)
+	}
+	r := &Router{
+		cfg: cfg, home: -1, node: -1, fd: -1,
+		ready: make(chan *Slot, 2*cfg.Ready), taken: make(chan struct{}, 1), returned: make(chan *Slot, 4096),
+		slots: map[int]*Slot{}, byAddr: map[netip.Addr]*Slot{},
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("make the network of generation %s: %w", cfg.Generation, err), r.dismantle())
+		}
+	}()
+	if err := r.openNamespaces(); err != nil {
+		return nil, err
+	}
+	if err := r.in(r.node, func() (err error) { r.plan, err = newPlan(cfg); return err }); err != nil {
+		return nil, err
+	}
+	if err := r.in(r.fd, r.prepare); err != nil {
+		return nil, err
+	}
+	if r.edge, err = newNodeSide(r); err != nil {
+		return nil, err
+	}
+	if r.filter, err = newFilter(r); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	if err := r.begin(ctx); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func setDefaults(cfg *Config) {
+	or := func(n *int, d int) {
+		if *n == 0 {
+			*n = d
+		}
+	}
+	or(&cfg.Ready, 16)
+	or(&cfg.MTU, 1500)
+	or(&cfg.Connections, 200)
+	or(&cfg.Flows, 2000)
+	if !cfg.Range.IsValid() {
+		cfg.Range = netip.MustParsePrefix("100.64.0.0/10")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+}
+
+func (r *Router) openNamespaces() (err error) {
+	if r.thread, err = linux.NewThread(func() error { return nil }); err != nil {
+		return err
+	}
+	if r.home, err = linux.OpenNamespace(r.thread.TID(), "net"); err != nil {
+		return err
+	}
+	r.node = r.home
+	if r.cfg.Node != 0 {
+		r.node = r.cfg.Node
+	}
+	r.thread.Do(func() { r.fd, err = linux.NewNetwork(r.home) })
+	return err
+}
+
+// in carries out f on a thread that is in a network namespace, and brings it home.
+func (r *Router) in(fd int, f func() error) (err error) {
+	r.thread.Do(func() { err = within(r.home, fd, f) })
+	return err
+}
+
+// within carries out f with the calling thread in a network namespace. A thread
+// that does not find home is of no use any more: the process could make anything
+// in the wrong network.
+func within(home, fd int, f func() error) error {
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter a network: %w", err)
+	}
+	err := f()
+	if home := unix.Setns(home, unix.CLONE_NEWNET); home != nil {
+		panic(fmt.Sprintf("come back from a network: %v", home))
+	}
+	return err
+}
+
+// begin starts what runs as long as the router does.
+func (r *Router) begin(ctx context.Context) error {
+	var reports *reports
+	err := r.in(r.fd, func() (err error) {
+		if r.names, err = newResponder(r); err != nil {
+			return err
+		}
+		reports, err = newReports(r)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.names.serve(ctx, &r.work)
+	r.work.Go(func() { reports.read(ctx) })
+	r.work.Go(func() { r.edge.watch(ctx) })
+	r.work.Go(func() { r.refill(ctx) })
+	r.work.Go(func() { r.recycle(ctx) })
+	return nil
+}
+
+// prepare sets up the inside of the router: it is called there.
+func (r *Router) prepare() (err error) {
+	if err := setAll([]setting{
+		{"ipv4/ip_forward", "1"},
+		{"ipv4/conf/all/send_redirects", "0"},
+		{"ipv4/conf/default/send_redirects", "0"},
+		{"ipv4/conf/all/rp_filter", "0"}, // the filter compares address and device, for both families
+		{"ipv4/conf/default/rp_filter", "0"},
+	}); err != nil {
+		return err
+	}
+	if r.plan.v6 {
+		if err := setAll(append(quiet6("all"), append(quiet6("default"), setting{"ipv6/conf/all/forwarding", "1"})...)); err != nil {
+			return err
+		}
+	}
+	if r.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return err
+	}
+	lo, err := r.links.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return r.addAddrs(r.links, lo, r.plan.gateway4, r.plan.gateway6)
+}
+
+// addAddrs gives a device addresses without a network around them.
+func (r *Router) addAddrs(h *netlink.Handle, dev netlink.Link, addrs ...netip.Addr) error {
+	for _, a := range addrs {
+		if a.Is6() && !r.plan.v6 {
+			continue
+		}
+		if err := h.AddrAdd(dev, &netlink.Addr{IPNet: host(a), Flags: nodadFor(a)}); err != nil {
+			return fmt.Errorf("give %s the address %s: %w", dev.Attrs().Name, a, err)
+		}
+	}
+	return nil
+}
+
+// host is the range with one address.
+func host(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+}
+
+func nodadFor(a netip.Addr) int {
+	if a.Is6() {
+		return unix.IFA_F_NODAD // nobody else is there, and the address would not be usable at once
+	}
+	return 0
+}
+
+// A setting is a kernel setting below /proc/sys/net of the calling thread's network.
+type setting struct{ name, value string }
+
+func setAll(list []setting) error {
+	for _, s := range list {
+		if err := os.WriteFile("/proc/sys/net/"+s.name, []byte(s.value), 0); err != nil {
+			return fmt.Errorf("set net/%s to %s: %w", s.name, s.value, err)
+		}
+	}
+	return nil
+}
+
+// quiet6 are the settings with which a device has the addresses that it was given
+// and asks nobody for more.
+func quiet6(dev string) []setting {
+	c := "ipv6/conf/" + dev + "/"
+	return []setting{{c + "addr_gen_mode", "1"}, {c + "accept_ra", "0"}, {c + "autoconf", "0"}, {c + "accept_redirects", "0"}}
+}
+
+// Close removes every slot, the router, and what the node had for them. Slots that are
+// still taken lose their network; it must be called after the last sandbox has ended.
+func (r *Router) Close() error {
+	r.mu.Lock()
+	again := r.closed
+	r.closed = true
+	r.mu.Unlock()
+	if again {
+		return nil
+	}
+	return r.dismantle()
+}
+
+// dismantle undoes whatever of the router has been made.
+func (r *Router) dismantle() error {
+	if r.stop != nil {
+		r.stop()
+		r.work.Wait()
+	}
+	var errs []error
+	if r.names != nil {
+		r.names.close()
+	}
+	for _, s := range r.slots {
+		s.close()
+	}
+	if r.filter != nil {
+		r.filter.close()
+	}
+	if r.edge != nil {
+		errs = append(errs, r.edge.remove())
+	}
+	if r.links != nil {
+		r.links.Close()
+	}
+	for _, fd := range []int{r.fd, r.home} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	if r.thread != nil {
+		r.thread.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// plan has the addresses of a router and of its uplink. The slots' addresses
+// are known within the router only, so that two daemons may have the same; what
+// they may not do is to hide a network that the node reaches.
+type plan struct {
+	v6                 bool
+	uplink             string       // the device on the node
+	slots4             netip.Prefix // a /17
+	slots6             netip.Prefix // a /64
+	gateway4, gateway6 netip.Addr   // of every slot, with the name server
+	node4, node6       netip.Addr   // the node's end of the uplink
+	plain4, plain6     netip.Addr   // what connections to the internet come from, as the node sees them
+	allowed4, allowed6 netip.Addr   // what connections come from that a rule with an exact address or a name allows
+}
+
+// newPlan chooses addresses that collide with no route and no address of the
+// network that it is called in.
+func newPlan(cfg Config) (plan, error) {
+	taken, err := takenRanges()
+	if err != nil {
+		return plan{}, err
+	}
+	h := fnv.New64a()
+	h.Write([]byte(cfg.Generation))
+	seed := h.Sum64()
+	_, err = os.Stat("/proc/sys/net/ipv6/conf/all/forwarding")
+	p := plan{v6: err == nil, uplink: uplinkName(cfg.Generation)}
+	if cfg.Range.Bits() > 18 || !cfg.Range.Addr().Is4() {
+		return plan{}, fmt.Errorf("range %s: want an IPv4 range of /18 or larger", cfg.Range)
+	}
+	size := max(17, cfg.Range.Bits()+1) // one half for the slots, of the other some addresses for the uplink
+	count := uint64(1) << (size - 1 - cfg.Range.Bits())
+	for i := range count {
+		both := netip.PrefixFrom(offset(cfg.Range.Addr(), uint32((seed+i)%count)<<(33-size)), size-1)
+		if overlaps(taken, both) {
+			continue
+		}
+		// The uplink's eight addresses are anywhere in the upper half.
+		end := offset(both.Addr(), 1<<(32-size)|uint32(seed>>32)%(1<<(32-size))&^7)
+		p.slots4 = netip.PrefixFrom(both.Addr(), size)
+		p.gateway4, p.node4, p.plain4, p.allowed4 = offset(both.Addr(), 1), offset(end, 1), offset(end, 2), offset(end, 3)
+		break
+	}
+	if !p.slots4.IsValid() {
+		return plan{}, fmt.Errorf("range %s: every part of it has a route on this machine", cfg.Range)
+	}
+	for i := range uint64(256) {
+		b := [16]byte{0: 0xfd}
+		for k := range 7 { // 40 bits that differ from daemon to daemon, 16 of a network
+			b[1+k] = byte((seed + i) >> (8 * k))
+		}
+		b[7] = 0
+		net6 := netip.PrefixFrom(netip.AddrFrom16(b), 56)
+		if overlaps(taken, net6) {
+			continue
+		}
+		p.slots6, p.gateway6 = netip.PrefixFrom(net6.Addr(), 64), offset(net6.Addr(), 1)
+		b[7] = 1
+		end := netip.AddrFrom16(b)
+		p.node6, p.plain6, p.allowed6 = offset(end, 1), offset(end, 2), offset(end, 3)
+		return p, nil
+	}
+	return plan{}, errors.New("every private IPv6 range has a route on this machine")
+}
+
+// uplinkName is the name of a generation's device: the kernel takes 15 characters.
+func uplinkName(generation string) string {
+	return namePrefix + generation[max(0, len(generation)-11):]
+}
+
+const namePrefix = "hob-"
+
+// offset adds to an address.
+func offset(a netip.Addr, n uint32) netip.Addr {
+	b := a.AsSlice()
+	for i := len(b) - 1; n > 0 && i >= 0; i-- {
+		n += uint32(b[i])
+		b[i] = byte(n)
+		n >>= 8
+	}
+	sum, _ := netip.AddrFromSlice(b)
+	return sum
+}
+
+func overlaps(list []netip.Prefix, p netip.Prefix) bool {
+	for _, t := range list {
+		if t.Overlaps(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// takenRanges are the destinations of the routes of the calling thread's network,
+// local ones included, other than the default ones.
+func takenRanges() (list []netip.Prefix, err error) {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return nil, fmt.Errorf("list the routes: %w", err)
+		}
+		for _, route := range routes {
+			if p, ok := prefixOf(route.Dst); ok && p.Bits() > 0 {
+				list = append(list, p)
+			}
+		}
+	}
+	return list, nil
+}
+
+func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(a, ones), ok
+}
+
+// errClosed says that the router is closed.
+var errClosed = errors.New("the network is closed")
+
+// patience is how long Take waits for a slot when none is ready.
+const patience = 10 * time.Second
+
+func newConn(fd int) (*nftables.Conn, error) {
+	return nftables.New(nftables.WithNetNSFd(fd), nftables.AsLasting())
+}

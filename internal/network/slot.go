@@ -1,0 +1,554 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"hob/internal/linux"
+)
+
+// A Slot is a network with a device, addresses and a way out, for one sandbox at
+// a time. Its policy holds from Take to Release.
+type Slot struct {
+	r     *Router
+	fd    int
+	link  int    // index of the router's end
+	id    uint32 // never given again
+	addr4 netip.Addr
+	addr6 netip.Addr
+
+	// Guarded by Router.mu.
+	policy Policy
+	owner  string
+	toldAt int64 // the second in which told names were refused
+	told   int
+
+	names  sync.Mutex           // guards what follows; taken before Router.mu
+	chain  bool                 // the filter has a chain for it
+	opened map[opened]time.Time // until when
+
+	admitted bool      // the filter knows its addresses; of who makes, cleans or ends it
+	deadline time.Time // how long the recycler waits for it to be clean; the recycler's
+}
+
+// FD is the namespace as setns wants it, open until Release.
+func (s *Slot) FD() int { return s.fd }
+
+// Addrs are the slot's addresses; v6 is not valid where the kernel has no IPv6.
+func (s *Slot) Addrs() (v4, v6 netip.Addr) { return s.addr4, s.addr6 }
+
+// Owner is what Take was given.
+func (s *Slot) Owner() string {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	return s.owner
+}
+
+// ResolvConf is what a sandbox with a slot of this router has as /etc/resolv.conf.
+func (r *Router) ResolvConf() []byte {
+	conf := "nameserver " + r.plan.gateway4.String() + "\n"
+	if r.plan.v6 {
+		conf += "nameserver " + r.plan.gateway6.String() + "\n"
+	}
+	return []byte(conf + "options timeout:2 attempts:2\n")
+}
+
+// Take hands out a slot that nobody else has, with policy p in force; owner comes
+// back in what Refused is told. With Open and no rules it makes no system call if a
+// slot is ready; with rules it is one exchange with the packet filter, which takes
+// no lock of the routing code. It waits while none is ready.
+func (r *Router) Take(ctx context.Context, p Policy, owner string) (*Slot, error) {
+	if p.Mode != Open && p.Mode != Allow {
+		return nil, fmt.Errorf("take a network slot: the policy is %q", p.Mode)
+	}
+	var s *Slot
+	select {
+	case s = <-r.ready:
+	default:
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		select {
+		case s = <-r.ready:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("take a network slot: none became free: %w", context.Cause(ctx))
+		}
+	}
+	select {
+	case r.taken <- struct{}{}:
+	default:
+	}
+	r.mu.Lock()
+	closed := r.closed
+	s.policy, s.owner = p, owner
+	r.mu.Unlock()
+	if closed {
+		return nil, errClosed
+	}
+	if p.Mode == Allow || len(p.Rules) > 0 {
+		if err := r.filter.restrict(s, p); err != nil {
+			s.Release()
+			return nil, fmt.Errorf("take a network slot: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Release gives the slot back. The caller does not use it any more, and nothing that
+// entered it is left: the slot is checked before anybody gets it again, and removed
+// if it is not clean within a minute.
+func (s *Slot) Release() { s.r.returned <- s }
+
+// refill makes slots until Config.Ready are ready, and again when some were taken.
+// There is room for as many again, which were used before.
+func (r *Router) refill(ctx context.Context) {
+	for ctx.Err() == nil {
+		if len(r.ready) >= r.cfg.Ready {
+			select {
+			case <-r.taken:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		s, err := r.newSlot()
+		wait := manners
+		if err != nil {
+			r.cfg.Log.Error("a network slot could not be made", "err", err)
+			wait = time.Second
+		} else {
+			select {
+			case r.ready <- s:
+			case <-ctx.Done():
+				return // Close ends it with the others
+			}
+			if len(r.ready) <= r.cfg.Ready/2 {
+				continue
+			}
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// newSlot makes a slot that is open to the internet.
+func (r *Router) newSlot() (s *Slot, err error) {
+	s = &Slot{r: r, fd: -1}
+	defer func() {
+		if err != nil {
+			s.close()
+			s = nil
+		}
+	}()
+	r.thread.Do(func() { s.fd, err = linux.NewNetwork(r.home) })
+	if err != nil {
+		return s, err
+	}
+	if r.plan.v6 {
+		if err := r.in(s.fd, func() error { return setAll(append(quiet6("all"), quiet6("default")...)) }); err != nil {
+			return s, err
+		}
+	}
+	r.mu.Lock()
+	s.id = r.next + 1 // until it has its address
+	r.mu.Unlock()
+	if err := r.addDevice(s); err != nil {
+		return s, err
+	}
+	if err := r.address(s); err != nil {
+		return s, err
+	}
+	if err := r.filter.admit(s); err != nil {
+		return s, err
+	}
+	r.mu.Lock()
+	r.slots[s.link] = s
+	r.mu.Unlock()
+	return s, nil
+}
+
+// The devices of all slots have the same two hardware addresses, each side knows
+// the other's, and nobody asks: a slot has one neighbour only.
+var (
+	routerMAC = net.HardwareAddr{2, 'h', 'o', 'b', 0, 1}
+	slotMAC   = net.HardwareAddr{2, 'h', 'o', 'b', 0, 2}
+)
+
+// addDevice makes the pair of devices between router and slot.
+func (r *Router) addDevice(s *Slot) error {
+	name := "s" + strconv.FormatUint(uint64(s.id), 10)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr, attrs.MTU = name, routerMAC, r.cfg.MTU
+	pair := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: "eth0", PeerHardwareAddr: slotMAC, PeerMTU: uint32(r.cfg.MTU),
+		PeerNamespace: netlink.NsFd(s.fd),
+	}
+	if err := r.links.LinkAdd(pair); err != nil {
+		return fmt.Errorf("make the device of a slot: %w", err)
+	}
+	dev, err := r.links.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	s.link = dev.Attrs().Index
+	if err := r.links.LinkSetUp(dev); err != nil {
+		return err
+	}
+	if err := limitRate(r.links, s.link, r.cfg.Bandwidth); err != nil {
+		return err
+	}
+	return r.inSlot(s, func(h *netlink.Handle, eth0 netlink.Link) error {
+		if err := errors.Join(h.LinkSetUp(eth0), settle(r.links, s.link), settle(h, eth0.Attrs().Index)); err != nil {
+			return err
+		}
+		if err := limitRate(h, eth0.Attrs().Index, r.cfg.Bandwidth); err != nil {
+			return err
+		}
+		return r.neighbours(h, eth0.Attrs().Index, routerMAC, r.plan.gateway4, r.plan.gateway6)
+	})
+}
+
+// settle waits until a device sends: the kernel notices a little later that the
+// other end is up, and drops packets until then.
+func settle(h *netlink.Handle, dev int) error {
+	for range 1000 {
+		link, err := h.LinkByIndex(dev)
+		if err != nil || link.Attrs().OperState == netlink.OperUp {
+			return err
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return errors.New("a device is not up after 2 s")
+}
+
+// inSlot carries out f in a slot.
+func (r *Router) inSlot(s *Slot, f func(*netlink.Handle, netlink.Link) error) error {
+	return r.in(s.fd, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		eth0, err := h.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return f(h, eth0)
+	})
+}
+
+// neighbours tells a device the hardware address behind addresses, for good.
+func (r *Router) neighbours(h *netlink.Handle, dev int, mac net.HardwareAddr, addrs ...netip.Addr) error {
+	for _, a := range addrs {
+		if a.Is6() && !r.plan.v6 {
+			continue
+		}
+		n := &netlink.Neigh{LinkIndex: dev, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac}
+		if err := h.NeighSet(n); err != nil {
+			return fmt.Errorf("set the neighbour %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// limitRate limits what a device sends, in bytes a second, with half a second's worth at once.
+func limitRate(h *netlink.Handle, dev int, rate int64) error {
+	if rate == 0 {
+		return nil
+	}
+	tbf := &netlink.Tbf{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: dev, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+		Rate:       uint64(rate), Limit: uint32(min(rate/2, 1<<30) + 1<<16),
+		Buffer: netlink.Xmittime(uint64(rate), uint32(min(rate/20, 1<<22)+1<<16)),
+	}
+	if err := h.QdiscAdd(tbf); err != nil {
+		return fmt.Errorf("limit the bandwidth of a slot: %w", err)
+	}
+	return nil
+}
+
+// address gives a slot the next addresses that nobody has, and the routes.
+func (r *Router) address(s *Slot) error {
+	r.mu.Lock()
+	count := uint32(1) << (32 - r.plan.slots4.Bits())
+	for {
+		r.next++
+		s.addr4 = offset(r.plan.slots4.Addr(), 2+r.next%(count-3))
+		if r.byAddr[s.addr4] == nil {
+			break
+		}
+	}
+	s.id = r.next
+	r.byAddr[s.addr4] = s
+	if r.plan.v6 {
+		s.addr6 = offset(r.plan.slots6.Addr(), 2+r.next)
+		r.byAddr[s.addr6] = s
+	}
+	r.mu.Unlock()
+	for _, a := range []netip.Addr{s.addr4, s.addr6} {
+		if !a.IsValid() {
+			continue
+		}
+		if err := r.neighbours(r.links, s.link, slotMAC, a); err != nil {
+			return err
+		}
+		if err := r.links.RouteAdd(&netlink.Route{LinkIndex: s.link, Dst: host(a), Scope: netlink.SCOPE_LINK}); err != nil {
+			return fmt.Errorf("route %s to its slot: %w", a, err)
+		}
+	}
+	return r.inSlot(s, func(h *netlink.Handle, eth0 netlink.Link) error {
+		if err := r.addAddrs(h, eth0, s.addrs()...); err != nil {
+			return err
+		}
+		return r.defaultRoutes(h, eth0.Attrs().Index, r.plan.gateway4, r.plan.gateway6)
+	})
+}
+
+func (s *Slot) addrs() []netip.Addr {
+	if s.addr6.IsValid() {
+		return []netip.Addr{s.addr4, s.addr6}
+	}
+	return []netip.Addr{s.addr4}
+}
+
+// defaultRoutes leads everything through neighbours on a device.
+func (r *Router) defaultRoutes(h *netlink.Handle, dev int, gateways ...netip.Addr) error {
+	for _, gw := range gateways {
+		if gw.Is6() && !r.plan.v6 {
+			continue
+		}
+		all := &net.IPNet{IP: make(net.IP, gw.BitLen()/8), Mask: net.CIDRMask(0, gw.BitLen())}
+		if err := h.RouteAdd(&netlink.Route{LinkIndex: dev, Dst: host(gw), Scope: netlink.SCOPE_LINK}); err != nil {
+			return fmt.Errorf("route to %s: %w", gw, err)
+		}
+		if err := h.RouteAdd(&netlink.Route{LinkIndex: dev, Dst: all, Gw: gw.AsSlice()}); err != nil {
+			return fmt.Errorf("route through %s: %w", gw, err)
+		}
+	}
+	return nil
+}
+
+// unaddress takes a slot's addresses and routes away, and with them what the
+// kernel remembers of the ways to others.
+func (r *Router) unaddress(s *Slot) error {
+	for _, a := range s.addrs() {
+		if err := r.links.RouteDel(&netlink.Route{LinkIndex: s.link, Dst: host(a), Scope: netlink.SCOPE_LINK}); err != nil {
+			return err
+		}
+		if err := r.links.NeighDel(&netlink.Neigh{LinkIndex: s.link, IP: a.AsSlice()}); err != nil {
+			return err
+		}
+	}
+	return r.inSlot(s, func(h *netlink.Handle, eth0 netlink.Link) error {
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			routes, err := h.RouteListFiltered(family, &netlink.Route{LinkIndex: eth0.Attrs().Index}, netlink.RT_FILTER_OIF)
+			if err != nil {
+				return err
+			}
+			for _, route := range routes {
+				if err := h.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
+					return err
+				}
+			}
+		}
+		for _, a := range s.addrs() {
+			if err := h.AddrDel(eth0, &netlink.Addr{IPNet: host(a)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// quarantine is how long a slot may take to become clean: a connection that the
+// function closed last waits a minute in the kernel.
+const quarantine = 70 * time.Second
+
+// recycle makes slots that came back ready for somebody else, in rounds: one look
+// at the processes of the machine is for all slots of a round.
+func (r *Router) recycle(ctx context.Context) {
+	var waiting []*Slot
+	for {
+		var again <-chan time.Time
+		if len(waiting) > 0 {
+			again = time.After(time.Second)
+		}
+		select {
+		case s := <-r.returned:
+			waiting = r.arrive(waiting, s)
+			for len(r.returned) > 0 {
+				waiting = r.arrive(waiting, <-r.returned)
+			}
+		case <-again:
+		case <-ctx.Done():
+			return
+		}
+		busy := busyNetworks()
+		keep := waiting[:0]
+		for _, s := range waiting {
+			switch err := r.renew(s, busy); {
+			case err == nil:
+			case errors.Is(err, errNotClean) && time.Now().Before(s.deadline):
+				keep = append(keep, s)
+			default:
+				r.cfg.Log.Warn("a network slot is removed, not used again", "sandbox", s.Owner(), "err", err)
+				r.discard(s)
+			}
+		}
+		waiting = keep
+	}
+}
+
+// arrive closes a slot to everything and adds it to those that are to be cleaned.
+func (r *Router) arrive(waiting []*Slot, s *Slot) []*Slot {
+	if err := r.filter.shut(s); err != nil {
+		r.cfg.Log.Warn("a network slot is removed, not used again", "sandbox", s.Owner(), "err", err)
+		r.discard(s)
+		return waiting
+	}
+	s.deadline = time.Now().Add(quarantine)
+	return append(waiting, s)
+}
+
+var errNotClean = errors.New("it is not clean")
+
+// renew proves that nothing of its last user is left in or of a slot and makes it
+// ready, or ends it where enough are ready.
+func (r *Router) renew(s *Slot, busy map[string]bool) error {
+	if name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(s.fd)); err != nil || busy[name] {
+		return fmt.Errorf("%w: a process is in it", errNotClean)
+	}
+	if err := r.in(s.fd, noSockets); err != nil {
+		return err
+	}
+	if len(r.ready) == cap(r.ready) {
+		r.discard(s)
+		return nil
+	}
+	if err := r.forgetFlows(s); err != nil {
+		return err
+	}
+	if err := r.filter.expel(s); err != nil {
+		return err
+	}
+	if err := r.unaddress(s); err != nil {
+		return err
+	}
+	r.forgetAddrs(s)
+	if err := r.address(s); err != nil {
+		return err
+	}
+	if err := r.filter.admit(s); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	s.owner, s.policy = "", Policy{}
+	r.mu.Unlock()
+	select {
+	case r.ready <- s:
+	default:
+		r.discard(s)
+	}
+	return nil
+}
+
+func (r *Router) forgetAddrs(s *Slot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range s.addrs() {
+		delete(r.byAddr, a)
+	}
+}
+
+// discard ends a slot. Its devices go when the kernel ends the namespace, many in one
+// go: to delete them here would hold up everybody's for 20 ms each. If a process is
+// in it still, the device is cut off: the filter knows it no more.
+func (r *Router) discard(s *Slot) {
+	if err := r.filter.expel(s); err != nil {
+		r.cfg.Log.Error("a network slot stays in the filter", "err", err)
+	}
+	r.forgetAddrs(s)
+	r.mu.Lock()
+	delete(r.slots, s.link)
+	r.mu.Unlock()
+	s.close()
+}
+
+func (s *Slot) close() {
+	if s.fd >= 0 {
+		unix.Close(s.fd)
+		s.fd = -1
+	}
+}
+
+// forgetFlows removes what the router remembers of the connections of a slot.
+func (r *Router) forgetFlows(s *Slot) error {
+	return r.in(r.fd, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		for _, a := range s.addrs() {
+			family := netlink.InetFamily(unix.AF_INET)
+			if a.Is6() {
+				family = unix.AF_INET6
+			}
+			for _, end := range []netlink.ConntrackFilterType{netlink.ConntrackOrigSrcIP, netlink.ConntrackOrigDstIP} {
+				f := new(netlink.ConntrackFilter)
+				if err := f.AddIP(end, a.AsSlice()); err != nil {
+					return err
+				}
+				if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, family, f); err != nil {
+					return fmt.Errorf("forget the connections of %s: %w", a, err)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// noSockets returns errNotClean if the calling thread's network has a socket of
+// any kind, or a connection or fragment that outlives its socket.
+func noSockets() error {
+	for _, file := range []string{"sockstat", "sockstat6"} {
+		data, err := os.ReadFile("/proc/thread-self/net/" + file)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for line := range strings.Lines(string(data)) {
+			words := strings.Fields(line)
+			for i := 1; i+1 < len(words); i += 2 {
+				// The others are counted for the whole machine.
+				if what := words[i]; (what == "used" || what == "inuse" || what == "tw") && words[i+1] != "0" {
+					return fmt.Errorf("%w: %s %s %s", errNotClean, words[0], what, words[i+1])
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// busyNetworks has the names of the networks that the processes of this machine are in.
+func busyNetworks() map[string]bool {
+	busy := map[string]bool{}
+	links, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, link := range links {
+		if name, err := os.Readlink(link); err == nil {
+			busy[name] = true
+		}
+	}
+	return busy
+}
