@@ -158,6 +158,10 @@ func TestLambdaThatCannotBeAnImageIsRefused(t *testing.T) {
 	for i := range many {
 		many[i] = zipEntry{name: fmt.Sprint(i), bare: true}
 	}
+	long := make([]zipEntry, 300)
+	for i := range long {
+		long[i] = zipEntry{name: fmt.Sprint(strings.Repeat("x", 60<<10), i), bare: true}
+	}
 	for _, c := range []struct {
 		zip  []byte
 		l    build.Lambda
@@ -174,6 +178,7 @@ func TestLambdaThatCannotBeAnImageIsRefused(t *testing.T) {
 		{nil, build.Lambda{}, faas.Invalid, "is no zip file"},
 		{zipOf(t), build.Lambda{}, faas.Invalid, "holds nothing"},
 		{zipOf(t, many...), build.Lambda{}, faas.TooLarge, "holds 50001 files, over the limit of 50000"},
+		{zipOf(t, long...), build.Lambda{}, faas.TooLarge, "with the names of its files, is over the limit of 16 MB"},
 		{zipOf(t, zipEntry{name: "../x"}), build.Lambda{}, faas.Invalid, `holds the name "../x"`},
 		{zipOf(t, zipEntry{name: "a/../../x"}), build.Lambda{}, faas.Invalid, `holds the name`},
 		{zipOf(t, zipEntry{name: "/etc/x"}), build.Lambda{}, faas.Invalid, `holds the name "/etc/x"`},

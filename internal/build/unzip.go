@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -21,17 +22,19 @@ import (
 // and symbolic links are kept. Nothing is written if a name could lie outside, is
 // there twice, or if something is encrypted.
 func unzip(ctx context.Context, file, shown, dir string, maxBytes faas.Bytes, maxFiles int) error {
-	z, err := zip.OpenReader(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
 		return faas.Errorf(faas.NotFound, "zip %s: no such file", shown)
-	case errors.Is(err, zip.ErrFormat):
-		return faas.Errorf(faas.Invalid, "%s is no zip file", shown)
-	case err != nil && !errors.Is(err, zip.ErrInsecurePath):
+	}
+	if err != nil {
 		return faas.Errorf(faas.Invalid, "zip %s: %w", shown, err)
 	}
-	defer z.Close()
-	if err := checkZip(&z.Reader, shown, maxBytes, maxFiles); err != nil {
+	defer f.Close()
+	z, err := readZip(f, shown)
+	if err != nil {
+		return err
+	}
+	if err := checkZip(z, shown, maxBytes, maxFiles); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(dir)
@@ -52,6 +55,43 @@ func unzip(ctx context.Context, file, shown, dir string, maxBytes faas.Bytes, ma
 		}
 	}
 	return nil
+}
+
+// maxDirectory is the most that is read to know the names in a zip file: 320 bytes for
+// each of 50,000. How many there are is not known before, whatever the file says.
+const maxDirectory = 16 * faas.MB
+
+// readZip reads the directory of a zip file.
+func readZip(f *os.File, shown string) (*zip.Reader, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, faas.Errorf(faas.Invalid, "zip %s: %w", shown, err)
+	}
+	in := &bounded{ReaderAt: f, left: int64(maxDirectory)}
+	z, err := zip.NewReader(in, info.Size())
+	switch {
+	case in.left < 0:
+		return nil, faas.Errorf(faas.TooLarge, "the directory of the zip file %s, with the names of its files, is over the limit of %v", shown, maxDirectory)
+	case errors.Is(err, zip.ErrFormat):
+		return nil, faas.Errorf(faas.Invalid, "%s is no zip file", shown)
+	case err != nil && !errors.Is(err, zip.ErrInsecurePath):
+		return nil, faas.Errorf(faas.Invalid, "zip %s: %w", shown, err)
+	}
+	in.left = math.MaxInt64
+	return z, nil
+}
+
+// bounded fails when more than is left is read.
+type bounded struct {
+	io.ReaderAt
+	left int64
+}
+
+func (b *bounded) ReadAt(p []byte, off int64) (int, error) {
+	if b.left -= int64(len(p)); b.left < 0 {
+		return 0, errors.New("the directory is too large")
+	}
+	return b.ReaderAt.ReadAt(p, off)
 }
 
 // checkZip looks at the list of what the archive says that it holds.
