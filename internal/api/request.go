@@ -11,8 +11,8 @@ import (
 	"hob/faas"
 )
 
-// RequestID is the header that names a request, on requests inside the daemon and
-// on answers. The listener sets it over whatever the client sent.
+// RequestID is the header of answers that names their request. What a client sends in
+// a header of this name is the function's.
 const RequestID = "Request-Id"
 
 // Identify gives every request an ID that clients cannot choose. What they name it
@@ -21,7 +21,6 @@ const RequestID = "Request-Id"
 func Identify(next http.Handler, name string, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := faas.NewID()
-		r.Header.Set(RequestID, id)
 		w.Header().Set(RequestID, id)
 		if name != "" && r.Header.Get(name) != "" {
 			log.InfoContext(r.Context(), "request", "request", id, "named", r.Header.Get(name), "method", r.Method)
@@ -75,7 +74,7 @@ func refuse(w http.ResponseWriter, r *http.Request, body FaultBody, status int, 
 	if r.Header["Expect"] == nil { // else the client is not asked for its body
 		HearOut(w, r)
 	}
-	body(w, Fault{Status: status, Kind: faas.KindOf(err), Message: err.Error(), Request: r.Header.Get(RequestID)})
+	body(w, Fault{Status: status, Kind: faas.KindOf(err), Message: err.Error(), Request: w.Header().Get(RequestID)})
 }
 
 // checkToken looks for the token of r.
@@ -101,11 +100,17 @@ func WithoutToken(next http.Handler, key string) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header["Authorization"] != nil && CheckToken(r.Header, key) == nil {
-			r.Header.Del("Authorization")
-		}
+		DropToken(r.Header, key)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// DropToken takes the token of management, whose key is key, off the header of a call;
+// "": there is none.
+func DropToken(h http.Header, key string) {
+	if key != "" && h["Authorization"] != nil && CheckToken(h, key) == nil {
+		h.Del("Authorization")
+	}
 }
 
 func (g Guard) checkHost(hostport string) error {

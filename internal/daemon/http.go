@@ -46,7 +46,7 @@ func (d *Daemon) fn() *fnv2.Server {
 		Catalog: d.catalog, Images: onNode{d.images}, Logs: d.logs, Calls: d.queue.View(), Caller: d.invoker,
 		Settings: fnv2.Settings{
 			PublicURL: d.cfg.PublicURL, MaxRequest: d.cfg.MaxRequest, MaxResponse: cmp.Or(d.cfg.MaxResponse, d.cfg.MaxResult), MaxResponseHeader: d.cfg.MaxResponseHeader,
-			CallsGone: d.cfg.FnCallsGone, Patterns: d.cfg.Patterns, Room: d.health.room, Domain: d.cfg.Domain, Hosts: d.cfg.Hosts, NoInvoke: d.managesOnly(),
+			CallsGone: d.cfg.FnCallsGone, Patterns: d.cfg.Patterns, Room: d.health.room, Domain: d.cfg.Domain, Hosts: d.cfg.Hosts, TokenKey: d.cfg.JWTAuthKey, NoInvoke: d.managesOnly(),
 		},
 		Log: d.log,
 	}
@@ -58,7 +58,7 @@ func (d *Daemon) iron() *ironv1.Server {
 		Catalog: d.catalog, Images: onNode{d.images}, Logs: d.logs, Calls: d.queue.View(), Caller: d.invoker, Tasks: d.invoker,
 		Settings: ironv1.Settings{
 			MaxRequest: d.cfg.MaxRequest, MaxResponse: cmp.Or(d.cfg.MaxResponse, d.cfg.MaxResult), MaxResponseHeader: d.cfg.MaxResponseHeader,
-			Patterns: d.cfg.Patterns, Room: d.health.room, NoInvoke: d.managesOnly(),
+			Patterns: d.cfg.Patterns, Room: d.health.room, TokenKey: d.cfg.JWTAuthKey, NoInvoke: d.managesOnly(),
 		},
 		Log: d.log,
 	}
@@ -159,7 +159,7 @@ func (d *Daemon) handler(e edges, guarded bool) http.Handler {
 			return hosts
 		case strings.HasPrefix(path, "/v2/") && d.registry.Match(r) && !strings.Contains(path, "/triggerBySource/"): // no repository has such a name
 			return pushes
-		case call && strings.HasPrefix(path, "/t/"): // a token is for the trigger
+		case call && strings.HasPrefix(path, "/t/"): // a token may be for the trigger
 			return fn
 		case call:
 			return invoke

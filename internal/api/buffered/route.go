@@ -21,12 +21,7 @@ type Route struct {
 // it. Whether parameters and wildcards in sources are such the app says, else
 // patterns. NotFound if it leads nowhere.
 func Find(c *catalog.Catalog, app faas.App, source, written string, patterns bool) (Route, error) {
-	switch app.Annotations[faas.AnnotationPatterns] {
-	case "true":
-		patterns = true
-	case "false":
-		patterns = false
-	}
+	patterns = app.Patterns(patterns)
 	clean := !patterns || catalog.Clean(source) == source
 	fn, t, params, err := c.Match(app, source, patterns && clean)
 	if err != nil && patterns && !clean { // else a source like /a//b could not be reached
@@ -39,8 +34,13 @@ func Find(c *catalog.Catalog, app faas.App, source, written string, patterns boo
 }
 
 // Admit reports whether r bears the token that the trigger wants, if it wants one. The
-// error is Denied, of status 401, and a header says what is wanted.
-func (to *Route) Admit(w http.ResponseWriter, r *http.Request) error {
+// error is Denied, of status 401, and a header says what is wanted. Else the token of
+// management, of the key node, is taken off: no function is to have it.
+func (to *Route) Admit(w http.ResponseWriter, r *http.Request, node string) error {
+	if to.Trigger.Key == "" {
+		api.DropToken(r.Header, node)
+		return nil
+	}
 	err := api.CheckToken(r.Header, to.Trigger.Key)
 	if err != nil {
 		w.Header().Set("WWW-Authenticate", `Bearer realm=""`)

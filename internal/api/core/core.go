@@ -142,7 +142,7 @@ func (s *Server) Handler() http.Handler {
 		if allowed := allowed(mux, r); len(allowed) > 0 {
 			list := strings.Join(allowed, ", ")
 			w.Header().Set("Allow", list)
-			WriteFault(w, api.Fault{Status: http.StatusMethodNotAllowed, Kind: faas.Invalid, Request: r.Header.Get(api.RequestID),
+			WriteFault(w, api.Fault{Status: http.StatusMethodNotAllowed, Kind: faas.Invalid, Request: w.Header().Get(api.RequestID),
 				Message: fmt.Sprintf("%s does not take %s; it takes %s", r.URL.Path, r.Method, list)})
 			return nil
 		}
@@ -251,8 +251,8 @@ func WriteFault(w http.ResponseWriter, f api.Fault) {
 
 // late is the last line of an answer of JSON lines that has begun and cannot be
 // finished. The operator reads what the caller must not, as in api.Serve.
-func (s *Server) late(r *http.Request, err error) wireFault {
-	kind, message, request := faas.KindOf(err), err.Error(), r.Header.Get(api.RequestID)
+func (s *Server) late(w http.ResponseWriter, r *http.Request, err error) wireFault {
+	kind, message, request := faas.KindOf(err), err.Error(), w.Header().Get(api.RequestID)
 	if kind == faas.Internal {
 		s.Log.ErrorContext(r.Context(), "request failed", "request", request, "method", r.Method, "path", r.URL.Path, "err", err)
 		message = "internal error; quote request " + request

@@ -26,6 +26,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"hob/faas"
+	"hob/internal/api"
 	"hob/internal/api/core"
 	"hob/internal/build"
 	"hob/internal/catalog"
@@ -232,13 +233,16 @@ func exchange(t *testing.T, h http.Handler, request []byte, last string) (answer
 	payload = bytes.TrimSuffix(payload, []byte("\n"))
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(payload)), int64(len(payload))
 	w := httptest.NewRecorder()
+	w.Header()[api.RequestID] = r.Header[api.RequestID] // as the listener does it
 	h.ServeHTTP(w, r)
 	if id := w.Header().Get("Hob-Call"); id != "" {
 		last = id
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "%d %s\n", w.Code, http.StatusText(w.Code))
-	w.Result().Header.Write(&out)
+	header := w.Result().Header
+	header.Del(api.RequestID)
+	header.Write(&out)
 	fmt.Fprintf(&out, "\n%s", w.Body)
 	if body := w.Body.String(); body != "" && !strings.HasSuffix(body, "\n") {
 		out.WriteString("\n")

@@ -79,7 +79,7 @@ func (s *Server) pullImage(w http.ResponseWriter, r *http.Request) error {
 	case err != nil && !out.begun:
 		return err
 	case err != nil:
-		out.write(s.late(r, err))
+		out.write(s.late(w, r, err))
 		return nil
 	}
 	wire := wireOfImage(m)

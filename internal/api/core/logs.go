@@ -49,7 +49,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 		case err != nil && !out.begun:
 			return err
 		case err != nil:
-			out.write(s.late(r, err))
+			out.write(s.late(w, r, err))
 			return nil
 		}
 		if !out.write(wireOfLine(line)) {

@@ -50,6 +50,7 @@ type Settings struct {
 	Domain            string       // {app}.Domain is the host name of an app; "": none has one by its name
 	Hosts             []string     // names, without port, that are the node's own whatever apps there are
 	Room              func() error // why nothing more may be kept on the disk; nil: never
+	TokenKey          string       // of the tokens of management, which no function is to have; "": there are none
 	NoInvoke          bool         // this node manages only: nothing can be called through it
 }
 

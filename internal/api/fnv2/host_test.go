@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"hob/faas"
 	"hob/internal/api/fnv2"
 )
@@ -77,5 +79,36 @@ func TestUrlOfAHostIsTheFunctions(t *testing.T) {
 	n.do("GET", "/x?a=1", nil, "Host: photos.example.org:8080")
 	if got != "http://photos.example.org:8080/x?a=1" {
 		t.Errorf("the function sees %s", got)
+	}
+}
+
+func TestTokenOfManagementReachesNoTriggerWithoutAKey(t *testing.T) {
+	var got string
+	n := serve(t, nil, func(s *fnv2.Server) { s.Domain, s.TokenKey = "example.org", "of the node" }, "/x")
+	n.Caller = caller(func(_ context.Context, _ *faas.Call, req *faas.Request, _ http.ResponseWriter) error {
+		got = req.Header.Get("Fn-Http-H-Authorization")
+		return nil
+	})
+	n.put(n.fn, faas.Trigger{Source: "/locked", Key: "its own"})
+	bearer := func(key string) string {
+		signed, err := jwt.New(jwt.SigningMethodHS256).SignedString([]byte(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + signed
+	}
+	node, own := bearer("of the node"), bearer("its own")
+	for _, tt := range []struct{ path, host, sent, want string }{
+		{"/t/photos/x", "", node, ""}, {"/x", "photos.example.org", node, ""}, {"/x", "photos.example.org", own, own},
+		{"/t/photos/locked", "", own, own}, {"/locked", "photos.example.org", own, own},
+	} {
+		headers := []string{"Authorization: " + tt.sent}
+		if tt.host != "" {
+			headers = append(headers, "Host: "+tt.host)
+		}
+		got = "not called"
+		if resp, body := n.do("POST", tt.path, nil, headers...); resp.StatusCode != 200 || got != tt.want {
+			t.Errorf("%s of %q: %d %s, the function has %q, want %q", tt.path, tt.host, resp.StatusCode, body, got, tt.want)
+		}
 	}
 }

@@ -29,7 +29,7 @@ func (s *Server) trigger(w http.ResponseWriter, r *http.Request) error {
 
 // follow makes a call of an app through the trigger that was found.
 func (s *Server) follow(w http.ResponseWriter, r *http.Request, app faas.App, to *buffered.Route, body *buffered.Body) error {
-	if err := to.Admit(w, r); err != nil {
+	if err := to.Admit(w, r, s.TokenKey); err != nil {
 		return fault{http.StatusUnauthorized, err.Error()}
 	}
 	c, err := s.newCall(r, app, to.Function, body)

@@ -46,6 +46,7 @@ type Settings struct {
 	MaxResponseHeader faas.Bytes   // header of an answer; 0: no limit of this API
 	Patterns          bool         // parameters and wildcards in paths are such, unless the app says otherwise
 	Room              func() error // why nothing more may be kept on the disk; nil: never
+	TokenKey          string       // of the tokens of management, which no function is to have; "": there are none
 	NoInvoke          bool         // this node manages only: nothing can be called through it
 }
 

@@ -82,7 +82,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, app faas.App, to *b
 	}
 	record := invoke.NewCall(app, to.Function, kind)
 	nameCall(w, record.ID)
-	if err := to.Admit(w, r); err != nil {
+	if err := to.Admit(w, r, s.TokenKey); err != nil {
 		return fault{http.StatusUnauthorized, err.Error()}
 	}
 	body, err := s.body(w, r)

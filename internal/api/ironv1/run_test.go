@@ -351,16 +351,17 @@ func TestAnswerOverTheLimit(t *testing.T) {
 }
 
 func TestBodyThatIsBrokenIsInvalid(t *testing.T) {
-	n := serve(t, func(_ context.Context, _ *faas.Call, req *faas.Request, _ http.ResponseWriter) error {
+	n := serve(t, func(_ context.Context, call *faas.Call, req *faas.Request, _ http.ResponseWriter) error {
+		call.Started = time.Now()
 		_, err := io.ReadAll(req.Body)
 		return faas.Errorf(faas.Canceled, "the caller went away: %w", err)
 	})
-	n.route(faas.FormatDefault, faas.Trigger{Source: "/h"})
+	n.route(faas.FormatDefault, faas.Trigger{Source: "/h", Header: map[string][]string{"X-A": {"of the function"}}})
 	w := httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(t.Context(), "POST", "/r/a/h", io.NopCloser(broken{}))
 	n.handler.ServeHTTP(w, r)
-	if w.Code != 400 || !strings.Contains(w.Body.String(), `"message":"Invalid payload"`) {
-		t.Errorf("%d %s", w.Code, w.Body)
+	if w.Code != 400 || !strings.Contains(w.Body.String(), `"message":"Invalid payload"`) || w.Header().Get("X-A") != "" {
+		t.Errorf("%d %s %v", w.Code, w.Body, w.Header())
 	}
 }
 
@@ -421,6 +422,34 @@ func TestRouteWithAKeyWantsAToken(t *testing.T) {
 			if err := json.Unmarshal([]byte(body), &said); err != nil || resp.StatusCode != 401 || resp.Header.Get("WWW-Authenticate") != `Bearer realm=""` || said.Error.Message == "" || strings.Contains(body, "secret") {
 				t.Errorf("%s of %s: %d %v %s", name, path, resp.StatusCode, resp.Header, body)
 			}
+		}
+	}
+}
+
+func TestTokenOfManagementReachesNoRouteWithoutAKey(t *testing.T) {
+	var got string
+	n := serve(t, func(_ context.Context, call *faas.Call, req *faas.Request, _ http.ResponseWriter) error {
+		got = req.Header.Get("Authorization")
+		return nil
+	})
+	n.TokenKey = "of the node"
+	n.route(faas.FormatDefault, faas.Trigger{Source: "/h"})
+	n.route(faas.FormatDefault, faas.Trigger{Source: "/later", Async: true})
+	n.route(faas.FormatDefault, faas.Trigger{Source: "/locked", Key: "its own"})
+	bearer := func(key string) string {
+		signed, err := jwt.New(jwt.SigningMethodHS256).SignedString([]byte(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + signed
+	}
+	node, own := bearer("of the node"), bearer("its own")
+	for _, tt := range []struct{ path, sent, want string }{
+		{"/r/a/h", node, ""}, {"/r/a/h", own, own}, {"/r/a/h", "Basic eDp5", "Basic eDp5"}, {"/r/a/later", node, ""}, {"/r/a/locked", own, own},
+	} {
+		got = "not called"
+		if resp, body := n.ask("POST", tt.path, nil, "Authorization: "+tt.sent); resp.StatusCode >= 400 || got != tt.want {
+			t.Errorf("%s: %d %s, the function has %q, want %q", tt.path, resp.StatusCode, body, got, tt.want)
 		}
 	}
 }
