@@ -149,9 +149,13 @@ var ociCodes = map[int]string{
 
 // ociFault puts a fault, of an answer with the header h, into the words of the service,
 // which knows more of functions than a status tells. The sentence stays that of Fn, as it
-// does there. A call that finds something missing, or may not have it, is about its image.
+// does there. A call that finds something missing, or may not have it, is about its image,
+// and so is one for which the node is busy with more than what errBusy says.
 func ociFault(h http.Header, f fault) (status int, code string) {
-	image := f == errPullTimeout || h.Get(headerCall) != "" && f != errNoFn && (f.status == http.StatusNotFound || f.status == http.StatusForbidden)
+	image := f == errPullTimeout
+	if h.Get(headerCall) != "" && f != errNoFn {
+		image = image || f.status == http.StatusNotFound || f.status == http.StatusForbidden || f.status == http.StatusServiceUnavailable
+	}
 	switch {
 	case f == errBusy:
 		return http.StatusTooManyRequests, "TooManyRequests"
