@@ -128,6 +128,13 @@ func (s *Server) getCallLog(w http.ResponseWriter, r *http.Request) error {
 	if unknown != nil && unknown != errNoCall {
 		return unknown
 	}
+	erased, err := s.Logs.Gone(&call)
+	if err != nil {
+		return err
+	}
+	if erased && unknown == nil {
+		return errNoCallLog
+	}
 	text, err := s.book().Log(r.Context(), call)
 	if err != nil {
 		return err

@@ -170,6 +170,10 @@ func TestLogOfACall(t *testing.T) {
 	n.want("GET", "/v2/fns/"+fn+"/calls/"+silent.ID+"/log", "", 200, `{"message":"Successfully loaded log","log":{"call_id":"`+silent.ID+`","log":""}}`)
 	n.refused("GET", "/v2/fns/"+other+"/calls/"+wrote.ID+"/log", "", 404, "Call log not found")
 	n.refused("GET", "/v2/fns/"+fn+"/calls/nope/log", "", 404, "Call log not found")
+	if err := n.Logs.Erase(fn, wrote.ID); err != nil {
+		t.Fatal(err)
+	}
+	n.refused("GET", path, "", 404, "Call log not found")
 }
 
 func TestCallsMayBeGone(t *testing.T) {

@@ -193,6 +193,9 @@ func (s *Server) getCallLog(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.logKept(c); err != nil {
+		return err
+	}
 	text, err := s.book().Log(r.Context(), c)
 	if err != nil {
 		return err
@@ -212,6 +215,15 @@ func (s *Server) getCallLog(w http.ResponseWriter, r *http.Request) error {
 	}{"Successfully loaded log", wireLog{c.ID, text}})
 }
 
+// logKept is errNoCallLog if the log of a call was erased, or is past its age.
+func (s *Server) logKept(c faas.Call) error {
+	gone, err := s.Logs.Gone(&c)
+	if gone {
+		return errNoCallLog
+	}
+	return err
+}
+
 // deleteCallLog removes what a call has written so far.
 func (s *Server) deleteCallLog(w http.ResponseWriter, r *http.Request) error {
 	_, c, err := s.findCall(r.Context(), r)
@@ -219,6 +231,9 @@ func (s *Server) deleteCallLog(w http.ResponseWriter, r *http.Request) error {
 		return errNoCallLog
 	}
 	if err != nil {
+		return err
+	}
+	if err := s.logKept(c); err != nil {
 		return err
 	}
 	if err := s.Logs.Erase(c.FuncID, c.ID); err != nil {
