@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -142,6 +143,7 @@ const NodeLossFail = "fail"
 // Limits of a definition.
 const (
 	MinMemory     = 8 * MB           // below it not even a static program starts reliably
+	MinCPU        = CPU(10)          // thousandths of a processor
 	MaxTimeout    = 24 * time.Hour   // of any call
 	MaxEnv        = Bytes(128 << 10) // names and values together, of one call's whole environment
 	MaxNameLength = 255
@@ -165,6 +167,22 @@ func (f Function) Clone() Function {
 func (a App) Clone() App {
 	a.Env, a.Annotations, a.Beside = maps.Clone(a.Env), maps.Clone(a.Annotations), maps.Clone(a.Beside)
 	return a
+}
+
+// BesideTmp is the name under which a function keeps the size of its /tmp in MB, as it
+// was given for a route.
+const BesideTmp = "iron-tmp"
+
+// TmpGiven is the size of /tmp in MB as somebody has given it; 0: nobody has, and it is
+// all of the memory, or the default.
+func (f Function) TmpGiven() uint32 {
+	if mb, err := strconv.ParseUint(f.Beside[BesideTmp], 10, 32); err == nil && f.TmpSize == min(Bytes(mb)*MB, f.Memory) {
+		return uint32(mb)
+	}
+	if f.TmpSize == f.Memory || f.TmpSize == min(DefaultTmpSize, f.Memory/2) {
+		return 0
+	}
+	return uint32((f.TmpSize + MB - 1) / MB)
 }
 
 // WithDefaults fills in what f leaves zero.
@@ -254,8 +272,8 @@ func (f Function) Check() error {
 		return Errorf(Invalid, "freeze %q is not %q, or nothing for a frozen container between calls", f.Freeze, FreezeNever)
 	case f.Memory < MinMemory:
 		return Errorf(Invalid, "memory %v is under the least of %v", f.Memory, MinMemory)
-	case f.CPU < 0 || f.CPU > 0 && f.CPU < 10:
-		return Errorf(Invalid, "cpus %v is under the least of 0.01", f.CPU)
+	case f.CPU < 0 || f.CPU > 0 && f.CPU < MinCPU:
+		return Errorf(Invalid, "cpus %v is under the least of %v", f.CPU, MinCPU)
 	case f.TmpSize < 0 || f.TmpSize > f.Memory:
 		return Errorf(Invalid, "the size %v of /tmp is over the memory limit of %v", f.TmpSize, f.Memory)
 	case f.Timeout < 0 || f.Timeout > MaxTimeout:

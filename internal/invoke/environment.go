@@ -119,7 +119,7 @@ func (n *names) tell(env []string, app faas.App, fn faas.Function, req *faas.Req
 	add(n.memory, megabytes(fn.Memory))
 	add(n.format, string(fn.Format))
 	add(n.kind, string(kind))
-	add(n.tmp, megabytes(fn.TmpSize))
+	add(n.tmp, strconv.FormatUint(uint64(fn.TmpGiven()), 10))
 	if fn.CPU > 0 {
 		add(n.cpu, strconv.FormatInt(int64(fn.CPU), 10)+"m")
 	}

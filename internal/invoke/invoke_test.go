@@ -288,7 +288,7 @@ func TestEnvironment(t *testing.T) {
 		{faas.ConventionIron, []string{"METHOD=PUT", "REQUEST_URL=http://h/r/a/x?q=1", "ROUTE=/x", "HEADER_USER_AGENT=z", "HEADER_X_ONE=a b", "PARAM_ID=7"}},
 		{faas.ConventionFn, []string{"METHOD=PUT", "REQUEST_URL=http://h/r/a/x?q=1", "ROUTE=/x", "HEADER_USER_AGENT=z", "HEADER_X_ONE=a b", "PARAM_ID=7",
 			"FN_CALL_ID=c1", "FN_APP_NAME=photos", "FN_METHOD=PUT", "FN_REQUEST_URL=http://h/r/a/x?q=1", "FN_PATH=/x", "FN_DEADLINE=2026-01-02T03:04:35.000Z", "FN_MEMORY=128",
-			"FN_FORMAT=default", "FN_TYPE=sync", "FN_TMPSIZE=64", "FN_HEADER_USER_AGENT=z", "FN_HEADER_User.Agent=z", "FN_HEADER_X_ONE=a, b", "FN_HEADER_X-One=a, b"}},
+			"FN_FORMAT=default", "FN_TYPE=sync", "FN_TMPSIZE=0", "FN_HEADER_USER_AGENT=z", "FN_HEADER_User.Agent=z", "FN_HEADER_X_ONE=a, b", "FN_HEADER_X-One=a, b"}},
 		{faas.ConventionHyper, []string{"HOB_CALL_ID=c1", "HTTP_USER_AGENT=z", "HTTP_X_ONE=a, b"}},
 	}
 	app := faas.App{Name: "photos", Env: map[string]string{"A": "app", "B": "app"}}
@@ -319,11 +319,11 @@ func TestEnvironmentOfARoute(t *testing.T) {
 	}{
 		{"cold", faas.FormatDefault, 0, 500, []string{
 			"LOWER=1", "MY_KEY=app", "K=app", "MY_KEY=app's own", "lower=1", "my-key=app", "MY_KEY=function", "K=function", "my-key=function", "METHOD=GET", "REQUEST_URL=u", "HEADER_A=1 2",
-			"FN_CALL_ID=c", "FN_APP_NAME=a", "FN_METHOD=GET", "FN_REQUEST_URL=u", "FN_MEMORY=128", "FN_FORMAT=default", "FN_TYPE=sync", "FN_TMPSIZE=64", "FN_CPUS=500m", "FN_HEADER_A=1, 2",
+			"FN_CALL_ID=c", "FN_APP_NAME=a", "FN_METHOD=GET", "FN_REQUEST_URL=u", "FN_MEMORY=128", "FN_FORMAT=default", "FN_TYPE=sync", "FN_TMPSIZE=0", "FN_CPUS=500m", "FN_HEADER_A=1, 2",
 		}},
 		{"cold and queued", faas.FormatDefault, 2, 0, []string{
 			"LOWER=1", "MY_KEY=app", "K=app", "MY_KEY=app's own", "lower=1", "my-key=app", "MY_KEY=function", "K=function", "my-key=function", "METHOD=GET", "REQUEST_URL=u", "HEADER_A=1 2",
-			"FN_CALL_ID=c", "FN_APP_NAME=a", "FN_METHOD=GET", "FN_REQUEST_URL=u", "FN_MEMORY=128", "FN_FORMAT=default", "FN_TYPE=async", "FN_TMPSIZE=64", "FN_HEADER_A=1, 2",
+			"FN_CALL_ID=c", "FN_APP_NAME=a", "FN_METHOD=GET", "FN_REQUEST_URL=u", "FN_MEMORY=128", "FN_FORMAT=default", "FN_TYPE=async", "FN_TMPSIZE=0", "FN_HEADER_A=1, 2",
 		}},
 		{"hot, in headers", faas.FormatHTTP, 0, 500, []string{
 			"LOWER=1", "MY_KEY=app", "K=app", "MY_KEY=app's own", "lower=1", "my-key=app", "MY_KEY=function", "K=function", "my-key=function", "METHOD=GET", "REQUEST_URL=u", "HEADER_A=1 2",

@@ -68,7 +68,7 @@ func hotEnvironment(app faas.App, fn faas.Function) []string {
 		"FN_MEMORY="+memory, "FN_FORMAT="+string(fn.Format), "FN_TYPE=sync",
 	)
 	if route != "" {
-		env = append(env, "FN_PATH="+route, "FN_TMPSIZE="+strconv.FormatInt(int64(fn.TmpSize/faas.MB), 10))
+		env = append(env, "FN_PATH="+route, "FN_TMPSIZE="+strconv.FormatUint(uint64(fn.TmpGiven()), 10))
 		if fn.CPU > 0 {
 			env = append(env, "FN_CPUS="+strconv.FormatInt(int64(fn.CPU), 10)+"m")
 		}

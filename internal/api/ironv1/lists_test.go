@@ -83,7 +83,7 @@ func TestRoutesAreFilteredByImage(t *testing.T) {
 		n.newRoute(fmt.Sprint("a", i%2), fmt.Sprint("/", i), `"image":"`+image+`"`)
 	}
 	for target, want := range map[string]string{
-		"/v1/apps/a0/routes?image=x": "[/0 /2 /4]", "/v1/apps/a1/routes?image=x": "[]", "/v1/apps/a1/routes?image=": "[/1 /3]", "/v1/routes?image=x": "[/0 /2 /4]",
+		"/v1/apps/a0/routes?image=x": "[/0 /2 /4]", "/v1/apps/a1/routes?image=x": "[/3]", "/v1/apps/a1/routes?image=docker.io/library/x:latest": "[/3]", "/v1/apps/a1/routes?image=": "[/1 /3]", "/v1/routes?image=x": "[/0 /2 /4 /3]",
 		"/v1/routes?image=y": "[/1]", "/v1/routes": "[/0 /2 /4 /1 /3]", "/v1/routes?image=z": "[]",
 	} {
 		if got, _ := n.list(target, "path"); fmt.Sprint(got) != want {
@@ -191,5 +191,29 @@ func TestRouteIsSeenThroughTheOtherAPI(t *testing.T) {
 	n.must("DELETE", "/v1/apps/a/routes/other", "")
 	if names := n.names("a"); len(names) != 0 {
 		t.Errorf("functions %v are left", names)
+	}
+}
+
+// TestSizeOfTmpThatNobodyGaveIsNone, whatever the default is: a copy of the route is
+// none that has a size.
+func TestSizeOfTmpThatNobodyGaveIsNone(t *testing.T) {
+	n := newNode(t)
+	app, err := n.Catalog.PutApp(t.Context(), faas.App{Name: "a"}, store.IfNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name        string
+		memory, tmp faas.Bytes
+		want        int
+	}{{"usual", 0, 0, 0}, {"small", 64 * faas.MB, 0, 0}, {"given", 128 * faas.MB, 20 * faas.MB, 20}} {
+		fn, err := n.Catalog.PutFunction(t.Context(), faas.Function{App: app.ID, Name: tt.name, Image: "i", Memory: tt.memory, TmpSize: tt.tmp}.WithDefaults(), store.IfNew)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Catalog.PutTrigger(t.Context(), faas.Trigger{App: app.ID, Function: fn.ID, Name: "t", Type: faas.TriggerHTTP, Source: "/" + tt.name}, store.IfNew); err != nil {
+			t.Fatal(err)
+		}
+		n.holds(n.getRoute("a", "/"+tt.name), map[string]any{"tmpfs_size": tt.want})
 	}
 }

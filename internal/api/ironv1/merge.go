@@ -1,6 +1,7 @@
 package ironv1
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -20,8 +21,8 @@ const (
 
 // What a function keeps beside its definition.
 const (
-	beside    = "iron"     // it was made here, for the route with this path
-	besideTmp = "iron-tmp" // tmpfs_size in MB, as it was given
+	beside    = "iron" // it was made here, for the route with this path
+	besideTmp = faas.BesideTmp
 )
 
 // blank is a new route with all defaults.
@@ -93,6 +94,8 @@ func (in routeIn) check() error {
 		return invalid("Negative timeout")
 	case in.IdleTimeout < 0:
 		return invalid("Negative idle timeout")
+	case len(in.JWTKey) > faas.MaxTriggerKey:
+		return invalid(fmt.Sprintf("jwt_key has %d bytes, over the limit of %d", len(in.JWTKey), faas.MaxTriggerKey))
 	}
 	return nil
 }
@@ -186,6 +189,9 @@ func setLimits(rt *route, in routeIn, retyped bool) error {
 	if err != nil {
 		return invalid("Cpus is invalid. Value should be either between [0.000 and 1024.000] or [0m and 1024000m] milliCPU units")
 	}
+	if cpu != 0 && cpu < faas.MinCPU {
+		return invalid(fmt.Sprintf("Cpus is invalid. Value should be either between [0.010 and 1024.000] or [10m and 1024000m] milliCPU units: %q is under the least of a sandbox", in.CPUs))
+	}
 	if cpu != 0 {
 		fn.CPU = cpu
 	}
@@ -212,17 +218,6 @@ func setTimeout(rt *route, to time.Duration) {
 func setTmp(fn *faas.Function, mb uint32) {
 	fn.TmpSize = min(faas.Bytes(mb)*faas.MB, fn.Memory)
 	fn.Beside = definition.MergedConfig(fn.Beside, map[string]string{besideTmp: strconv.FormatUint(uint64(mb), 10)})
-}
-
-// tmpOf is the size of /tmp in MB, as it was given; 0: as much as there is memory.
-func tmpOf(fn faas.Function) uint32 {
-	if mb, err := strconv.ParseUint(fn.Beside[besideTmp], 10, 32); err == nil && fn.TmpSize == min(faas.Bytes(mb)*faas.MB, fn.Memory) {
-		return uint32(mb)
-	}
-	if fn.TmpSize == fn.Memory {
-		return 0
-	}
-	return uint32((fn.TmpSize + faas.MB - 1) / faas.MB)
 }
 
 // mergedHeader is header with changes: values replace those of the same name, and none

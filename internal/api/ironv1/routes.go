@@ -12,6 +12,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/api/definition"
+	"hob/internal/image"
 	"hob/internal/store"
 )
 
@@ -80,10 +81,11 @@ func (s *Server) route(appName, path string) (route, error) {
 // routesAfter yields the routes of an app whose paths come after path, by path, and
 // of an image only, if there is one.
 func (s *Server) routesAfter(app faas.App, path, image string) iter.Seq[route] {
+	image = fullReference(image)
 	return func(yield func(route) bool) {
 		for t := range s.Catalog.SourcesAfter(app.ID, path) {
 			fn, err := s.Catalog.FunctionByID(t.Function)
-			if err != nil || image != "" && fn.Image != image {
+			if err != nil || image != "" && fullReference(fn.Image) != image {
 				continue // it is gone just now, and the trigger with it
 			}
 			if !yield(route{app, fn, t}) {
@@ -91,6 +93,14 @@ func (s *Server) routesAfter(app faas.App, path, image string) iter.Seq[route] {
 			}
 		}
 	}
+}
+
+// fullReference is a reference with all that it leaves out; what is none stays.
+func fullReference(ref string) string {
+	if full, err := image.Normalize(ref); err == nil {
+		return full.String()
+	}
+	return ref
 }
 
 const listedRoutes = "Successfully listed routes"
@@ -271,7 +281,7 @@ func (s *Server) appOrNew(ctx context.Context, name string) (faas.App, error) {
 // no app.
 func (s *Server) newRoute(ctx context.Context, app string, in routeIn) (route, error) {
 	known, _ := s.Catalog.App(app) // a new one says nothing of patterns
-	if err := checkPath(in.Path, s.dynamic(known)); err != nil {
+	if err := checkPath(in.Path, known.Patterns(s.Patterns)); err != nil {
 		return route{}, err
 	}
 	if in.Image == "" {
@@ -390,15 +400,4 @@ func (s *Server) deleteRoute(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, http.StatusOK, done{"Route deleted"})
-}
-
-// dynamic reports whether parameters and wildcards in the paths of an app are such.
-func (s *Server) dynamic(app faas.App) bool {
-	switch app.Annotations[faas.AnnotationPatterns] {
-	case "true":
-		return true
-	case "false":
-		return false
-	}
-	return s.Patterns
 }

@@ -74,6 +74,9 @@ func TestMistakesInRoutesAreToldInTheWordsOfBothFamilies(t *testing.T) {
 		{"negative cpus", "POST", list, ok(`"cpus":"-1"`), 400, cpusRange},
 		{"cpus that are none", "PATCH", route, `{"route":{"cpus":"1e3"}}`, 400, cpusRange},
 		{"cpus too finely", "POST", list, ok(`"cpus":"0.0001"`), 400, cpusRange},
+		{"cpus below the least", "PATCH", route, `{"route":{"cpus":"1m"}}`, 400,
+			`Cpus is invalid. Value should be either between [0.010 and 1024.000] or [10m and 1024000m] milliCPU units: "1m" is under the least of a sandbox`},
+		{"a long key", "POST", list, ok(`"jwt_key":"` + strings.Repeat("k", 1025) + `"`), 400, "jwt_key has 1025 bytes, over the limit of 1024"},
 		{"cpus as a number", "POST", list, ok(`"cpus":1`), 400, "Invalid JSON"},
 
 		{"a string for timeout", "POST", list, ok(`"timeout":"30"`), 400, "Invalid JSON"},
@@ -259,6 +262,10 @@ func TestDynamicPathsAreRefusedUntilTheyAreSwitchedOn(t *testing.T) {
 	n.Patterns = true
 	n.must("POST", "/v1/apps/a/routes", body)
 	n.must("PUT", "/v1/apps/a/routes/static/*rest", `{"route":{"image":"i"}}`)
+	n.refused("POST", "/v1/apps/on/routes", `{"route":{"path":"/users/:name","image":"i"}}`, 409, "Route already exists")
+	if got := fmt.Sprint(n.names("on")); got != "[users._id]" {
+		t.Errorf("functions %s", got)
+	}
 	n.refused("POST", "/v1/apps/off/routes", body, 400, "Dynamic URL is not allowed")
 }
 

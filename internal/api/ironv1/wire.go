@@ -89,7 +89,7 @@ func wireOfRoute(rt route) wireRoute {
 	wire := wireRoute{
 		AppName: rt.app.Name, AppID: rt.app.ID, Path: t.Source, Image: fn.Image, Memory: definition.MemoryOf(fn), CPUs: wireCPU(fn.CPU),
 		Headers: t.Header, Type: typeSync, Format: fn.Format, MaxConcurrency: max(fn.MaxConcurrency, 1), Timeout: definition.Seconds(timeoutOf(rt)),
-		IdleTimeout: definition.Seconds(fn.Idle), TmpfsSize: tmpOf(fn), Config: fn.Env, JWTKey: t.Key, Annotations: definition.WireAnnotations(fn.Annotations),
+		IdleTimeout: definition.Seconds(fn.Idle), TmpfsSize: fn.TmpGiven(), Config: fn.Env, JWTKey: t.Key, Annotations: definition.WireAnnotations(fn.Annotations),
 		CreatedAt: stamp{Time: t.Created}, UpdatedAt: stamp{Time: t.Updated},
 	}
 	if t.Async {
