@@ -124,7 +124,7 @@ func TestTaskIsReservedAndDeletedByAnOutsideRunner(t *testing.T) {
 	if a := n.delete(*first); a.status != 202 || !strings.Contains(a.body, `"status":"success"`) {
 		t.Errorf("deleted: %+v", a)
 	}
-	if a := n.delete(*first); a.status != 409 || !strings.Contains(a.body, "is over: it is succeeded") {
+	if a := n.delete(*first); a.status != 409 || !strings.Contains(a.body, "is over: it has succeeded") {
 		t.Errorf("deleted twice: %+v", a)
 	}
 	second.Status, second.Reason, second.Error = "error", "bad_exit", "exit code 3"
@@ -251,7 +251,7 @@ func TestTaskOfAnAppThatIsGivenToOutsideRunnersAndBack(t *testing.T) {
 	if c := n.ended(second.ID); c.State != faas.CallCanceled {
 		t.Errorf("canceled: %+v", c)
 	}
-	if a := n.delete(*second); a.status != 409 || !strings.Contains(a.body, "is over: it is canceled") {
+	if a := n.delete(*second); a.status != 409 || !strings.Contains(a.body, "is over: it was canceled") {
 		t.Errorf("deleted when it was canceled: %+v", a)
 	}
 	if got := n.reserve(); got != nil {

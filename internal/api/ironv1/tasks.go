@@ -122,9 +122,28 @@ func (s *Server) endTask(w http.ResponseWriter, r *http.Request) error {
 		attempt = *task.Attempt
 	}
 	if err := s.Tasks.EndTask(r.Context(), task.ID, attempt, outcome); err != nil {
-		return err
+		return s.notEnded(r.Context(), task.ID, err)
 	}
 	return answer(w, http.StatusAccepted, json.RawMessage(body))
+}
+
+// notEnded is err, of ending a task, in words that say how the call has ended if it has.
+func (s *Server) notEnded(ctx context.Context, id string, err error) error {
+	if faas.KindOf(err) != faas.Conflict {
+		return err
+	}
+	c, unknown := s.book().Call(ctx, id)
+	if unknown != nil || !c.State.Final() {
+		return err
+	}
+	how := "it has " + string(c.State)
+	switch c.State {
+	case faas.CallTimedOut:
+		how = "its time ran out"
+	case faas.CallCanceled:
+		how = "it was canceled"
+	}
+	return faas.Errorf(faas.Conflict, "call %s is over: %s", id, how)
 }
 
 // endedTask is what counts of a task that is sent back.

@@ -208,3 +208,16 @@ func TestWhoAsksForATaskActs(t *testing.T) {
 		}
 	}
 }
+
+func TestTaskThatIsOverIsRefusedWithItsEndInWords(t *testing.T) {
+	n, s := newTasks(t)
+	s.ends = faas.Errorf(faas.Conflict, "another reservation has it")
+	for state, want := range map[faas.CallState]string{
+		faas.CallSucceeded: "it has succeeded", faas.CallFailed: "it has failed", faas.CallTimedOut: "its time ran out", faas.CallCanceled: "it was canceled",
+	} {
+		c := faas.Call{ID: faas.NewID(), App: "a", Function: "f", FuncID: "f1", Kind: faas.CallAsync, State: state, Queued: time.Now(), Finished: time.Now()}
+		n.Logs.Record(c)
+		n.refused("DELETE", "/tasks", `{"id":"`+c.ID+`"}`, 409, "call "+c.ID+" is over: "+want)
+	}
+	n.refused("DELETE", "/tasks", `{"id":"01K9"}`, 409, "another reservation has it")
+}
