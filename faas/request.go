@@ -30,6 +30,19 @@ type Request struct {
 	Env        []string   // ready-made "NAME=value" entries from the edge; they win over configuration
 }
 
+// MaxRequest is the most that a function is given of formats whose body is read whole
+// before the function has any of it; 0: it is passed on as it comes. One of format http
+// is so only if the function has to be told its length, and that is not known.
+func (f Format) MaxRequest() Bytes {
+	switch f {
+	case FormatJSON, FormatCloudEvent, FormatHTTP:
+		return 16 * MB
+	case FormatLambda:
+		return 6*MB + 100 // as AWS has it
+	}
+	return 0
+}
+
 // A Convention is a set of names under which a process finds method, URL,
 // headers and limits of its call in the environment. The tables are in package
 // invoke; docs/contract.md has them for users.

@@ -61,7 +61,10 @@ type Invoker struct {
 
 	MaxResult faas.Bytes // of an answer that is kept for a key; 0: no limit
 
-	ended atomic.Int64 // synchronous calls that are over, and those that were canceled in the queue
+	ended atomic.Int64 // synchronous calls that are over and no longer live, and those that were canceled in the queue
+
+	gathered atomic.Int64 // bytes of bodies that wait in memory
+	bodies   sync.Pool    // of *gathered
 
 	mu       sync.Mutex
 	live     map[string]*live // by call ID; guarded by mu, as all below
@@ -131,7 +134,7 @@ func (i *Invoker) Run(ctx context.Context, fn faas.Function, call *faas.Call, re
 // left: a sandbox that is spoken to over one stream is of no more use else.
 func detached(f faas.Format) bool { return f.Hot() && f != faas.FormatPort }
 
-// run is the straight line: image, environment, slot, exchange. wait bounds all
+// run is the straight line: image, environment, body, slot, exchange. wait bounds all
 // before the exchange, ctx the exchange: both end when the call is to end, wait
 // also when the caller leaves.
 func (i *Invoker) run(wait, ctx context.Context, fn faas.Function, call *faas.Call, req *faas.Request, w http.ResponseWriter) (faas.Outcome, error) {
@@ -155,7 +158,13 @@ func (i *Invoker) run(wait, ctx context.Context, fn faas.Function, call *faas.Ca
 			return none, err // it will not be smaller after a wait
 		}
 	}
-	need := pool.Need{App: app, Function: fn, Until: pulled.Add(fn.Wait)}
+	g, err := i.gather(wait, &fn, call, req, w)
+	if err != nil {
+		return none, fmt.Errorf("call %s: %w", fn.Name, err)
+	}
+	defer g.free()
+	come := g.came(pulled)
+	need := pool.Need{App: app, Function: fn, Until: come.Add(fn.Wait)}
 	if call.Kind == faas.CallAsync {
 		need.Async, need.Until = true, time.Time{}
 	}
@@ -168,7 +177,7 @@ func (i *Invoker) run(wait, ctx context.Context, fn faas.Function, call *faas.Ca
 		}
 		got := time.Now()
 		i.change(call, func(c *faas.Call) {
-			c.Image, c.Queue = pulled.Sub(begin), got.Sub(pulled)
+			c.Image, c.Queue = pulled.Sub(begin), got.Sub(come)
 			if c.Kind == faas.CallAsync { // it has waited before it came here
 				c.Queue += max(0, begin.Sub(c.Due))
 			}
@@ -290,17 +299,20 @@ func (i *Invoker) leave(call *faas.Call, outcome faas.Outcome, err error) {
 		i.Log.Error("a call ended in an impossible way", "call", call.ID, "err", err)
 	}
 	if done.Kind != faas.CallAsync { // else it may be tried again: who brought it here records its end
-		i.ended.Add(1)
-		record := done
+		said := done.Error
 		if done.ErrKind == faas.Internal {
-			record.Error = "internal error" // the journal is for users; the operator reads the daemon's log
+			done.Error = "internal error" // the journal is for users; the operator reads the daemon's log
 		}
-		i.Journal.Record(record)
+		i.Journal.Record(done)
+		done.Error = said
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	*call = done
 	delete(i.live, call.ID)
+	if done.Kind != faas.CallAsync {
+		i.ended.Add(1)
+	}
 	if i.draining && len(i.live) == 0 {
 		close(i.empty)
 	}

@@ -134,15 +134,12 @@ func (t *turn) patience() time.Duration {
 // standard output an old version of HTTP does not say that.
 func (h *head) hangsUp() bool { return h.close && !h.oldSchool || h.framing == framingEnd }
 
-// maxKnown is how much of a body is read so that its length is known.
-const maxKnown = 16 << 20
-
 // known makes the size of the body known, by reading it.
 func (t *turn) known() error {
 	if t.req.Size >= 0 || !bodied(t.req) {
 		return nil
 	}
-	body, err := t.readAll(maxKnown)
+	body, err := t.readAll(faas.FormatHTTP)
 	if err != nil {
 		return err
 	}
@@ -192,9 +189,9 @@ func (t *turn) receive(bodiless bool, judge func() (taken bool, err error)) erro
 	return t.failed()
 }
 
-// readAll reads a body whole, up to limit.
-func (t *turn) readAll(limit int) ([]byte, error) {
-	size := t.req.Size
+// readAll reads a body whole, up to the limit of its format.
+func (t *turn) readAll(format faas.Format) ([]byte, error) {
+	size, limit := t.req.Size, int(format.MaxRequest())
 	if size > int64(limit) {
 		return nil, tooLarge(limit)
 	}

@@ -161,7 +161,7 @@ func (c *lambdaConn) exchange(out *faas.Outcome) error {
 		out.Again = true
 		return c.died()
 	}
-	body, err := t.readAll(maxEvent)
+	body, err := t.readAll(faas.FormatLambda)
 	var inv *invocation
 	if err == nil {
 		inv, err = c.invocation(t.req, body)

@@ -57,7 +57,7 @@ func (c *objectConn) exchange(out *faas.Outcome) error {
 	if err := c.clean(out); err != nil {
 		return err
 	}
-	body, err := t.readAll(maxKnown)
+	body, err := t.readAll(faas.FormatJSON)
 	if err != nil {
 		out.Keep = true
 		return err
