@@ -91,19 +91,29 @@ type Counts struct {
 	Ended   int64 // since the daemon began
 }
 
-// Counts counts the calls of this node.
+// Counts counts the calls of this node: first what is over, then what runs, then what
+// waits, so that no call is counted twice that moves on meanwhile.
 func (i *Invoker) Counts(ctx context.Context) (Counts, error) {
+	outside, ended := i.Queue.Counts()
+	n := i.liveCounts()
+	n.Running += outside
+	n.Ended += ended
 	tallies, err := i.Calls.Tallies(ctx)
 	if err != nil {
 		return Counts{}, err
 	}
-	outside, ended := i.Queue.Counts()
-	n := Counts{Running: outside, Ended: ended + i.ended.Load()}
 	for _, t := range tallies {
 		n.Waiting += t.Queued
 	}
+	return n, nil
+}
+
+// liveCounts counts the calls that are live, and those that were and are not recorded
+// by the queue.
+func (i *Invoker) liveCounts() (n Counts) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	n.Ended = i.ended.Load()
 	for _, l := range i.live {
 		switch l.call.State {
 		case faas.CallRunning:
@@ -112,5 +122,5 @@ func (i *Invoker) Counts(ctx context.Context) (Counts, error) {
 			n.Waiting++
 		}
 	}
-	return n, nil
+	return n
 }
