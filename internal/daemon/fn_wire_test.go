@@ -379,12 +379,13 @@ func TestFnClientThatLeavesFreesTheContainer(t *testing.T) {
 	if a := n.invoke(fn, "count"); a.body != "3" {
 		t.Errorf("the container was not kept: %+v", a)
 	}
-	// One who leaves in the middle of its body, before the function has answered.
+	// One who leaves in the middle of its body, before the function has answered. (A
+	// smaller one is read before a container is taken.)
 	conn, err := net.Dial("tcp", n.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "POST /invoke/%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nsleep", fn)
+	fmt.Fprintf(conn, "POST /invoke/%s HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nsleep", fn)
 	until(t, "it runs", func() bool { return n.busy() == 1 })
 	conn.Close()
 	until(t, "it is free", func() bool { return n.busy() == 0 })
