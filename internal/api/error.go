@@ -70,9 +70,12 @@ func Serve(h Handler, body FaultBody, log *slog.Logger) http.Handler {
 		if err == nil {
 			return
 		}
+		kind, rest := faas.KindOf(err), hearOutTime
+		if kind == faas.Canceled { // by one who has left, or sends nothing
+			rest = time.Second
+		}
 		// net/http reads what is left of the body before it answers.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(hearOutTime))
-		kind := faas.KindOf(err)
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(rest))
 		f := Fault{Status: Status(err), Kind: kind, Message: err.Error(), Request: id}
 		if kind == faas.Internal {
 			log.ErrorContext(r.Context(), "request failed",

@@ -282,21 +282,29 @@ func TestClientThatLeavesFreesTheSandbox(t *testing.T) {
 	}
 }
 
-// TestSlowClient sends a request so slowly that the function's time is up.
-func TestSlowClient(t *testing.T) {
+// TestSlowClients send a request so slowly that they are not waited for: of a short
+// body before there is a container, of a longer one until the function's time is up.
+func TestSlowClients(t *testing.T) {
 	n := start(t)
 	n.function("count", n.prog(), func(s *client.Settings) { s.Timeout = ptr(client.Duration(500 * time.Millisecond)) }, "count")
-	conn, err := net.Dial("tcp", n.addr)
-	if err != nil {
-		t.Fatal(err)
+	var clients sync.WaitGroup
+	for length, want := range map[int]string{1000: "HTTP/1.1 499", 100_000: "HTTP/1.1 504"} {
+		clients.Go(func() {
+			conn, err := net.Dial("tcp", n.addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "POST /api/apps/default/functions/count/call HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\nx", n.addr, length)
+			conn.SetReadDeadline(time.Now().Add(long))
+			head := make([]byte, len(want))
+			if _, err := io.ReadFull(conn, head); err != nil || string(head) != want {
+				t.Errorf("%d bytes: answer %q, %v; want %s", length, head, err, want)
+			}
+		})
 	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "POST /api/apps/default/functions/count/call HTTP/1.1\r\nHost: %s\r\nContent-Length: 1000\r\n\r\nx", n.addr)
-	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-	head := make([]byte, 12)
-	if _, err := io.ReadFull(conn, head); err != nil || string(head) != "HTTP/1.1 504" {
-		t.Errorf("answer %q, %v; want 504", head, err)
-	}
+	clients.Wait()
 	n.settled()
 }
 
