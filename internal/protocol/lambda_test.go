@@ -406,5 +406,7 @@ func (c *runtimeClient) raw(text string) string {
 	}
 	defer conn.Close()
 	io.WriteString(conn, text)
+	conn.(*net.TCPConn).CloseWrite()
+	io.Copy(io.Discard, conn) // until the other side has seen it: the next request must not come before
 	return ""
 }
