@@ -32,6 +32,14 @@ const (
 	AnnotationRunner = "hob/runner"
 )
 
+// Annotations of apps and of functions that hob itself heeds: what their fields of
+// the same name say, for clients that know no such fields.
+const (
+	AnnotationNetwork   = "hob/network"   // text: as Function.Network
+	AnnotationAllow     = "hob/allow"     // a list of rules, which add to those of Function.Allow
+	AnnotationIsolation = "hob/isolation" // of functions only; text: as Function.Isolation
+)
+
 // CheckAnnotations reports whether annotations can be kept: at most MaxAnnotations,
 // keys of 1 to MaxAnnotationKey visible ASCII characters, values of valid, compact
 // JSON of at most MaxAnnotationValue bytes, and of those that hob heeds what they
@@ -66,6 +74,27 @@ func CheckAnnotations(annotations map[string]string) error {
 	}
 	if value, ok := annotations[AnnotationRunner]; ok && value != runnerExternal {
 		return Errorf(Invalid, "annotation %s is %s: %s is wanted, or no such annotation", AnnotationRunner, value, runnerExternal)
+	}
+	return checkReachAnnotations(annotations)
+}
+
+// checkReachAnnotations is CheckAnnotations for AnnotationNetwork, AnnotationAllow and
+// AnnotationIsolation. What the first two say is checked with the fields.
+func checkReachAnnotations(annotations map[string]string) error {
+	var network, isolation string
+	if value, ok := annotations[AnnotationNetwork]; ok && (json.Unmarshal([]byte(value), &network) != nil || network == "") {
+		return Errorf(Invalid, "annotation %s is %s: none, open, allow, or the name of a network is wanted, as text", AnnotationNetwork, value)
+	}
+	if NetworkMode(network) == NetworkHost {
+		return Errorf(Invalid, "annotation %s cannot be host: that is for the API of hob itself", AnnotationNetwork)
+	}
+	var allow []string
+	if value, ok := annotations[AnnotationAllow]; ok && (json.Unmarshal([]byte(value), &allow) != nil || value == "null") {
+		return Errorf(Invalid, `annotation %s is %s: a list such as ["db.lan:5432"] is wanted`, AnnotationAllow, value)
+	}
+	if value, ok := annotations[AnnotationIsolation]; ok &&
+		(json.Unmarshal([]byte(value), &isolation) != nil || !slices.Contains(Isolations(), Isolation(isolation))) {
+		return Errorf(Invalid, "annotation %s is %s: one of %s is wanted, as text", AnnotationIsolation, value, joinIsolations())
 	}
 	return nil
 }

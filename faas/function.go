@@ -19,6 +19,9 @@ type App struct {
 
 	MaxConcurrency int // calls at once of all its functions together, on a node; 0: no limit
 
+	Network string   // of functions that choose none (CheckNetwork); "": that of the node
+	Allow   []string // what its functions reach besides (ParseEgressRule)
+
 	Syslog      string            // URL of the syslog server that gets the lines of its functions (CheckSyslog); "": none
 	Shape       string            // processor that its functions are made for, as Fn names it (Shapes); "": any; kept and shown only
 	Annotations map[string]string // what its owner notes: JSON values by key (CheckAnnotations)
@@ -76,7 +79,11 @@ type Function struct {
 	Workdir    string // "": the image's
 	User       string // "uid[:gid]" or names of the image; "": the image's, else root of a user namespace if Writable, else 1000:1000
 	Writable   bool   // a private writable root instead of a read-only one
-	Network    string // "" (a network of its own with only loopback) or "host"
+
+	Network   string    // what it reaches (CheckNetwork); "": what its app or the node says
+	Allow     []string  // what it reaches besides (ParseEgressRule)
+	Isolation Isolation // "": that of the node
+	Devices   []string  // device files of the machine that it has, as absolute paths; an operator has to allow them
 
 	Memory  Bytes // hard limit of the sandbox
 	CPU     CPU   // 0: no quota
@@ -158,6 +165,7 @@ const (
 func (f Function) Clone() Function {
 	f.Entrypoint = slices.Clone(f.Entrypoint)
 	f.Command = slices.Clone(f.Command)
+	f.Allow, f.Devices = slices.Clone(f.Allow), slices.Clone(f.Devices)
 	f.Env = maps.Clone(f.Env)
 	f.Annotations, f.Beside = maps.Clone(f.Annotations), maps.Clone(f.Beside)
 	return f
@@ -165,6 +173,7 @@ func (f Function) Clone() Function {
 
 // Clone returns a deep copy of a.
 func (a App) Clone() App {
+	a.Allow = slices.Clone(a.Allow)
 	a.Env, a.Annotations, a.Beside = maps.Clone(a.Env), maps.Clone(a.Annotations), maps.Clone(a.Beside)
 	return a
 }
@@ -239,7 +248,13 @@ func (a App) Check() error {
 	if err := CheckSyslog(a.Syslog); err != nil {
 		return err
 	}
-	return CheckAnnotations(a.Annotations)
+	if err := CheckAnnotations(a.Annotations); err != nil {
+		return err
+	}
+	if NetworkMode(a.Reach().Network) == NetworkHost {
+		return Errorf(Invalid, "network host is for single functions, not for app %s", a.Name)
+	}
+	return a.Reach().check()
 }
 
 // Check reports the first thing about f that can never work, as Invalid. It
@@ -294,9 +309,9 @@ func (f Function) Check() error {
 		return Errorf(Invalid, "the delays of retries, %v to %v, do not rise, or are over the limit of %v", f.RetryDelay, f.RetryMax, MaxDelay)
 	case f.OnNodeLoss != "" && f.OnNodeLoss != NodeLossFail:
 		return Errorf(Invalid, "on-node-loss %q is not %q, or nothing for another attempt", f.OnNodeLoss, NodeLossFail)
-	case f.Network != "" && f.Network != "host":
-		return Errorf(Invalid, "network %q is not one of: host, or nothing for a network of its own", f.Network)
-	case f.Network == "host" && f.Format == FormatLambda:
+	case f.Isolation != "" && !slices.Contains(Isolations(), f.Isolation):
+		return Errorf(Invalid, "isolation %q is not one of: %s", f.Isolation, joinIsolations())
+	case f.Network == string(NetworkHost) && f.Format == FormatLambda:
 		return Errorf(Invalid, "format %s needs a network of its own: the Runtime API is served in it", FormatLambda)
 	case f.Workdir != "" && !strings.HasPrefix(f.Workdir, "/"):
 		return Errorf(Invalid, "workdir %q is not an absolute path", f.Workdir)
@@ -307,6 +322,12 @@ func (f Function) Check() error {
 		return err
 	}
 	if err := CheckAnnotations(f.Annotations); err != nil {
+		return err
+	}
+	if err := f.Reach().check(); err != nil {
+		return err
+	}
+	if err := checkDevices(f.Devices); err != nil {
 		return err
 	}
 	if err := CheckDestination("on-success", f.OnSuccess); err != nil {

@@ -44,7 +44,7 @@ var layers = map[string][]string{
 	"internal/capacity":            {"faas"},
 	"internal/protocol":            {"faas"},
 	"internal/logs":                {"faas"},
-	"internal/network":             {"internal/linux"},
+	"internal/network":             {"faas", "internal/linux"},
 	"internal/sandbox/ns":          {"faas", "internal/sandbox", "internal/linux", "internal/network"},
 	"internal/sandbox/oci":         {"faas", "internal/sandbox", "internal/linux", "internal/network"},
 	"internal/sandbox/fake":        {"faas", "internal/sandbox", "internal/linux"},

@@ -30,6 +30,9 @@ import (
 type Catalog struct {
 	Log      *slog.Logger // of Run; set before it; nil: nothing is logged
 	Patterns bool         // sources may be patterns, in apps that do not say whether they are; set before anybody puts one
+	// Admit reports why this node cannot serve a function, or an app (with a zero Function), as it is put.
+	// Set before anybody puts one; nil: it serves all.
+	Admit func(ctx context.Context, app faas.App, fn faas.Function) error
 
 	definitions store.Definitions
 	index       atomic.Pointer[index] // what is read: a copy of next, never changed
@@ -343,6 +346,11 @@ func (c *Catalog) PutApp(ctx context.Context, app faas.App, ifRevision int64) (f
 	if app.ID == "" {
 		app.ID = faas.NewID()
 	}
+	if c.Admit != nil {
+		if err := c.Admit(ctx, app, faas.Function{}); err != nil {
+			return faas.App{}, err
+		}
+	}
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	for _, host := range app.Hosts() {
@@ -377,6 +385,12 @@ func (c *Catalog) PutFunction(ctx context.Context, fn faas.Function, ifRevision 
 	}
 	if fn.ID == "" {
 		fn.ID = faas.NewID()
+	}
+	if c.Admit != nil {
+		app, _ := c.AppByID(fn.App) // the store says if there is none
+		if err := c.Admit(ctx, app, fn); err != nil {
+			return faas.Function{}, err
+		}
 	}
 	c.turn.RLock()
 	defer c.turn.RUnlock()

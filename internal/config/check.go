@@ -30,7 +30,7 @@ func (c Config) Check() error {
 		return bad("cgroup-parent", "%q holds '..'", c.CgroupParent)
 	}
 	for _, check := range []func(complaint) error{
-		c.checkServers, c.checkWords, c.checkNumbers, c.checkSizes, c.checkWeb, c.checkFn, c.checkHyper,
+		c.checkServers, c.checkWords, c.checkNumbers, c.checkSizes, c.checkWeb, c.checkFn, c.checkHyper, c.checkNetworks,
 	} {
 		if err := check(bad); err != nil {
 			return err
@@ -271,9 +271,6 @@ func (c Config) checkHyper(bad complaint) error {
 		if u, err := url.Parse("//" + c.HyperHost); err != nil || u.Host != c.HyperHost {
 			return bad("hyper-host", "%q is not of the form host or host:port", c.HyperHost)
 		}
-	}
-	if c.HyperIsolation != "" && c.HyperIsolation != c.Driver {
-		return bad("hyper-isolation", "functions of the Hyper API must have driver %q, and the driver of this node is %q (from %s)", c.HyperIsolation, c.Driver, c.Origin("driver"))
 	}
 	return nil
 }

@@ -27,6 +27,19 @@ type Config struct {
 	CgroupParent string   // "": chosen by the driver
 	Load         []string // image archives loaded at start
 
+	Isolation string   // of functions that choose none: faas.Isolation
+	Runtimes  []string // "ISOLATION=PROGRAM": where the programs of isolations are, if not in PATH under their own names
+	Devices   []string // device files that functions may ask for
+
+	Network      string     // of functions and apps that choose none: "none", "open", "allow", or one of Networks
+	Allow        []string   // rules that add to those of all functions (faas.ParseEgressRule)
+	Networks     []string   // "NAME=MODE [RULE …]": networks that functions and apps can choose by name
+	FnNetworks   []string   // of Networks: for Fn functions that choose none; each sandbox gets the one with the fewest
+	NetworkRange string     // IPv4 range, of at least a /18, in which the addresses of functions are; "": 100.64.0.0/10
+	Bandwidth    faas.Bytes // a second, that a sandbox may send, and receive; 0: no limit
+	Connections  int        // new ones a second of a sandbox
+	UnixTargets  bool       // syslog URLs of apps may name Unix sockets of this machine
+
 	FreezeAfter    time.Duration // idle time after which a hot sandbox is frozen; negative: never
 	Blanks         int           // sandboxes made ahead of need; 0: what the driver thinks right; negative: none
 	MaxConcurrency int           // calls at once on this node; 0: no limit
@@ -119,6 +132,10 @@ func Default() Config {
 		Data:   "/var/lib/hob",
 		Listen: "127.0.0.1:8080",
 		Driver: "ns",
+
+		Isolation:   string(faas.IsolationNative),
+		Network:     string(faas.NetworkOpen),
+		Connections: 200,
 
 		FreezeAfter: 50 * time.Millisecond,
 		MaxWaiting:  10_000,

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -35,6 +36,7 @@ import (
 	"hob/internal/invoke"
 	"hob/internal/launch"
 	"hob/internal/logs"
+	"hob/internal/network"
 	"hob/internal/pool"
 	"hob/internal/sandbox"
 	"hob/internal/sandbox/fake"
@@ -62,19 +64,23 @@ type Daemon struct {
 
 	undo []func() error // what New made, to be released in reverse
 
-	store    *sqlite.Store
-	driver   sandbox.Driver
-	images   *image.Store
-	registry *registry.Server
-	catalog  *catalog.Catalog
-	logs     *logs.Store
-	capacity *capacity.Node
-	launcher *launch.Launcher
-	pool     *pool.Set
-	invoker  *invoke.Invoker
-	queue    *dispatch.Dispatcher
-	outbox   *deliver.Deliverer
-	health   *health
+	store      *sqlite.Store
+	driver     sandbox.Driver  // the node's own
+	router     *network.Router // nil: functions have no network but loopback, or the host's
+	networks   launch.Networks
+	isolations *isolations
+	images     *image.Store
+	registry   *registry.Server
+	catalog    *catalog.Catalog
+	logs       *logs.Store
+	capacity   *capacity.Node
+	launcher   *launch.Launcher
+	launching  atomic.Pointer[launch.Launcher] // launcher, for who may ask before it is made
+	pool       *pool.Set
+	invoker    *invoke.Invoker
+	queue      *dispatch.Dispatcher
+	outbox     *deliver.Deliverer
+	health     *health
 
 	tcp, socket net.Listener
 	tls         net.Listener  // nil: none
@@ -147,7 +153,7 @@ func (d *Daemon) openStore(ctx context.Context) error {
 	if d.catalog, err = catalog.Load(ctx, db); err != nil {
 		return err
 	}
-	d.catalog.Log, d.catalog.Patterns = d.log, d.cfg.Patterns
+	d.catalog.Log, d.catalog.Patterns, d.catalog.Admit = d.log, d.cfg.Patterns, d.admit
 	return nil
 }
 
@@ -200,9 +206,10 @@ func (d *Daemon) openCalls(context.Context) (err error) {
 	}
 	d.capacity = capacity.New(total)
 	d.launcher = &launch.Launcher{
-		Images: d.images, Driver: d.driver, Caps: d.caps, Logs: d.logs,
+		Images: d.images, Drivers: d.isolations, Networks: d.networks, Logs: d.logs,
 		PullTimeout: d.cfg.PullTimeout, Fn: fnProfile(d.cfg), Label: d.cfg.Label, Log: d.log,
 	}
+	d.launching.Store(d.launcher)
 	d.pool = &pool.Set{
 		Start: d.startSandbox, Capacity: d.capacity, Log: d.log,
 		MaxCalls: d.cfg.MaxConcurrency, MaxWaiting: d.cfg.MaxWaiting, FreezeAfter: d.cfg.FreezeAfter, AsyncShare: d.cfg.AsyncShare,
@@ -289,29 +296,36 @@ func (d *Daemon) Close() error {
 	return errors.Join(errs...)
 }
 
-// openDriver makes the driver and removes what dead daemons left.
+// openDriver makes the node's own driver and removes what dead daemons left.
 func (d *Daemon) openDriver(ctx context.Context) (err error) {
+	if err := d.openNetwork(); err != nil {
+		return err
+	}
+	d.isolations = &isolations{other: faas.Isolation(d.cfg.Isolation), hyper: faas.Isolation(d.cfg.HyperIsolation), made: make(map[faas.Isolation]launch.Only)}
 	switch {
 	case d.driver != nil:
 	case d.cfg.Driver == "fake":
 		d.driver = fake.New(fake.Builtin())
 	default:
-		d.driver, err = ns.New(ns.Config{Generation: d.run, CgroupParent: d.cfg.CgroupParent, Blanks: d.cfg.Blanks, Log: d.log})
+		d.driver, err = ns.New(ns.Config{Generation: d.run, CgroupParent: d.cfg.CgroupParent, Blanks: d.cfg.Blanks, Router: d.router, Log: d.log})
+		d.isolations.config = d.runtimeConfig
 	}
 	if err != nil {
 		return err
 	}
-	d.onClose(d.driver.Close)
+	d.isolations.native.Driver = d.driver
+	d.onClose(d.isolations.close)
 	if d.caps, err = d.driver.Probe(ctx); err != nil {
 		return err
 	}
-	if want := d.cfg.HyperIsolation; want != "" && want != d.caps.Driver {
-		return faas.Errorf(faas.Unsupported, "hyper-isolation (from %s) is %q, and the driver of this daemon is %q: functions of the Hyper API would run with another isolation than was asked for", d.cfg.Origin("hyper-isolation"), want, d.caps.Driver)
-	}
+	d.isolations.native.Caps = d.caps
 	for _, note := range d.caps.Notes {
 		d.log.Warn("this node is weaker than it could be", "why", note)
 	}
-	return d.driver.Reap(ctx)
+	if err := d.driver.Reap(ctx); err != nil {
+		return err
+	}
+	return d.checkIsolations(ctx)
 }
 
 // listen opens the TCP address and the socket.

@@ -26,15 +26,15 @@ type Conn struct {
 }
 
 // startHot starts the process and waits until it takes calls.
-func (c *Conn) startHot(ctx context.Context, app faas.App, fn faas.Function, spec sandbox.Spec, died func()) error {
-	spec.ID = strings.ToLower(faas.NewID())
+func (c *Conn) startHot(ctx context.Context, app faas.App, fn faas.Function, plan plan, died func()) error {
+	plan.ID = strings.ToLower(faas.NewID())
 	if fn.Format == faas.FormatLambda {
-		spec.Env = lambdaEnvironment(spec, app, fn)
+		plan.Env = lambdaEnvironment(plan.Spec, app, fn)
 	} else {
-		spec.Env = environment(spec, hotEnvironment(app, fn))
+		plan.Env = environment(plan.Spec, hotEnvironment(app, fn))
 	}
 	begin := time.Now()
-	p, err := c.launcher.start(ctx, fn, spec, "")
+	p, err := c.launcher.start(ctx, fn, plan, "")
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ var errNoFreezer = errors.New("this node cannot freeze sandboxes")
 // Freeze makes the sandbox stand still. It returns what memory it holds on to.
 func (c *Conn) Freeze() (faas.Bytes, error) {
 	f, ok := c.process.box.(sandbox.Freezer)
-	if !ok || !c.launcher.Caps.Freezer {
+	if !ok || !c.process.freezer {
 		return 0, errNoFreezer
 	}
 	if err := f.Freeze(); err != nil {

@@ -80,10 +80,10 @@ func contract(t *testing.T) (*rig, faas.Function) {
 		}
 		removeCgroups("hobtest-" + id)
 	})
-	if r.Caps, err = d.Probe(t.Context()); err != nil {
+	if r.only.Caps, err = d.Probe(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.Driver, r.Fn = d, fnProfile
+	r.only.Driver, r.Fn = d, fnProfile
 	fn := r.image(t, v1.Config{Entrypoint: []string{"/function"}, Env: []string{"C=image", "D=image", "FN_TYPE=image"}}, layer.Bytes())
 	fn.Format, fn.Profile, fn.User, fn.Memory, fn.TmpSize = faas.FormatHTTPStream, faas.ProfileFn, "1000:1000", 64*faas.MB, 64*faas.MB
 	fn.Env = map[string]string{"B": "function", "c": "lower", "FN_MEMORY": "mine", "my-name.x": "odd"}

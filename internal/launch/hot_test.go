@@ -206,7 +206,7 @@ func TestFunctionThatExitsBeforeItListensSaysWhy(t *testing.T) {
 
 func TestIdleSandboxIsFrozenAndThawed(t *testing.T) {
 	r := newRig(t, serve)
-	r.Caps.Freezer = true
+	r.only.Caps.Freezer = true
 	c, err := r.Start(t.Context(), testApp, r.hot(t), func() {})
 	if err != nil {
 		t.Fatal(err)
@@ -224,8 +224,13 @@ func TestIdleSandboxIsFrozenAndThawed(t *testing.T) {
 	if answer, _, err := exchange(t, c, "ONE"); err != nil || answer != "answer 1" {
 		t.Errorf("answer %q, %v", answer, err)
 	}
-	r.Caps.Freezer = false
-	if _, err := c.Freeze(); err == nil {
+	r.only.Caps.Freezer = false
+	other, err := r.Start(t.Context(), testApp, r.hot(t), func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := other.Freeze(); err == nil {
 		t.Error("it was frozen on a node that cannot")
 	}
 }

@@ -248,7 +248,7 @@ func TestSandboxesOfLambdaAskForTheirCalls(t *testing.T) {
 	}
 	for round := range 3 {
 		for i, c := range conns {
-			if r.Caps.Freezer && round > 0 {
+			if r.only.Caps.Freezer && round > 0 {
 				if err := c.Thaw(); err != nil {
 					t.Fatal(err)
 				}
@@ -262,7 +262,7 @@ func TestSandboxesOfLambdaAskForTheirCalls(t *testing.T) {
 			if want := event + " of app.handler in /: open file: read-only file system, <nil>"; w.Body.String() != want {
 				t.Errorf("answer %q, want %q", w.Body, want)
 			}
-			if r.Caps.Freezer {
+			if r.only.Caps.Freezer {
 				if _, err := c.Freeze(); err != nil && !strings.Contains(err.Error(), "does not stand still") { // on a busy machine it may go on
 					t.Fatal(err)
 				}

@@ -36,18 +36,41 @@ type Logs interface {
 // Launcher starts sandboxes. Its exported fields are set before the first use and
 // not changed after.
 type Launcher struct {
-	Images *image.Store
-	Driver sandbox.Driver
-	Caps   sandbox.Capabilities // of Driver
-	Logs   Logs
-	Log    *slog.Logger
+	Images  *image.Store
+	Drivers Drivers
+	Logs    Logs
+	Log     *slog.Logger
 
 	PullTimeout time.Duration // of a pull that a call needs; 0: no limit
 	Fn          Profile       // of functions of faas.ProfileFn
+	Networks    Networks      // what functions reach
 	Label       string        // of each sandbox, as Live shows it; "": none
 
-	mu   sync.Mutex
-	live map[*process]struct{} // guarded by mu
+	mu      sync.Mutex
+	live    map[*process]struct{} // guarded by mu, as refused
+	refused map[string]int        // connections that policy refused, by the ID of the function; what is gone stays
+}
+
+// Drivers has the drivers of a node.
+type Drivers interface {
+	// Isolated returns the driver for a function; it is made if this is its first use.
+	// An error of kind Unsupported says what this node lacks.
+	Isolated(ctx context.Context, app faas.App, fn faas.Function) (sandbox.Driver, sandbox.Capabilities, error)
+}
+
+// Only is a node with one driver, which is that of every isolation but those of
+// other programs.
+type Only struct {
+	sandbox.Driver
+	Caps sandbox.Capabilities // of Driver
+}
+
+// Isolated implements Drivers.
+func (o Only) Isolated(_ context.Context, _ faas.App, fn faas.Function) (sandbox.Driver, sandbox.Capabilities, error) {
+	if of := fn.OwnIsolation(); of != "" && of != faas.IsolationNative {
+		return nil, sandbox.Capabilities{}, faas.Errorf(faas.Unsupported, "this node has no isolation %s", of)
+	}
+	return o.Driver, o.Caps, nil
 }
 
 // Ready makes sure that the image of fn is on the node, and returns its digest: it
@@ -98,14 +121,14 @@ func (l *Launcher) Start(ctx context.Context, app faas.App, fn faas.Function, di
 	if fn.Profile == faas.ProfileFn {
 		fn = l.Fn.over(fn)
 	}
-	spec, err := l.spec(fn, root)
+	plan, err := l.plan(ctx, app, fn, root)
 	if err == nil && fn.Format.Hot() {
-		err = c.startHot(ctx, app, fn, spec, died)
+		err = c.startHot(ctx, app, fn, plan, died)
 	} else if err == nil {
 		c.Conn = &protocol.Default{Memory: fn.Memory, Start: func(ctx context.Context, req *faas.Request, env []string) (protocol.Process, error) {
-			spec.ID = strings.ToLower(req.Call)
-			spec.Env = environment(spec, env)
-			p, err := l.start(ctx, fn, spec, req.Call)
+			plan.ID = strings.ToLower(req.Call)
+			plan.Env = environment(plan.Spec, env)
+			p, err := l.start(ctx, fn, plan, req.Call)
 			if err != nil {
 				return nil, err
 			}
@@ -120,15 +143,53 @@ func (l *Launcher) Start(ctx context.Context, app faas.App, fn faas.Function, di
 	return c, nil
 }
 
-// spec is what is known of a sandbox of fn before its call.
-func (l *Launcher) spec(fn faas.Function, root *image.RootFS) (sandbox.Spec, error) {
+// A plan is a sandbox that is to be, and who makes it.
+type plan struct {
+	sandbox.Spec
+	driver  sandbox.Driver
+	freezer bool   // of driver
+	name    string // of the function, as a command names it
+	network string // the named network that it is in; "": none
+}
+
+// plan is what is known of a sandbox of fn before its call.
+func (l *Launcher) plan(ctx context.Context, app faas.App, fn faas.Function, root *image.RootFS) (p plan, err error) {
+	driver, caps, err := l.Drivers.Isolated(ctx, app, fn)
+	if err != nil {
+		return plan{}, err
+	}
+	p = plan{driver: driver, freezer: caps.Freezer, name: fn.Name}
+	if app.Name != "" && app.Name != faas.DefaultApp {
+		p.name = app.Name + "/" + fn.Name
+	}
+	if p.Spec, err = l.spec(fn, root, caps); err != nil {
+		return p, err
+	}
+	p.Network, p.network, err = l.Networks.Of(app, fn, l.inNetwork)
+	return p, err
+}
+
+// inNetwork counts the sandboxes in a named network.
+func (l *Launcher) inNetwork(name string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p := range l.live {
+		if p.network == name {
+			n++
+		}
+	}
+	return n
+}
+
+// spec is plan but for the network.
+func (l *Launcher) spec(fn faas.Function, root *image.RootFS, caps sandbox.Capabilities) (sandbox.Spec, error) {
 	cfg := root.Config
 	s := sandbox.Spec{
 		Hostname: hostname(fn.Name),
 		Root:     sandbox.Root{Key: root.Key, Layers: root.Layers},
 		Args:     slices.Concat(program(fn, cfg)), Env: cfg.Env, Dir: cmp.Or(fn.Workdir, cfg.Workdir),
 		Memory: fn.Memory, CPU: fn.CPU, TmpSize: fn.TmpSize,
-		Writable: fn.Writable, Volumes: cfg.Volumes, HostNetwork: fn.Network == "host",
+		Writable: fn.Writable, Volumes: cfg.Volumes, Devices: fn.Devices,
 	}
 	if fn.Profile == faas.ProfileFn {
 		s.Hostname = "" // each sandbox has one of its own there
@@ -146,7 +207,7 @@ func (l *Launcher) spec(fn faas.Function, root *image.RootFS) (sandbox.Spec, err
 	if len(s.Args) == 0 {
 		return s, faas.Errorf(faas.Invalid, "function %s has no command, and neither has its image %s: give one behind the image", fn.Name, fn.Image)
 	}
-	user, err := l.user(fn, root)
+	user, err := l.user(fn, root, caps)
 	s.User = user
 	return s, err
 }
@@ -168,7 +229,7 @@ func program(fn faas.Function, cfg image.ImageConfig) (entrypoint, command []str
 var nobody = sandbox.User{UID: 1000, GID: 1000}
 
 // user is whom fn runs as.
-func (l *Launcher) user(fn faas.Function, root *image.RootFS) (sandbox.User, error) {
+func (l *Launcher) user(fn faas.Function, root *image.RootFS, caps sandbox.Capabilities) (sandbox.User, error) {
 	name := cmp.Or(fn.User, root.Config.User)
 	if name == "" && !fn.Writable {
 		return nobody, nil
@@ -177,7 +238,7 @@ func (l *Launcher) user(fn faas.Function, root *image.RootFS) (sandbox.User, err
 	if err != nil {
 		return sandbox.User{}, fmt.Errorf("user of function %s: %w", fn.Name, err)
 	}
-	if uid == 0 && fn.User == "" && !l.Caps.UserNamespaces {
+	if uid == 0 && fn.User == "" && !caps.UserNamespaces {
 		l.Log.Info("the function would run as root and this node has no user namespaces: it runs as 1000", "function", fn.Name, "image", fn.Image)
 		return nobody, nil
 	}
@@ -196,24 +257,24 @@ func hostname(name string) string {
 }
 
 // start starts a process, for one call or, without one, for many.
-func (l *Launcher) start(ctx context.Context, fn faas.Function, spec sandbox.Spec, call string) (*process, error) {
+func (l *Launcher) start(ctx context.Context, fn faas.Function, plan plan, call string) (*process, error) {
 	if fn.StartTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, fn.StartTimeout, faas.Errorf(faas.TimedOut, "%w", late(fn.StartTimeout)))
 		defer cancel()
 	}
 	p := &process{
-		launcher: l, function: fn.ID,
-		info: faas.Sandbox{ID: spec.ID, App: fn.App, Function: fn.Name, Format: fn.Format, Label: l.Label, Started: time.Now()},
+		launcher: l, function: fn.ID, name: plan.name, network: plan.network, freezer: plan.freezer,
+		info: faas.Sandbox{ID: plan.ID, App: fn.App, Function: fn.Name, Format: fn.Format, Label: l.Label, Started: time.Now()},
 		said: make(chan struct{}), payload: fn.LogPayload,
 	}
 	if call != "" {
 		p.begin(&call)
 	} else {
-		p.frames = framesOf(spec.Env)
+		p.frames = framesOf(plan.Env)
 	}
 	l.add(p)
-	box, err := l.Driver.Start(ctx, spec)
+	box, err := plan.driver.Start(ctx, plan.Spec)
 	if err != nil {
 		l.remove(p)
 		return nil, fmt.Errorf("start function %s: %w", fn.Name, err)

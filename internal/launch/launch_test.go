@@ -38,6 +38,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type rig struct {
 	*launch.Launcher
 	logs *logs
+	only *launch.Only // its driver
 
 	mu    sync.Mutex
 	specs []sandbox.Spec // guarded by mu
@@ -51,7 +52,7 @@ func newRig(t *testing.T, run fake.Program) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { images.Close() })
-	r := &rig{logs: &logs{lines: make(map[string]*bytes.Buffer)}}
+	r := &rig{only: new(launch.Only), logs: &logs{lines: make(map[string]*bytes.Buffer)}}
 	d := fake.New(map[string]fake.Program{"prog": func(ctx context.Context, p *fake.Proc) int {
 		r.mu.Lock()
 		r.specs = append(r.specs, p.Spec)
@@ -59,7 +60,8 @@ func newRig(t *testing.T, run fake.Program) *rig {
 		return run(ctx, p)
 	}})
 	t.Cleanup(func() { d.Close() })
-	r.Launcher = &launch.Launcher{Images: images, Driver: d, Logs: r.logs, Log: slog.New(slog.DiscardHandler)}
+	r.only.Driver = d
+	r.Launcher = &launch.Launcher{Images: images, Drivers: r.only, Logs: r.logs, Log: slog.New(slog.DiscardHandler)}
 	return r
 }
 
@@ -244,13 +246,13 @@ func TestSpecIsOfTheFunction(t *testing.T) {
 	fn := r.image(t, v1.Config{Cmd: []string{"prog"}, WorkingDir: "/srv", Volumes: map[string]struct{}{"/data": {}}})
 	fn.Memory, fn.CPU, fn.TmpSize, fn.Writable = 64*faas.MB, 500, faas.MB, true
 	s := r.spec(t, fn)
-	if s.ID != "call1" || s.Memory != 64*faas.MB || s.CPU != 500 || s.TmpSize != faas.MB || !s.Writable || s.HostNetwork ||
+	if s.ID != "call1" || s.Memory != 64*faas.MB || s.CPU != 500 || s.TmpSize != faas.MB || !s.Writable || s.HostNetwork() ||
 		s.Dir != "/srv" || !slices.Equal(s.Volumes, []string{"/data"}) || s.Hostname != "resize" || s.Root.Key == "" || len(s.Root.Layers) != 1 {
 		t.Errorf("spec %+v", s)
 	}
 	fn.Workdir, fn.Network = "/work", "host"
-	if s = r.spec(t, fn); s.Dir != "/work" || !s.HostNetwork {
-		t.Errorf("workdir %q, host network %v", s.Dir, s.HostNetwork)
+	if s = r.spec(t, fn); s.Dir != "/work" || !s.HostNetwork() {
+		t.Errorf("workdir %q, host network %v", s.Dir, s.HostNetwork())
 	}
 }
 
@@ -324,7 +326,7 @@ func TestUser(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, succeed)
-			r.Caps.UserNamespaces = tt.namespaces
+			r.only.Caps.UserNamespaces = tt.namespaces
 			fn := r.image(t, v1.Config{Cmd: []string{"prog"}, User: tt.image})
 			fn.User, fn.Writable = tt.fn, tt.writable
 			got := r.spec(t, fn).User
@@ -479,8 +481,8 @@ func TestLiveShowsWhatRuns(t *testing.T) {
 		<-release
 		return 0
 	})
-	slow := &slowDriver{Driver: r.Driver, starting: make(chan struct{}), release: make(chan struct{})}
-	r.Driver = slow
+	slow := &slowDriver{Driver: r.only.Driver, starting: make(chan struct{}), release: make(chan struct{})}
+	r.only.Driver = slow
 	c, err := r.Start(t.Context(), testApp, r.image(t, v1.Config{Cmd: []string{"prog"}}), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -554,7 +556,7 @@ func (d *slowDriver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sand
 
 func TestSlowStartIsTimedOut(t *testing.T) {
 	r := newRig(t, succeed)
-	r.Driver = &slowDriver{Driver: r.Driver, starting: make(chan struct{}), release: nil}
+	r.only.Driver = &slowDriver{Driver: r.only.Driver, starting: make(chan struct{}), release: nil}
 	fn := r.image(t, v1.Config{Cmd: []string{"prog"}})
 	fn.StartTimeout = 10 * time.Millisecond
 	_, err := r.call(t, fn)

@@ -29,6 +29,9 @@ type process struct {
 	box      sandbox.Sandbox // set once, under launcher.mu
 	info     faas.Sandbox    // not changed
 	function string          // ID
+	name     string          // of the function, as a command names it
+	network  string          // named network that it is in; "": none
+	freezer  bool            // the box can be frozen
 	said     chan struct{}   // closed when all that it wrote for the log is there
 	payload  bool            // the beginning of what each call writes is kept, too
 	frames   *frames         // that divide what it writes; nil: none

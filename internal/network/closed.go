@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"hob/faas"
 	"net/netip"
 	"slices"
 	"strings"
@@ -96,14 +97,14 @@ func (e *RefusedError) Error() string {
 // to, after all names were looked up. A rule with a name is for functions, whose
 // names hob looks up: here only rules with addresses count. own are the
 // addresses of this node; nil: it has none that look public.
-func Control(p Policy, own func(netip.Addr) bool) func(context.Context, string, string, syscall.RawConn) error {
+func Control(p faas.Egress, own func(netip.Addr) bool) func(context.Context, string, string, syscall.RawConn) error {
 	return func(_ context.Context, network, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil { // a Unix socket
 			return &RefusedError{address}
 		}
 		node := own != nil && own(to.Addr().Unmap())
-		if !p.reaches(network, netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), node) {
+		if !reaches(p, network, netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), node) {
 			return &RefusedError{address}
 		}
 		return nil

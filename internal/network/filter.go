@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"hob/faas"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -301,7 +302,7 @@ func (f *filter) namesOf(s *Slot, version int) *nftables.Set {
 }
 
 // restrict gives a slot a chain of its own with the rules of a policy.
-func (f *filter) restrict(s *Slot, p Policy) error {
+func (f *filter) restrict(s *Slot, p faas.Egress) error {
 	s.names.Lock()
 	defer s.names.Unlock()
 	err := f.change("set the policy of a slot", func() error {
@@ -314,7 +315,7 @@ func (f *filter) restrict(s *Slot, p Policy) error {
 		for i, rule := range p.Rules {
 			f.allow(c, s, i, rule)
 		}
-		if p.Mode == Open {
+		if p.Mode == faas.NetworkOpen {
 			f.rule(c, jump("open"))
 		} else {
 			f.rule(c, jump("refuse"))
@@ -329,7 +330,7 @@ func (f *filter) restrict(s *Slot, p Policy) error {
 }
 
 // allow adds a rule of a policy to a slot's chain.
-func (f *filter) allow(c *nftables.Chain, s *Slot, number int, r Rule) {
+func (f *filter) allow(c *nftables.Chain, s *Slot, number int, r faas.EgressRule) {
 	var which [][]expr.Any // in words of the filter, each with the same ports
 	exact := true
 	if r.Name != "" {
@@ -356,7 +357,7 @@ func (f *filter) allow(c *nftables.Chain, s *Slot, number int, r Rule) {
 		protocols = []byte{udp}
 	}
 	for _, match := range which {
-		if r.Protocol == "" && r.allPorts() {
+		if r.Protocol == "" && r.AllPorts() {
 			f.rule(c, match, marked(exact), accept())
 			continue
 		}

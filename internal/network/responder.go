@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"hob/faas"
 	"io"
 	"net"
 	"net/netip"
@@ -212,16 +213,16 @@ func pack(m *dnsmessage.Message, stream bool) []byte {
 }
 
 // fill answers a question as the policy wants it.
-func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p Policy, owner string) {
+func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p faas.Egress, owner string) {
 	q := m.Questions[0]
 	name := strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))
 	var rules []int
 	for i, r := range p.Rules {
-		if r.covers(name) {
+		if r.Covers(name) {
 			rules = append(rules, i)
 		}
 	}
-	if p.Mode == Allow && len(rules) == 0 {
+	if p.Mode == faas.NetworkAllow && len(rules) == 0 {
 		m.RCode = dnsmessage.RCodeRefused
 		d.r.refusedName(s, owner, name)
 		return
@@ -260,9 +261,9 @@ func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p 
 }
 
 // mayAnswer reports whether a slot may learn an address. named: a rule has the name.
-func mayAnswer(a netip.Addr, p Policy, named bool) bool {
+func mayAnswer(a netip.Addr, p faas.Egress, named bool) bool {
 	for _, r := range p.Rules {
-		if r.opens(a, false) {
+		if opens(r, a, false) {
 			return true
 		}
 	}
@@ -283,7 +284,7 @@ func addressIn(r dnsmessage.Resource) (netip.Addr, bool) {
 }
 
 // slotAt returns the slot with an address, with its policy and owner now; nil: nobody has it.
-func (r *Router) slotAt(a netip.Addr) (s *Slot, p Policy, owner string) {
+func (r *Router) slotAt(a netip.Addr) (s *Slot, p faas.Egress, owner string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s = r.byAddr[a]; s != nil {

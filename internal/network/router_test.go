@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"hob/faas"
 	"net"
 	"net/netip"
 	"os"
@@ -250,7 +251,7 @@ func BenchmarkTakeOpen(b *testing.B) {
 	s := &Slot{r: r}
 	for b.Loop() {
 		r.ready <- s
-		taken, err := r.Take(b.Context(), Policy{Mode: Open}, "sandbox")
+		taken, err := r.Take(b.Context(), faas.Egress{Mode: faas.NetworkOpen}, "sandbox")
 		if err != nil {
 			b.Fatal(err)
 		}

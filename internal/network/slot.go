@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"hob/faas"
 	"hob/internal/linux"
 )
 
@@ -30,7 +31,7 @@ type Slot struct {
 	addr6 netip.Addr
 
 	// Guarded by Router.mu.
-	policy Policy
+	policy faas.Egress
 	owner  string
 	toldAt int64 // the second in which told names were refused
 	told   int
@@ -56,6 +57,13 @@ func (s *Slot) Owner() string {
 	return s.owner
 }
 
+// Assign names the owner anew: of a slot that was taken before it was known for whom.
+func (s *Slot) Assign(owner string) {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	s.owner = owner
+}
+
 // ResolvConf is what a sandbox with a slot of this router has as /etc/resolv.conf.
 func (r *Router) ResolvConf() []byte {
 	conf := "nameserver " + r.plan.gateway4.String() + "\n"
@@ -69,8 +77,8 @@ func (r *Router) ResolvConf() []byte {
 // back in what Refused is told. With Open and no rules it makes no system call if a
 // slot is ready; with rules it is one exchange with the packet filter, which takes
 // no lock of the routing code. It waits while none is ready.
-func (r *Router) Take(ctx context.Context, p Policy, owner string) (*Slot, error) {
-	if p.Mode != Open && p.Mode != Allow {
+func (r *Router) Take(ctx context.Context, p faas.Egress, owner string) (*Slot, error) {
+	if p.Mode != faas.NetworkOpen && p.Mode != faas.NetworkAllow {
 		return nil, fmt.Errorf("take a network slot: the policy is %q", p.Mode)
 	}
 	var s *Slot
@@ -96,7 +104,7 @@ func (r *Router) Take(ctx context.Context, p Policy, owner string) (*Slot, error
 	if closed {
 		return nil, errClosed
 	}
-	if p.Mode == Allow || len(p.Rules) > 0 {
+	if p.Mode == faas.NetworkAllow || len(p.Rules) > 0 {
 		if err := r.filter.restrict(s, p); err != nil {
 			s.Release()
 			return nil, fmt.Errorf("take a network slot: %w", err)
@@ -454,7 +462,7 @@ func (r *Router) renew(s *Slot, busy map[string]bool) error {
 		return err
 	}
 	r.mu.Lock()
-	s.owner, s.policy = "", Policy{}
+	s.owner, s.policy = "", faas.Egress{}
 	r.mu.Unlock()
 	select {
 	case r.ready <- s:

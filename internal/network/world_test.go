@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
+	"hob/faas"
 	"hob/internal/linux"
 	"hob/internal/testenv"
 )
@@ -274,7 +275,7 @@ func (w *world) router(edit ...func(*Config)) *Router {
 
 func (w *world) take(r *Router, mode string, allow ...string) *Slot {
 	w.t.Helper()
-	p, err := ParsePolicy(mode, allow)
+	p, err := faas.ParseEgress(mode, allow)
 	w.check(err)
 	s, err := r.Take(w.t.Context(), p, w.t.Name())
 	w.check(err)

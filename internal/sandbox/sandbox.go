@@ -43,10 +43,13 @@ type Driver interface {
 
 // Capabilities is what a driver can do on this machine.
 type Capabilities struct {
-	Driver         string   // "ns", "fake"
+	Driver         string   // "ns", "fake", "runc", "crun", "runsc"
 	CgroupVersion  int      // 1, 2; 0: no limits are enforced
 	UserNamespaces bool     // root in an image is not root on the node
 	Freezer        bool     // sandboxes are Freezers
+	Egress         bool     // sandboxes can have faas.NetworkOpen and faas.NetworkAllow
+	Ports          bool     // Dial with "tcp", and Spec.Listen
+	Devices        bool     // Spec.Devices
 	Notes          []string // what is weaker than it could be, in plain words, and how to change it
 }
 
@@ -66,11 +69,16 @@ type Spec struct {
 	Limits
 	TmpSize faas.Bytes // of /tmp, of each volume, and of the private upper of a writable root
 
-	Writable    bool     // the root has a private writable upper that ends with the sandbox
-	Volumes     []string // absolute paths that are empty, writable directories of their own
-	Sockets     string   // absolute path of a small writable directory for Unix sockets that Dial reaches; "": none
-	HostNetwork bool     // share the node's network instead of having one of its own
-	Listen      string   // TCP address inside its network, as "127.0.0.1:9001", where Listener listens before its process begins; "": none. With HostNetwork it is Invalid
+	Writable bool     // the root has a private writable upper that ends with the sandbox
+	Volumes  []string // absolute paths that are empty, writable directories of their own
+	Sockets  string   // absolute path of a small writable directory for Unix sockets that Dial reaches; "": none
+	Listen   string   // TCP address inside its network, as "127.0.0.1:9001", where Listener listens before its process begins; "": none. With faas.NetworkHost it is Invalid
+	Devices  []string // device files of the machine, as absolute paths below /dev, that it has under the same names, to read and write
+
+	// Network is what it reaches. With NetworkHost it shares the node's network; else it has
+	// one of its own, with a loopback, and unless the mode is NetworkNone with a device
+	// eth0, and an /etc/resolv.conf that names hob's name server.
+	Network faas.Egress
 }
 
 // Limits are what a process may use of things that are counted; 0: the driver's
@@ -93,6 +101,14 @@ func (s Spec) Named() Spec {
 	return s
 }
 
+// HostNetwork reports whether the sandbox shares the node's network.
+func (s Spec) HostNetwork() bool { return s.Network.Mode == faas.NetworkHost }
+
+// OwnDevice reports whether the sandbox has a network device besides its loopback.
+func (s Spec) OwnDevice() bool {
+	return s.Network.Mode == faas.NetworkOpen || s.Network.Mode == faas.NetworkAllow
+}
+
 // Listens returns Listen as an address that can be listened on; the zero AddrPort
 // without one. It is for drivers.
 func (s Spec) Listens() (netip.AddrPort, error) {
@@ -103,7 +119,7 @@ func (s Spec) Listens() (netip.AddrPort, error) {
 	switch {
 	case err != nil || at.Port() == 0 || at.Addr().Zone() != "":
 		return at, faas.Errorf(faas.Invalid, "no sandbox can be given a listener on %q: it takes an IP address and a port from 1 to 65535", s.Listen)
-	case s.HostNetwork:
+	case s.HostNetwork():
 		return at, faas.Errorf(faas.Invalid, "a sandbox that shares the node's network cannot be given a listener on %s: others would reach it", s.Listen)
 	}
 	return at, nil

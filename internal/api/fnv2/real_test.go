@@ -70,7 +70,7 @@ func newReal(t *testing.T, change func(*fnv2.Server)) *real {
 	driver := fake.New(map[string]fake.Program{"fdk": fdk})
 	t.Cleanup(func() { driver.Close() })
 	log := slog.New(slog.DiscardHandler)
-	r.Launcher = &launch.Launcher{Images: images, Driver: driver, Caps: sandbox.Capabilities{Driver: "fake"}, Logs: lines, Log: log}
+	r.Launcher = &launch.Launcher{Images: images, Drivers: launch.Only{Driver: driver, Caps: sandbox.Capabilities{Driver: "fake"}}, Logs: lines, Log: log}
 	set := &pool.Set{
 		Start: func(ctx context.Context, need pool.Need, died func()) (pool.Conn, error) {
 			select {

@@ -108,7 +108,7 @@ func status[N int | int64](_ N, err error) int {
 
 // Probe implements sandbox.Driver.
 func (d *Driver) Probe(context.Context) (sandbox.Capabilities, error) {
-	return sandbox.Capabilities{Driver: "fake", Freezer: true, Notes: []string{"nothing is isolated: this driver is for tests"}}, nil
+	return sandbox.Capabilities{Driver: "fake", Freezer: true, Egress: true, Ports: true, Notes: []string{"nothing is isolated: this driver is for tests"}}, nil
 }
 
 // Reap implements sandbox.Driver: a dead process leaves no goroutines.

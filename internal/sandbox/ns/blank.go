@@ -224,7 +224,12 @@ func (s *stock) key(spec sandbox.Spec) string {
 	number(int64(spec.TmpInodes))
 	number(int64(spec.TmpSize))
 	flag(spec.Writable)
-	flag(spec.HostNetwork)
+	text(spec.Devices...)
+	text(string(spec.Network.Mode))
+	number(int64(len(spec.Network.Rules)))
+	for _, r := range spec.Network.Rules {
+		text(r.String())
+	}
 	return string(key)
 }
 

@@ -35,11 +35,12 @@ import (
 
 // Config is what a Driver is made from.
 type Config struct {
-	Generation   string       // names this run of the daemon on the machine: letters and digits, unique
-	LockDir      string       // holds a lock file for each generation; "": /run/hob
-	CgroupParent string       // cgroup that holds the generations' cgroups; "": hob
-	Blanks       int          // most prepared blanks at once, 1024 at most; 0: 16 for each processor, negative: no blanks at all, bare ones neither
-	Log          *slog.Logger // nil: discard
+	Generation   string          // names this run of the daemon on the machine: letters and digits, unique
+	LockDir      string          // holds a lock file for each generation; "": /run/hob
+	CgroupParent string          // cgroup that holds the generations' cgroups; "": hob
+	Blanks       int             // most prepared blanks at once, 1024 at most; 0: 16 for each processor, negative: no blanks at all, bare ones neither
+	Router       *network.Router // of sandboxes that reach something; nil: none can. It is the caller's, and outlives the driver
+	Log          *slog.Logger    // nil: discard
 }
 
 // idBase is the first of the machine's user and group IDs that stand for the IDs
@@ -153,7 +154,7 @@ func (d *Driver) open() error {
 	if d.hostNet, err = linux.OpenNamespace(d.dialer.TID(), "net"); err != nil {
 		return err
 	}
-	d.caps = sandbox.Capabilities{Driver: "ns", CgroupVersion: d.cgroups.Version, Freezer: d.cgroups.CanFreeze(d.cgroup())}
+	d.caps = sandbox.Capabilities{Driver: "ns", CgroupVersion: d.cgroups.Version, Freezer: d.cgroups.CanFreeze(d.cgroup()), Egress: d.cfg.Router != nil, Ports: true}
 	if !d.caps.Freezer {
 		d.caps.Notes = append(d.caps.Notes, "idle sandboxes cannot be frozen: "+
 			"it takes Linux 5.2 with cgroups of version 2, or the hierarchy freezer of version 1 mounted")

@@ -109,7 +109,7 @@ func read(t *testing.T, addr string) {
 		wg.Go(func() {
 			s := sandbox.Spec{
 				ID: faas.NewID(), Hostname: "fn", Root: sandbox.Root{Key: dir, Layers: []string{dir}}, Args: []string{"/reader", "itself", addr},
-				Memory: 64 * faas.MB, User: sandbox.User{UID: 1000, GID: 1000}, HostNetwork: true,
+				Memory: 64 * faas.MB, User: sandbox.User{UID: 1000, GID: 1000}, Network: faas.Egress{Mode: faas.NetworkHost},
 			}
 			if i%2 == 0 {
 				s.Args[1] = "parent"

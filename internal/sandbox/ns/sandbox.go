@@ -190,7 +190,7 @@ func (d *Driver) outfit(spec sandbox.Spec) (_ *box, _ *outfit, err error) {
 		return nil, nil, err
 	}
 	b := &box{
-		d: d, id: spec.ID, host: spec.Named().Hostname, root: r, hostNet: spec.HostNetwork,
+		d: d, id: spec.ID, host: spec.Named().Hostname, root: r, hostNet: spec.HostNetwork(),
 		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	o := &outfit{givens: givens{host: b.host, root: -1, path: r.path, net: -1, sockets: -1}}
@@ -221,7 +221,7 @@ func (d *Driver) outfit(spec sandbox.Spec) (_ *box, _ *outfit, err error) {
 			return nil, nil, err
 		}
 	}
-	if !spec.HostNetwork {
+	if !spec.HostNetwork() {
 		if o.net, err = d.networks.Take(); err != nil {
 			return nil, nil, err
 		}

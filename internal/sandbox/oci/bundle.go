@@ -70,7 +70,7 @@ func (d *Driver) config(dir string, spec sandbox.Spec, host string) *specs.Spec 
 	add := func(t specs.LinuxNamespaceType) { l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: t}) }
 	if d.kind.ownKernel {
 		process.Rlimits = append(process.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Hard: uint64(spec.PIDs), Soft: uint64(spec.PIDs)})
-		if !spec.HostNetwork {
+		if !spec.HostNetwork() {
 			add(specs.NetworkNamespace)
 		}
 	} else { // the process that runs the program is in the sandbox's network already

@@ -65,7 +65,7 @@ func (k kind) command(program, dir, id string, spec sandbox.Spec, command ...str
 	args := k.runtime(program, dir)
 	if k.ownKernel {
 		network, overlay := "none", "none"
-		if spec.HostNetwork {
+		if spec.HostNetwork() {
 			network = "host"
 		}
 		if spec.Writable { // in its own memory, which is limited there

@@ -35,12 +35,13 @@ import (
 
 // Config is what a Driver is made from.
 type Config struct {
-	Program      string       // the runtime: a path, or a name that is looked up in PATH. Its --version must say that it is runc, crun or runsc
-	State        string       // directory for locks and bundles of this driver, made if it is missing; "": /run/hob-KIND. Everybody must be able to search all that leads there
-	Generation   string       // names this run of the daemon on the machine: letters and digits, unique
-	CgroupParent string       // cgroup that holds the generations' cgroups, of this driver only; "": hob-KIND
-	Blanks       int          // most sandboxes created ahead of need, which hold some memory (runsc: 15 MB each); 0: 2 for each processor, negative: none
-	Log          *slog.Logger // nil: discard
+	Program      string          // the runtime: a path, or a name that is looked up in PATH. Its --version must say that it is runc, crun or runsc
+	State        string          // directory for locks and bundles of this driver, made if it is missing; "": /run/hob-KIND. Everybody must be able to search all that leads there
+	Generation   string          // names this run of the daemon on the machine: letters and digits, unique
+	CgroupParent string          // cgroup that holds the generations' cgroups, of this driver only; "": hob-KIND
+	Blanks       int             // most sandboxes created ahead of need, which hold some memory (runsc: 15 MB each); 0: 2 for each processor, negative: none
+	Router       *network.Router // of sandboxes that reach something; nil: none can. It is the caller's, and outlives the driver
+	Log          *slog.Logger    // nil: discard
 }
 
 // idBase is the first of the machine's user and group IDs that stand for the IDs
@@ -151,7 +152,7 @@ func (d *Driver) open() (err error) {
 	}
 	d.caps = sandbox.Capabilities{
 		Driver: d.kind.name, CgroupVersion: d.cgroups.Version, Freezer: d.cgroups.CanFreeze(d.cgroup()),
-		UserNamespaces: true, Notes: slices.Clone(d.kind.notes),
+		UserNamespaces: true, Egress: d.cfg.Router != nil, Ports: !d.kind.ownKernel, Notes: slices.Clone(d.kind.notes),
 	}
 	if !d.kind.ownKernel {
 		d.openUserNamespace()

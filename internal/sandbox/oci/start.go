@@ -74,7 +74,7 @@ func (d *Driver) begin(ctx context.Context, b *box, id string) error {
 func (d *Driver) start(ctx context.Context, spec sandbox.Spec, command ...string) (_ *box, err error) {
 	n := strconv.FormatInt(d.last.Add(1), 10)
 	b := &box{
-		d: d, id: spec.ID, host: spec.Named().Hostname, dir: filepath.Join(d.dir, n), name: path.Join(d.cgroup(), n), hostNet: spec.HostNetwork,
+		d: d, id: spec.ID, host: spec.Named().Hostname, dir: filepath.Join(d.dir, n), name: path.Join(d.cgroup(), n), hostNet: spec.HostNetwork(),
 		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	b.inner = d.cgroups.Open(path.Join(b.name, innerCgroup))
@@ -172,7 +172,7 @@ func (d *Driver) outfit(b *box, o *outfit, spec sandbox.Spec) (err error) {
 		}
 		o.sockets = int(b.sockets.Fd())
 	}
-	if spec.HostNetwork || d.kind.ownKernel {
+	if spec.HostNetwork() || d.kind.ownKernel {
 		return nil
 	}
 	net, err := d.networks.Take()

@@ -128,7 +128,7 @@ func (s *suite) testNoListener(t *testing.T) {
 		}
 	}
 	spec := s.Spec("hang")
-	spec.Listen, spec.HostNetwork = listened, true
+	spec.Listen, spec.Network = listened, faas.Egress{Mode: faas.NetworkHost}
 	if _, err := s.Driver.Start(t.Context(), spec); faas.KindOf(err) != faas.Invalid {
 		t.Errorf("Listen in the node's network: %v, want Invalid", err)
 	}

@@ -1,0 +1,129 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"hob/faas"
+	"hob/internal/api/hyperfunc"
+	"hob/internal/launch"
+	"hob/internal/sandbox"
+	"hob/internal/sandbox/oci"
+)
+
+// isolations has the drivers of a node: that of its own, and of each other isolation one that
+// is made when a function first asks for it.
+type isolations struct {
+	native launch.Only
+	other  faas.Isolation // of functions that choose none
+	hyper  faas.Isolation // of Hyper functions that choose none; "": as other
+	config func(faas.Isolation) oci.Config
+
+	mu   sync.Mutex
+	made map[faas.Isolation]launch.Only // guarded by mu
+}
+
+var _ launch.Drivers = (*isolations)(nil)
+
+// Isolated implements launch.Drivers.
+func (i *isolations) Isolated(ctx context.Context, app faas.App, fn faas.Function) (sandbox.Driver, sandbox.Capabilities, error) {
+	of := fn.OwnIsolation()
+	if app.Name == hyperfunc.AppName {
+		of = cmp.Or(of, i.hyper)
+	}
+	of = cmp.Or(of, i.other, faas.IsolationNative)
+	if of == faas.IsolationNative {
+		return i.native.Driver, i.native.Caps, nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	d, ok := i.made[of]
+	if !ok {
+		var err error
+		if d, err = i.open(ctx, of); err != nil { // it is tried again: the program may be put there
+			return nil, sandbox.Capabilities{}, faas.Errorf(faas.Unsupported, "this node cannot give the isolation %s: %w", of, err)
+		}
+		i.made[of] = d
+	}
+	return d.Driver, d.Caps, nil
+}
+
+func (i *isolations) open(ctx context.Context, of faas.Isolation) (launch.Only, error) {
+	if i.config == nil {
+		return launch.Only{}, faas.Errorf(faas.Unsupported, "its driver is %s", i.native.Caps.Driver)
+	}
+	d, err := oci.New(i.config(of))
+	if err != nil {
+		return launch.Only{}, err
+	}
+	caps, err := d.Probe(ctx)
+	if err != nil {
+		return launch.Only{}, errors.Join(err, d.Close())
+	}
+	return launch.Only{Driver: d, Caps: caps}, nil
+}
+
+// close ends the drivers, and with them all sandboxes.
+func (i *isolations) close() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var errs []error
+	for _, d := range i.made {
+		errs = append(errs, d.Driver.Close())
+	}
+	clear(i.made)
+	return errors.Join(append(errs, i.native.Driver.Close())...)
+}
+
+// admit reports why this node cannot serve a function as it is put, or an app, with a zero fn.
+func (d *Daemon) admit(ctx context.Context, app faas.App, fn faas.Function) error {
+	egress, _, err := d.networks.Of(app, fn, func(string) int { return 0 })
+	if err != nil || fn.ID == "" {
+		return err
+	}
+	_, caps, err := d.isolations.Isolated(ctx, app, fn)
+	if err != nil {
+		return err
+	}
+	switch {
+	case (egress.Mode == faas.NetworkOpen || egress.Mode == faas.NetworkAllow) && !caps.Egress:
+		return faas.Errorf(faas.Unsupported, "function %s asks for network %s, and sandboxes of driver %s have none but none and host on this node", fn.Name, egress.Mode, caps.Driver)
+	case (fn.Format == faas.FormatPort || fn.Format == faas.FormatLambda) && !caps.Ports:
+		return faas.Errorf(faas.Unsupported, "function %s has format %s, for which nobody outside can reach the network of a sandbox of driver %s: use a format over stdio or a Unix socket, or another isolation", fn.Name, fn.Format, caps.Driver)
+	case len(fn.Devices) > 0 && !caps.Devices:
+		return faas.Errorf(faas.Unsupported, "function %s asks for devices, which sandboxes of driver %s cannot have", fn.Name, caps.Driver)
+	}
+	for _, device := range fn.Devices {
+		if !slices.Contains(d.cfg.Devices, device) {
+			return faas.Errorf(faas.Denied, "function %s asks for device %s: the operator of this node allows %s (setting devices)", fn.Name, device, cmp.Or(strings.Join(d.cfg.Devices, ", "), "none"))
+		}
+		if st, err := os.Stat(device); err != nil || st.Mode()&os.ModeDevice == 0 {
+			return faas.Errorf(faas.Unsupported, "function %s asks for device %s, which this node does not have", fn.Name, device)
+		}
+	}
+	return nil
+}
+
+// runtimeConfig is what the driver of another isolation is made from.
+func (d *Daemon) runtimeConfig(of faas.Isolation) oci.Config {
+	programs, _ := d.cfg.Programs() // Check has looked at them
+	return oci.Config{Program: programs[of], Generation: d.run, Blanks: d.cfg.Blanks, Router: d.router, Log: d.log}
+}
+
+// checkIsolations makes the drivers that the operator's own choices need, so that a
+// node that lacks one does not start.
+func (d *Daemon) checkIsolations(ctx context.Context) error {
+	if _, _, err := d.isolations.Isolated(ctx, faas.App{}, faas.Function{}); err != nil {
+		return fmt.Errorf("isolation (from %s): %w", d.cfg.Origin("isolation"), err)
+	}
+	if _, _, err := d.isolations.Isolated(ctx, faas.App{Name: hyperfunc.AppName}, faas.Function{}); err != nil {
+		return fmt.Errorf("hyper-isolation (from %s): %w", d.cfg.Origin("hyper-isolation"), err)
+	}
+	return nil
+}

@@ -1,0 +1,47 @@
+package launch
+
+import "fmt"
+
+// Refused tells of a connection, or the lookup of a name, that policy refused a sandbox: what
+// is written as "tcp connection to 10.1.2.3:5432", and rule is what to allow to open
+// it, or "" if nothing can. It becomes a line in the log of the function, under the
+// call that the sandbox has, and counts. It does not wait.
+func (l *Launcher) Refused(id, what, rule string) {
+	p := l.withID(id)
+	if p == nil {
+		return // it has ended
+	}
+	l.mu.Lock()
+	if l.refused == nil {
+		l.refused = make(map[string]int)
+	}
+	l.refused[p.function]++
+	l.mu.Unlock()
+	line := "refused: " + what + "; this address cannot be opened"
+	if rule != "" {
+		line = fmt.Sprintf("refused: %s; this opens it: hob update %s --allow %s", what, p.name, rule)
+	}
+	w := l.Logs.Writer(p.function, callOf(p.call.Load()), "hob")
+	fmt.Fprintln(w, line) // what the log cannot keep, it counts itself
+	w.Close()
+}
+
+// withID returns the process of a sandbox that lives; nil: there is none.
+func (l *Launcher) withID(id string) *process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p := range l.live {
+		if p.info.ID == id {
+			return p
+		}
+	}
+	return nil
+}
+
+// Refusals returns how many connections of a function policy has refused, as far as
+// they were told (ten a second of a sandbox).
+func (l *Launcher) Refusals(function string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused[function]
+}
