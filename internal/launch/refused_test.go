@@ -1,0 +1,35 @@
+package launch_test
+
+import (
+	"strings"
+	"testing"
+
+	"hob/faas"
+)
+
+func TestRefusedConnectionIsALineOfTheCallAndCounts(t *testing.T) {
+	r := newRig(t, serve)
+	app := faas.App{Name: "shop"}
+	fn := r.hot(t)
+	c, err := r.Start(t.Context(), app, fn, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	id := r.Live()[0].ID
+	r.Refused(id, "tcp connection to 10.1.2.3:5432", "10.1.2.3:5432")
+	r.Refused(id, "17 to 255.255.255.255", "")
+	r.Refused("somebody", "tcp connection to 10.1.2.3:5432", "10.1.2.3:5432")
+	if n := r.Refusals(fn.ID); n != 2 {
+		t.Errorf("%d are counted, want 2", n)
+	}
+	lines := r.logs.peek(fn.ID + "//hob")
+	for _, want := range []string{
+		"refused: tcp connection to 10.1.2.3:5432; this opens it: hob update shop/" + fn.Name + " --allow 10.1.2.3:5432\n",
+		"refused: 17 to 255.255.255.255; this address cannot be opened\n",
+	} {
+		if !strings.Contains(lines, want) {
+			t.Errorf("the log is %q, want %q in it", lines, want)
+		}
+	}
+}
