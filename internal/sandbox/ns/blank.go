@@ -113,6 +113,9 @@ func (d *Driver) startPrepared(key string, spec sandbox.Spec) (*box, error) {
 		last, told := linux.NewProgram(8), spec
 		told.Env = spec.Told(p.box.host)
 		execute(last, told)
+		if p.box.slot != nil {
+			p.box.slot.Assign(spec.ID) // before it can be refused anything
+		}
 		p.program.Resume(last)
 		r := d.outcome(p.blank)
 		if r.unused() {
@@ -452,7 +455,7 @@ func (d *Driver) spare() *berth {
 
 // prepareBlank prepares a blank of spec, which has no ID, arguments or environment.
 func (d *Driver) prepareBlank(at *berth, spec sandbox.Spec) (*prepared, error) {
-	b, o, err := d.outfit(spec)
+	b, o, err := d.outfit(d.life, spec)
 	if err != nil {
 		cg := at.cgroup
 		d.leave(at, func() { cg.Remove() })

@@ -157,6 +157,8 @@ func TestBlankIsNeverAnothers(t *testing.T) {
 			other.Listen = "127.0.0.1:9001"
 		case "User":
 			other.User.Groups = []uint32{1}
+		case "Network":
+			other.Network.Mode = faas.NetworkHost
 		default:
 			switch f := reflect.ValueOf(&other).Elem().FieldByIndex(field.Index); f.Kind() {
 			case reflect.String:

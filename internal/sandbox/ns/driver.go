@@ -79,8 +79,10 @@ type Driver struct {
 	waiting  atomic.Int32 // starts that wait for one
 	starting atomic.Int32 // starts that are in progress
 	stock    stock
-	closing  chan struct{} // closed by Close
-	cgroupN  atomic.Int64  // last number given to a cgroup
+	life     context.Context // ends with Close
+	die      context.CancelCauseFunc
+	closing  <-chan struct{} // closed by Close
+	cgroupN  atomic.Int64    // last number given to a cgroup
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -104,9 +106,10 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	life, die := context.WithCancelCause(context.Background())
 	d := &Driver{
 		cfg: cfg, vaultNS: -1, lobbyNS: -1, userns: -1, self: -1, hostNet: -1,
-		closing: make(chan struct{}), boxes: make(map[*box]struct{}),
+		life: life, die: die, closing: life.Done(), boxes: make(map[*box]struct{}),
 	}
 	d.roots = &roots{d: d, byKey: make(map[string]*root)}
 	if err := d.open(); err != nil {
@@ -239,7 +242,7 @@ func (d *Driver) Close() error {
 		return nil
 	}
 	d.closed = true
-	close(d.closing)
+	d.die(errClosing)
 	d.mu.Unlock()
 
 	var errs []error

@@ -35,6 +35,7 @@ type box struct {
 	listener net.Listener // on Spec.Listen; nil: none
 	mounts   *os.File     // the mount namespace, so that the end of the process does not wait for its end; nil: it does
 	hostNet  bool
+	slot     *network.Slot   // its network, if it has a device; nil: a loopback, or the node's
 	vacated  <-chan struct{} // closed when the thread that made the process has left the cgroup
 
 	ended   chan struct{} // closed when the process is reaped and exit, failed are set
@@ -98,7 +99,7 @@ func (d *Driver) enter() bool {
 // start makes the sandbox in the next berth that is ready, of the bare blank there
 // if there is one.
 func (d *Driver) start(ctx context.Context, spec sandbox.Spec) (*box, error) {
-	b, o, err := d.outfit(spec)
+	b, o, err := d.outfit(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -163,10 +164,15 @@ func (d *Driver) vacate(at *berth, b *box, made bool) {
 	})
 }
 
-// discard releases what b has but for its cgroup, when no process is made of it.
+// discard releases what b has but for its cgroup, when no process of it is left.
 func (b *box) discard() {
 	b.closeStdio()
-	b.dropMounts()
+	if b.mounts != nil {
+		b.mounts.Close()
+	}
+	if b.slot != nil {
+		b.slot.Release()
+	}
 	b.d.roots.put(b.root)
 }
 
@@ -179,12 +185,12 @@ func limits(spec sandbox.Spec) linux.Limits {
 type outfit struct {
 	givens
 	inner [3]*os.File
-	net   *network.Network // nil: the daemon's
+	net   *network.Network // nil: a slot of the box, or the daemon's
 }
 
 // outfit makes a box that lacks a cgroup and a process, and what its process will
 // need.
-func (d *Driver) outfit(spec sandbox.Spec) (_ *box, _ *outfit, err error) {
+func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outfit, err error) {
 	r, err := d.roots.get(spec.Root, directories(spec))
 	if err != nil {
 		return nil, nil, err
@@ -221,11 +227,8 @@ func (d *Driver) outfit(spec sandbox.Spec) (_ *box, _ *outfit, err error) {
 			return nil, nil, err
 		}
 	}
-	if !spec.HostNetwork() {
-		if o.net, err = d.networks.Take(); err != nil {
-			return nil, nil, err
-		}
-		o.givens.net = o.net.FD()
+	if err = d.connect(ctx, b, o, spec); err != nil {
+		return nil, nil, err
 	}
 	if at, _ := spec.Listens(); at.IsValid() { // complete has looked at it
 		if b.listener, err = d.listen(at, o.givens.net); err != nil {
@@ -233,6 +236,24 @@ func (d *Driver) outfit(spec sandbox.Spec) (_ *box, _ *outfit, err error) {
 		}
 	}
 	return b, o, nil
+}
+
+// connect gives a box and its outfit the network of spec.
+func (d *Driver) connect(ctx context.Context, b *box, o *outfit, spec sandbox.Spec) (err error) {
+	switch {
+	case spec.HostNetwork():
+	case spec.OwnDevice():
+		if b.slot, err = d.cfg.Router.Take(ctx, spec.Network, spec.ID); err != nil {
+			return faas.Errorf(faas.Busy, "%w", err)
+		}
+		o.givens.net = b.slot.FD()
+	default:
+		if o.net, err = d.networks.Take(); err != nil {
+			return err
+		}
+		o.givens.net = o.net.FD()
+	}
+	return nil
 }
 
 // release closes what the process has its own of by now, or will never have.
@@ -295,13 +316,6 @@ func (b *box) Stop(ctx context.Context, grace time.Duration) error {
 // the end of its standard input is all that it is told.
 const deafGrace = 20 * time.Millisecond
 
-// dropMounts lets the mounts of a process that has ended go.
-func (b *box) dropMounts() {
-	if b.mounts != nil {
-		b.mounts.Close()
-	}
-}
-
 // end stops the sandbox and removes what is left of it.
 func (b *box) end(grace time.Duration) {
 	defer close(b.stopped)
@@ -322,9 +336,7 @@ func (b *box) end(grace time.Duration) {
 	}
 	killed := b.process.Signal(unix.SIGKILL) // of the first process: the kernel ends the rest with it
 	<-b.ended
-	b.closeStdio()
-	b.dropMounts()
-	b.d.roots.put(b.root)
+	b.discard()
 	<-b.vacated
 	b.Usage()
 	b.mu.Lock()
