@@ -30,7 +30,7 @@ func (c Config) Check() error {
 		return bad("cgroup-parent", "%q holds '..'", c.CgroupParent)
 	}
 	for _, check := range []func(complaint) error{
-		c.checkServers, c.checkWords, c.checkNumbers, c.checkSizes, c.checkWeb, c.checkFn, c.checkHyper, c.checkNetworks,
+		c.checkServers, c.checkWords, c.checkNumbers, c.checkSizes, c.checkWeb, c.checkFn, c.checkHyper, c.checkIsolation, c.checkNetworks,
 	} {
 		if err := check(bad); err != nil {
 			return err

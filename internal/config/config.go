@@ -27,9 +27,9 @@ type Config struct {
 	CgroupParent string   // "": chosen by the driver
 	Load         []string // image archives loaded at start
 
-	Isolation string   // of functions that choose none: faas.Isolation
-	Runtimes  []string // "ISOLATION=PROGRAM": where the programs of isolations are, if not in PATH under their own names
-	Devices   []string // device files that functions may ask for
+	Isolation string   // faas.Isolation of functions that choose none
+	Runtimes  []string // "ISOLATION=PROGRAM", an absolute path or a name in PATH; see Programs
+	Devices   []string // files below /dev that functions may ask for
 
 	Network      string     // of functions and apps that choose none: "none", "open", "allow", or one of Networks
 	Allow        []string   // rules that add to those of all functions (faas.ParseEgressRule)
@@ -37,7 +37,7 @@ type Config struct {
 	FnNetworks   []string   // of Networks: for Fn functions that choose none; each sandbox gets the one with the fewest
 	NetworkRange string     // IPv4 range, of at least a /18, in which the addresses of functions are; "": 100.64.0.0/10
 	Bandwidth    faas.Bytes // a second, that a sandbox may send, and receive; 0: no limit
-	Connections  int        // new ones a second of a sandbox
+	Connections  int        // that a sandbox may open in a second
 	UnixTargets  bool       // syslog URLs of apps may name Unix sockets of this machine
 
 	FreezeAfter    time.Duration // idle time after which a hot sandbox is frozen; negative: never
@@ -112,7 +112,7 @@ type Config struct {
 	HyperRegion    string   // in signatures to hosts that name none
 	HyperQuota     int      // calls of Hyper functions at once; 0: no limit
 	HyperHost      string   // "host[:port]" of the addresses of functions; "": that of the request
-	HyperIsolation string   // driver that Hyper functions must have; "": any
+	HyperIsolation string   // faas.Isolation of Hyper functions; "": Isolation
 
 	Grace         time.Duration // for calls in flight when the daemon stops
 	LeastFreeDisk faas.Bytes    // below it the node is not ready and takes no images; 0: not looked at

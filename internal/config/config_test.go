@@ -3,6 +3,7 @@ package config_test
 import (
 	"cmp"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -78,8 +79,44 @@ func TestFlagOfAListAddsUpAndReplacesTheFile(t *testing.T) {
 	}
 }
 
+func TestEntryOfAListHoldsSpaces(t *testing.T) {
+	const networks = "db=allow 10.1.2.0/24:5432 [fd00::1]:5432/tcp,lan=open 192.168.0.0/16:*"
+	for place, load := range map[string]func() (config.Config, string, error){
+		"file":        func() (config.Config, string, error) { return load(t, "networks = "+networks+" # two", nil) },
+		"environment": func() (config.Config, string, error) { return load(t, "", map[string]string{"HOB_NETWORKS": networks}) },
+		"flags": func() (config.Config, string, error) {
+			one, other, _ := strings.Cut(networks, ",")
+			return load(t, "", nil, "--networks", one, "--networks="+other)
+		},
+	} {
+		c, _, err := load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		named, err := c.Named()
+		if err != nil || len(named) != 2 || len(named["db"].Rules) != 2 || named["lan"].Mode != faas.NetworkOpen || value(t, c, "networks") != networks {
+			t.Errorf("from the %s: %v, %v", place, named, err)
+		}
+		if err := c.Check(); err != nil {
+			t.Errorf("from the %s: %v", place, err)
+		}
+	}
+}
+
+func TestProgramOfAnIsolationIsTheOneNamed(t *testing.T) {
+	c, _, err := load(t, "runtimes = gvisor=/opt/bin/runsc", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, err := c.Programs()
+	want := map[faas.Isolation]string{faas.IsolationGVisor: "/opt/bin/runsc", faas.IsolationRunc: "runc", faas.IsolationCrun: "crun"}
+	if err != nil || !maps.Equal(programs, want) {
+		t.Errorf("got %v, %v, want %v", programs, err, want)
+	}
+}
+
 func TestWhatIsPrintedReadsBack(t *testing.T) {
-	c, _, err := load(t, "memory = 1234567\ndata = \"/srv/a #1\"\nhosts = a,b\ngrace = 90m # long\njournal-age=0s\nfreeze-after = -1s\ncpus = 500m\nblanks = -1\nmax-waiting=7", nil)
+	c, _, err := load(t, "memory = 1234567\ndata = \"/srv/a #1\"\nhosts = a,b\ngrace = 90m # long\njournal-age=0s\nfreeze-after = -1s\ncpus = 500m\nblanks = -1\nmax-waiting=7\nnetworks = db=allow 10.0.0.0/8:5432 a.lan:*, lan=open\nnetwork-bandwidth = 10m", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,8 +230,65 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 		{"host", func(c *config.Config) { c.HyperHost = "node.lan:8443" }, faas.OK, ""},
 		{"host that is a URL", func(c *config.Config) { c.HyperHost = "https://node.lan" }, faas.Invalid, "host:port"},
 		{"host with a path", func(c *config.Config) { c.HyperHost = "node.lan/x" }, faas.Invalid, "host:port"},
-		{"isolation", func(c *config.Config) { c.HyperIsolation = "gvisor" }, faas.OK, ""},
-		{"isolation that this node has not", func(c *config.Config) { c.HyperIsolation = "kata" }, faas.Invalid, "gvisor"},
+		{"isolation of Hyper functions", func(c *config.Config) { c.HyperIsolation = "gvisor" }, faas.OK, ""},
+		{"isolation of Hyper functions that nobody knows", func(c *config.Config) { c.HyperIsolation = "kata" }, faas.Invalid, "native, gvisor, runc, crun"},
+		{"isolation of Hyper functions with the fake driver", func(c *config.Config) { c.Driver, c.HyperIsolation = "fake", "runc" }, faas.Invalid, "driver fake"},
+		{"isolation", func(c *config.Config) { c.Isolation = "crun" }, faas.OK, ""},
+		{"isolation that nobody knows", func(c *config.Config) { c.Isolation = "kata" }, faas.Invalid, "native, gvisor, runc, crun"},
+		{"no isolation", func(c *config.Config) { c.Isolation = "" }, faas.Invalid, "native, gvisor, runc, crun"},
+		{"isolation with the fake driver", func(c *config.Config) { c.Driver, c.Isolation = "fake", "gvisor" }, faas.Invalid, "driver fake"},
+		{"fake driver", func(c *config.Config) { c.Driver = "fake" }, faas.OK, ""},
+		{"programs", func(c *config.Config) { c.Runtimes = []string{"gvisor=/opt/runsc", "runc=myrunc"} }, faas.OK, ""},
+		{"program of nothing", func(c *config.Config) { c.Runtimes = []string{"/opt/runsc"} }, faas.Invalid, "gvisor=/opt/bin/runsc"},
+		{"program of native", func(c *config.Config) { c.Runtimes = []string{"native=/bin/x"} }, faas.Invalid, "one of gvisor, runc and crun"},
+		{"no program", func(c *config.Config) { c.Runtimes = []string{"gvisor="} }, faas.Invalid, "gvisor=/opt/bin/runsc"},
+		{"program twice", func(c *config.Config) { c.Runtimes = []string{"gvisor=/a", "gvisor=/b"} }, faas.Invalid, "twice"},
+		{"program at a relative path", func(c *config.Config) { c.Runtimes = []string{"gvisor=bin/runsc"} }, faas.Invalid, "absolute path"},
+		{"devices", func(c *config.Config) { c.Devices = []string{"/dev/kvm", "/dev/dri/card0"} }, faas.OK, ""},
+		{"device elsewhere", func(c *config.Config) { c.Devices = []string{"/tmp/kvm"} }, faas.Invalid, "/dev/kvm"},
+		{"device that leads elsewhere", func(c *config.Config) { c.Devices = []string{"/dev/../etc/passwd"} }, faas.Invalid, "below /dev"},
+		{"directory of devices", func(c *config.Config) { c.Devices = []string{"/dev/"} }, faas.Invalid, "below /dev"},
+		{"device twice", func(c *config.Config) { c.Devices = []string{"/dev/kvm", "/dev/kvm"} }, faas.Invalid, "twice"},
+		{"no network", func(c *config.Config) { c.Network = "none" }, faas.OK, ""},
+		{"rules alone", func(c *config.Config) { c.Network, c.Allow = "allow", []string{"10.0.0.0/8:5432", "[fd00::1]:80/tcp"} }, faas.OK, ""},
+		{"named network", func(c *config.Config) { c.Networks, c.Network = []string{"db=allow 10.1.2.3:5432"}, "db" }, faas.OK, ""},
+		{"network that nobody defined", func(c *config.Config) { c.Network = "db" }, faas.Invalid, "setting networks"},
+		{"empty network", func(c *config.Config) { c.Network = "" }, faas.Invalid, "none, open, allow"},
+		{"network of the host", func(c *config.Config) { c.Network = "host" }, faas.Invalid, "single functions"},
+		{"rules without a network", func(c *config.Config) { c.Network, c.Allow = "none", []string{"a.lan:80"} }, faas.Invalid, "network=allow"},
+		{"rules with a network that is none", func(c *config.Config) {
+			c.Networks, c.Network, c.Allow = []string{"no=none"}, "no", []string{"a.lan:80"}
+		}, faas.Invalid, "network=allow"},
+		{"rule without a port", func(c *config.Config) { c.Allow = []string{"10.0.0.0/8"} }, faas.Invalid, "names no port"},
+		{"rules", func(c *config.Config) { c.Allow = slices.Repeat([]string{"a.lan:80"}, faas.MaxRules) }, faas.OK, ""},
+		{"rules without end", func(c *config.Config) { c.Allow = slices.Repeat([]string{"a.lan:80"}, faas.MaxRules+1) }, faas.Invalid, "at most 64"},
+		{"network without mode", func(c *config.Config) { c.Networks = []string{"db="} }, faas.Invalid, "db=allow 10.1.2.3:5432"},
+		{"network without name", func(c *config.Config) { c.Networks = []string{"=open"} }, faas.Invalid, "db=allow 10.1.2.3:5432"},
+		{"network with a long name", func(c *config.Config) { c.Networks = []string{strings.Repeat("a", 64) + "=open"} }, faas.Invalid, "at most 63"},
+		{"network with a name in capitals", func(c *config.Config) { c.Networks = []string{"DB=open"} }, faas.Invalid, "a-z, 0-9"},
+		{"network with the name of a mode", func(c *config.Config) { c.Networks = []string{"open=allow a.lan:80"} }, faas.Invalid, "that is a mode"},
+		{"network twice", func(c *config.Config) { c.Networks = []string{"db=open", "db=none"} }, faas.Invalid, "one entry"},
+		{"network with an unknown mode", func(c *config.Config) { c.Networks = []string{"db=10.1.2.3:5432"} }, faas.Invalid, "none, open, allow"},
+		{"network with a bad rule", func(c *config.Config) { c.Networks = []string{"db=allow 10.1.2.3/24:5432"} }, faas.Invalid, "10.1.2.0/24"},
+		{"network of the host by name", func(c *config.Config) { c.Networks = []string{"db=host"} }, faas.Invalid, "single functions"},
+		{"network with rules that are too many", func(c *config.Config) {
+			c.Networks, c.Allow = []string{"db=allow 10.1.2.3:1"}, slices.Repeat([]string{"a.lan:80"}, faas.MaxRules)
+		}, faas.Invalid, "limit of 64"},
+		{"networks of Fn", func(c *config.Config) { c.Networks, c.FnNetworks = []string{"a=open", "b=open"}, []string{"a", "b"} }, faas.OK, ""},
+		{"network of Fn that nobody defined", func(c *config.Config) { c.FnNetworks = []string{"a"} }, faas.Invalid, "a=open"},
+		{"network of Fn twice", func(c *config.Config) { c.Networks, c.FnNetworks = []string{"a=open"}, []string{"a", "a"} }, faas.Invalid, "twice"},
+		{"range of addresses", func(c *config.Config) { c.NetworkRange = "10.200.0.0/18" }, faas.OK, ""},
+		{"small range", func(c *config.Config) { c.NetworkRange = "10.200.0.0/19" }, faas.Invalid, "at least a /18"},
+		{"range of IPv6", func(c *config.Config) { c.NetworkRange = "fd00::/8" }, faas.Invalid, "IPv4 range"},
+		{"address of a range", func(c *config.Config) { c.NetworkRange = "10.200.0.1/16" }, faas.Invalid, "10.200.0.0/16"},
+		{"range of the internet", func(c *config.Config) { c.NetworkRange = "8.0.0.0/8" }, faas.Invalid, "10.0.0.0/8"},
+		{"range with more than private addresses", func(c *config.Config) { c.NetworkRange = "0.0.0.0/0" }, faas.Invalid, "10.0.0.0/8"},
+		{"bandwidth", func(c *config.Config) { c.Bandwidth = 16 * faas.KB }, faas.OK, ""},
+		{"bandwidth for less than a packet", func(c *config.Config) { c.Bandwidth = 1000 }, faas.Invalid, "16 KB"},
+		{"bandwidth that the kernel cannot count", func(c *config.Config) { c.Bandwidth = 1000 * faas.GB }, faas.Invalid, "100 GB"},
+		{"negative bandwidth", func(c *config.Config) { c.Bandwidth = -1 }, faas.Invalid, "0 is no limit"},
+		{"no connections", func(c *config.Config) { c.Connections = 0 }, faas.Invalid, "between 1 and 1000000"},
+		{"connections that the kernel cannot count", func(c *config.Config) { c.Connections = 1_000_001 }, faas.Invalid, "between 1 and 1000000"},
 		{"node", func(c *config.Config) { c.NodeType = "lb" }, faas.Invalid, "full, api"},
 		{"log to a file", func(c *config.Config) { c.LogDest = "file:///var/log/hob.log" }, faas.OK, ""},
 		{"log to syslog", func(c *config.Config) { c.LogDest = "tcp://[::1]:514" }, faas.OK, ""},

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"hob/faas"
 )
@@ -214,6 +215,11 @@ func items(_ *Config, v string) (string, error) {
 		return "", faas.Errorf(faas.Invalid, "%q holds a comma: white space separates the names", v)
 	}
 	return strings.Join(strings.Fields(v), ","), nil
+}
+
+// networks takes names as Fn's server does, and as its documents say.
+func networks(_ *Config, v string) (string, error) {
+	return strings.Join(strings.FieldsFunc(v, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }), ","), nil
 }
 
 func oneItem(_ *Config, v string) (string, error) {

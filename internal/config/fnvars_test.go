@@ -64,7 +64,9 @@ var read = map[string]map[string]string{
 	"FN_DISABLE_READONLY_ROOTFS":         {"true": "true", "0": "false"},
 	"FN_DISABLE_UNPRIVILEGED_CONTAINERS": {"1": "true"},
 	"FN_EXPERIMENTAL_PREFORK_POOL_SIZE":  {"2": "2", "0": "-1"},
+	"FN_EXPERIMENTAL_PREFORK_NETWORKS":   {"front back": "front,back"},
 	"FN_CONTAINER_LABEL_TAG":             {"mine": "mine"},
+	"FN_DOCKER_NETWORKS":                 {"front \t back ": "front,back", "front,back": "front,back", "back": "back"},
 	"FN_DOCKER_LOAD_FILE":                {"/a/images.tar": "/a/images.tar"},
 	"FN_DOCKER_AUTH":                     {"/etc/auth.json": "/etc/auth.json", `{"auths":{}}`: "***"},
 	"FN_IMAGE_CLEAN_MAX_SIZE":            {"1073741824": "1g", "0": "0"},
@@ -87,7 +89,7 @@ func TestVariableOfFnIsAnotherNameOfASetting(t *testing.T) {
 			t.Errorf("%s means setting %q, and the test has the values %q", v.Name, v.Setting, read[v.Name])
 		}
 		for val, want := range read[v.Name] {
-			c, _, err := load(t, "", map[string]string{v.Name: val})
+			c, _, err := load(t, "networks = front=open, back=allow 10.1.2.3:5432", map[string]string{v.Name: val})
 			if err != nil {
 				t.Errorf("%s=%s: %v", v.Name, val, err)
 				continue
@@ -116,12 +118,13 @@ func TestOwnVariableWinsOverThatOfFnAndThatOverTheFile(t *testing.T) {
 			"FN_PORT":                   "81",
 			"FN_LOG_LEVEL":              "trace", "HOB_LOG_LEVEL": "",
 			"FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "4",
+			"FN_DOCKER_NETWORKS":                "wins", "FN_EXPERIMENTAL_PREFORK_NETWORKS": "loses",
 		}, "--blanks=5")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"grace": "1s", "max-request": "3m", "pull-timeout": "2m", "blanks": "5", "listen": "[::1]:81", "log-level": "debug",
+		"grace": "1s", "max-request": "3m", "pull-timeout": "2m", "blanks": "5", "listen": "[::1]:81", "log-level": "debug", "fn-networks": "wins",
 	} {
 		if got := value(t, c, name); got != want {
 			t.Errorf("%s is %s (from %s), want %s", name, got, c.Origin(name), want)
@@ -329,6 +332,10 @@ func TestWhatFnsServerTakesAndHobCannotIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, "no time to start", c.Check(), "environment FN_HOT_START_TIMEOUT_MSECS")
+	if c, _, err = load(t, "networks = back=open", map[string]string{"FN_DOCKER_NETWORKS": "back front"}); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, "a network that nobody defined", c.Check(), "environment FN_DOCKER_NETWORKS", `"front"`, "setting networks, as front=open")
 }
 
 func TestVariableWithoutEffectIsNoted(t *testing.T) {
