@@ -16,6 +16,8 @@ type appIn struct {
 	Name           string             `json:"name"`
 	Env            map[string]*string `json:"env"`
 	MaxConcurrency int                `json:"max_concurrency"`
+	Network        string             `json:"network"`
+	Allow          []string           `json:"allow"`
 	Annotations    annotationsIn      `json:"annotations"`
 	Syslog         string             `json:"syslog"`
 	Shape          string             `json:"shape"`
@@ -26,6 +28,8 @@ type appIn struct {
 type appChangeIn struct {
 	Env            map[string]*string `json:"env"`
 	MaxConcurrency *int               `json:"max_concurrency"`
+	Network        *string            `json:"network"`
+	Allow          []string           `json:"allow"`
 	Annotations    annotationsIn      `json:"annotations"`
 	Syslog         *string            `json:"syslog"`
 	Shape          *string            `json:"shape"`
@@ -57,7 +61,7 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	app := faas.App{
-		ID: faas.NewID(), Name: in.Name, Env: mergedEnv(nil, in.Env), MaxConcurrency: in.MaxConcurrency,
+		ID: faas.NewID(), Name: in.Name, Env: mergedEnv(nil, in.Env), MaxConcurrency: in.MaxConcurrency, Network: in.Network, Allow: orNone(in.Allow),
 		Annotations: in.Annotations.merged(nil), Syslog: in.Syslog, Shape: in.Shape,
 	}
 	if in.Runner != "" {
@@ -102,6 +106,12 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 		app.Annotations = in.Annotations.merged(app.Annotations)
 		if fields["max_concurrency"] != nil {
 			app.MaxConcurrency = value(in.MaxConcurrency)
+		}
+		if fields["network"] != nil {
+			app.Network = value(in.Network)
+		}
+		if fields["allow"] != nil {
+			app.Allow = orNone(in.Allow)
 		}
 		if fields["syslog"] != nil {
 			app.Syslog = value(in.Syslog)

@@ -47,8 +47,9 @@ type Server struct {
 	Queue   Queue       // nil: this server takes no asynchronous calls
 	Calls   store.Calls // those that Queue has accepted; nil if that is
 
-	Sandboxes func() []faas.Sandbox // the live ones; nil: none
-	Node      func() Node           // what this daemon is; nil: nothing is known
+	Sandboxes func() []faas.Sandbox       // the live ones; nil: none
+	Node      func() Node                 // what this daemon is; asked once a second by each live view; nil: nothing is known
+	Refusals  func(functionID string) int // connections that policy refused to a function; nil: none are counted
 
 	PublicURL  string     // under which everybody reaches this server, for the addresses of triggers; "": they are paths
 	MaxPayload faas.Bytes // of a call's body; 0: no limit
@@ -66,13 +67,22 @@ type Node struct {
 	Driver         string
 	CgroupVersion  int
 	UserNamespaces bool
-	Notes          []string // what is weaker than it could be
+	Notes          []string    // what is weaker than it could be
+	Network        string      // of functions that choose none, whose app does neither
+	Isolations     []Isolation // all that there are
+	Refused        uint64      // packets of functions that policy refused
 	CPUs           faas.CPU
 	Memory         faas.Bytes // that sandboxes may use
 	Reserved       faas.Bytes // of Memory, now
 	Waiting        int        // calls in line; Running and Sandboxes are counted here
 	Started        time.Time
 	Listen         string // "host:port" of the TCP address
+}
+
+// Isolation says whether a node has an isolation.
+type Isolation struct {
+	Name    faas.Isolation
+	Missing error // why the node has it not; nil: it has
 }
 
 // route is one entry of the API: a pattern of http.ServeMux, and who answers.
@@ -189,8 +199,16 @@ func (s *Server) nodeNow(sandboxes int, live []faas.Call) wireNode {
 	wire := wireNode{
 		Version: n.Version, Go: n.Go, Platform: n.Platform, Driver: n.Driver,
 		CgroupVersion: n.CgroupVersion, UserNamespaces: n.UserNamespaces, Notes: list(n.Notes),
+		Network: n.Network, Isolations: []wireIsolation{}, Refused: n.Refused,
 		CPUs: cpus(n.CPUs), Memory: int64(n.Memory), Reserved: int64(n.Reserved),
 		Sandboxes: sandboxes, Waiting: n.Waiting, Started: n.Started.UTC(), Listen: n.Listen, Insecure: s.Insecure,
+	}
+	for _, i := range n.Isolations {
+		one := wireIsolation{Name: i.Name, Available: i.Missing == nil}
+		if i.Missing != nil {
+			one.Reason = i.Missing.Error()
+		}
+		wire.Isolations = append(wire.Isolations, one)
 	}
 	for _, c := range live {
 		if c.State == faas.CallRunning {

@@ -65,6 +65,7 @@ func newServer(t testing.TB) *core.Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { lines.Close() })
+	index.Admit = admit
 	return &core.Server{
 		Catalog: index, Images: images, Logs: lines,
 		Caller:     &functions{logs: lines},
@@ -77,10 +78,25 @@ func newServer(t testing.TB) *core.Server {
 				Memory: 3 * faas.MB, PeakMemory: 4 * faas.MB, CPUTime: 5 * time.Millisecond, Processes: 2}}
 		},
 		Node: func() core.Node {
-			return core.Node{Version: "v1", Go: "go1", Platform: "linux/amd64", Driver: "fake", CPUs: 2000, Memory: faas.GB, Started: time.Now(), Listen: "127.0.0.1:8080"}
+			return core.Node{Version: "v1", Go: "go1", Platform: "linux/amd64", Driver: "fake", CPUs: 2000, Memory: faas.GB, Started: time.Now(), Listen: "127.0.0.1:8080",
+				Network: "open", Refused: 7, Isolations: []core.Isolation{{Name: faas.IsolationNative}, {Name: faas.IsolationGVisor, Missing: errors.New("no program runsc")}}}
 		},
-		Log: slog.New(slog.DiscardHandler),
+		Refusals: func(string) int { return 3 },
+		Log:      slog.New(slog.DiscardHandler),
 	}
+}
+
+// admit is what a node says that has one network by name, one device and no gVisor.
+func admit(_ context.Context, app faas.App, fn faas.Function) error {
+	switch {
+	case app.Network == "nowhere":
+		return faas.Errorf(faas.Invalid, "this node has no network %q", app.Network)
+	case fn.Isolation == faas.IsolationGVisor:
+		return faas.Errorf(faas.Unsupported, "this node cannot give the isolation gvisor: no program runsc")
+	case len(fn.Devices) > 0 && fn.Devices[0] != "/dev/kvm":
+		return faas.Errorf(faas.Denied, "function %s asks for device %s: the operator of this node allows /dev/kvm", fn.Name, fn.Devices[0])
+	}
+	return nil
 }
 
 // archive is a small image as a tar file.

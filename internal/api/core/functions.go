@@ -27,6 +27,9 @@ type settingsIn struct {
 	User           *string            `json:"user"`
 	Writable       *bool              `json:"writable"`
 	Network        *string            `json:"network"`
+	Allow          []string           `json:"allow"`
+	Isolation      *string            `json:"isolation"`
+	Devices        []string           `json:"devices"`
 	Memory         *amount            `json:"memory"`
 	CPUs           *amount            `json:"cpus"`
 	TmpSize        *amount            `json:"tmp_size"`
@@ -252,7 +255,8 @@ func (s *Server) refreshFunction(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// status counts the asynchronous calls of a function that are kept.
+// status counts the asynchronous calls of a function that are kept, and the connections
+// that it was refused.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 	if p := query(r); p.err != nil {
 		return p.err
@@ -267,9 +271,14 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	refused := 0
+	if s.Refusals != nil {
+		refused = s.Refusals(fn.ID)
+	}
 	return answer(w, http.StatusOK, wireStatus{
 		Total:  t.Queued + t.Running + t.Succeeded + t.Failed,
 		Queued: t.Queued, Running: t.Running, Succeeded: t.Succeeded, Failed: t.Failed,
+		Refused: refused,
 	})
 }
 
@@ -278,7 +287,8 @@ func (in settingsIn) function() (faas.Function, error) {
 	fn := faas.Function{
 		Image: value(in.Image), Format: faas.Format(value(in.Format)),
 		Entrypoint: in.Entrypoint, Command: in.Command, Env: mergedEnv(nil, in.Env),
-		Workdir: value(in.Workdir), User: value(in.User), Writable: value(in.Writable), Network: value(in.Network),
+		Workdir: value(in.Workdir), User: value(in.User), Writable: value(in.Writable),
+		Network: value(in.Network), Allow: orNone(in.Allow), Isolation: faas.Isolation(value(in.Isolation)), Devices: orNone(in.Devices),
 		MaxConcurrency: value(in.MaxConcurrency), Line: value(in.Line),
 		Port: value(in.Port), Concurrency: value(in.Concurrency),
 		Min: value(in.Min), MaxCalls: value(in.MaxCalls), Freeze: value(in.Freeze),
@@ -408,6 +418,14 @@ func mergedEnvJSON(env map[string]string, change json.RawMessage) (json.RawMessa
 		}
 	}
 	return json.Marshal(mergedEnv(env, changes))
+}
+
+// orNone is l, and nil for an empty one: to an engine of the store they differ.
+func orNone(l []string) []string {
+	if len(l) == 0 {
+		return nil
+	}
+	return l
 }
 
 func value[T any](p *T) T {

@@ -94,7 +94,7 @@ var input = map[string]reflect.Type{
 }
 
 var output = map[string]reflect.Type{
-	"Fault": reflect.TypeFor[wireFault](), "Node": reflect.TypeFor[wireNode](),
+	"Fault": reflect.TypeFor[wireFault](), "Node": reflect.TypeFor[wireNode](), "Isolation": reflect.TypeFor[wireIsolation](),
 	"App": reflect.TypeFor[wireApp](), "Apps": reflect.TypeFor[wireApps](),
 	"Function": reflect.TypeFor[wireFunction](), "Functions": reflect.TypeFor[wireFunctions](),
 	"Trigger": reflect.TypeFor[wireTrigger](), "Triggers": reflect.TypeFor[wireTriggers](),
@@ -197,7 +197,7 @@ func compareType(t *testing.T, at string, s *schema, typ reflect.Type) {
 		want = "boolean"
 	case typ.Kind() == reflect.Float64:
 		want = "number"
-	case typ.Kind() == reflect.Int || typ.Kind() == reflect.Int64:
+	case typ.Kind() == reflect.Int || typ.Kind() == reflect.Int64 || typ.Kind() == reflect.Uint64:
 		want = "integer"
 	case typ.Kind() == reflect.Slice:
 		want = "array"

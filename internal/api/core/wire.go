@@ -28,22 +28,31 @@ func faultOf(kind faas.Kind, message, request string) wireFault {
 }
 
 type wireNode struct {
-	Version        string      `json:"version"`
-	Go             string      `json:"go"`
-	Platform       string      `json:"platform"`
-	Driver         string      `json:"driver"`
-	CgroupVersion  int         `json:"cgroup_version"`
-	UserNamespaces bool        `json:"user_namespaces"`
-	Notes          []string    `json:"notes"`
-	CPUs           json.Number `json:"cpus"`
-	Memory         int64       `json:"memory"`
-	Reserved       int64       `json:"reserved"`
-	Sandboxes      int         `json:"sandboxes"`
-	Running        int         `json:"running"`
-	Waiting        int         `json:"waiting"`
-	Started        time.Time   `json:"started"`
-	Listen         string      `json:"listen"`
-	Insecure       bool        `json:"insecure"`
+	Version        string          `json:"version"`
+	Go             string          `json:"go"`
+	Platform       string          `json:"platform"`
+	Driver         string          `json:"driver"`
+	CgroupVersion  int             `json:"cgroup_version"`
+	UserNamespaces bool            `json:"user_namespaces"`
+	Notes          []string        `json:"notes"`
+	Network        string          `json:"network"`
+	Isolations     []wireIsolation `json:"isolations"`
+	Refused        uint64          `json:"refused"`
+	CPUs           json.Number     `json:"cpus"`
+	Memory         int64           `json:"memory"`
+	Reserved       int64           `json:"reserved"`
+	Sandboxes      int             `json:"sandboxes"`
+	Running        int             `json:"running"`
+	Waiting        int             `json:"waiting"`
+	Started        time.Time       `json:"started"`
+	Listen         string          `json:"listen"`
+	Insecure       bool            `json:"insecure"`
+}
+
+type wireIsolation struct {
+	Name      faas.Isolation `json:"name"`
+	Available bool           `json:"available"`
+	Reason    string         `json:"reason,omitempty"`
 }
 
 type wireTop struct {
@@ -77,6 +86,8 @@ type wireApp struct {
 	Name           string            `json:"name"`
 	Env            map[string]string `json:"env"`
 	MaxConcurrency int               `json:"max_concurrency"`
+	Network        string            `json:"network"`
+	Allow          []string          `json:"allow"`
 	Annotations    annotations       `json:"annotations"`
 	Syslog         string            `json:"syslog"`
 	Shape          string            `json:"shape"`
@@ -118,6 +129,9 @@ type wireSettings struct {
 	User           string            `json:"user"`
 	Writable       bool              `json:"writable"`
 	Network        string            `json:"network"`
+	Allow          []string          `json:"allow"`
+	Isolation      faas.Isolation    `json:"isolation"`
+	Devices        []string          `json:"devices"`
 	Memory         int64             `json:"memory"`
 	CPUs           json.Number       `json:"cpus"`
 	TmpSize        int64             `json:"tmp_size"`
@@ -225,6 +239,7 @@ type wireStatus struct {
 	Running   int `json:"running"`
 	Succeeded int `json:"succeeded"`
 	Failed    int `json:"failed"`
+	Refused   int `json:"refused"`
 }
 
 type wireCalls struct {
@@ -358,7 +373,7 @@ func wireOfApp(a faas.App) wireApp {
 		runner = faas.RunnerExternal
 	}
 	return wireApp{
-		ID: a.ID, Name: a.Name, Env: object(a.Env), MaxConcurrency: a.MaxConcurrency,
+		ID: a.ID, Name: a.Name, Env: object(a.Env), MaxConcurrency: a.MaxConcurrency, Network: a.Network, Allow: list(a.Allow),
 		Annotations: annotationsOf(a.Annotations), Syslog: a.Syslog, Shape: a.Shape, Runner: runner,
 		Revision: a.Revision, Created: a.Created.UTC(), Updated: a.Updated.UTC(),
 	}
@@ -374,7 +389,8 @@ func wireOfFunction(app string, f faas.Function) wireFunction {
 func settingsOf(f faas.Function) wireSettings {
 	return wireSettings{
 		Image: f.Image, Format: string(f.Format), Entrypoint: f.Entrypoint, Command: f.Command, Env: object(f.Env),
-		Workdir: f.Workdir, User: f.User, Writable: f.Writable, Network: f.Network,
+		Workdir: f.Workdir, User: f.User, Writable: f.Writable,
+		Network: f.Network, Allow: list(f.Allow), Isolation: f.Isolation, Devices: list(f.Devices),
 		Memory: int64(f.Memory), CPUs: cpus(f.CPU), TmpSize: int64(f.TmpSize),
 		Timeout: f.Timeout.String(), Wait: f.Wait.String(), StartTimeout: f.StartTimeout.String(), IdleTimeout: f.Idle.String(),
 		MaxConcurrency: f.MaxConcurrency, Line: f.Line,
