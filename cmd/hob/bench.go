@@ -59,7 +59,8 @@ drift with the hour, ratios in one run do not. The program in the container is
 the same for all. What is not installed is left out with one line. Needs root.
 Takes about ten minutes, and leaves nothing behind.
 
-The parts are cold (fresh containers), hot (one container, many calls), density
+The parts are cold (fresh containers), network (fresh containers that reach nothing,
+the internet, what rules say), isolation (gVisor, runc, crun), hot (one container, many calls), density
 (a thousand idle functions), evict (more functions than memory), start (of the
 daemon), fn (calls through the API of Fn, and 10,000 definitions), queue
 (asynchronous calls, and 200,000 of them in line), logs, and, only if it is named,
@@ -95,7 +96,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"cold", b.cold}, {"hot", b.hot}, {"density", b.density}, {"evict", b.evict}, {"start", b.startWithMany}, {"fn", b.fn}, {"queue", b.queue}, {"logs", b.logs}, {"soak", b.soak}} {
+	}{{"cold", b.cold}, {"network", b.network}, {"isolation", b.isolation}, {"hot", b.hot}, {"density", b.density}, {"evict", b.evict}, {"start", b.startWithMany}, {"fn", b.fn}, {"queue", b.queue}, {"logs", b.logs}, {"soak", b.soak}} {
 		if !slices.Contains(b.only, part.name) && (len(b.only) > 0 || part.name == "soak") {
 			continue
 		}

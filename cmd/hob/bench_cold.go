@@ -69,6 +69,7 @@ func (b *bench) cold(ctx context.Context) (err error) {
 type freshCalls struct {
 	name   string
 	daemon *benchDaemon
+	of     string // the function; "": tiny
 
 	copies int // of the function that have been called; each is called once, and finds a bare blank. Negative: the function itself is called
 
@@ -80,7 +81,7 @@ type freshCalls struct {
 // function is the one that is called next.
 func (o *freshCalls) function() string {
 	if o.copies < 0 {
-		return "tiny"
+		return cmp.Or(o.of, "tiny")
 	}
 	o.copies++
 	return copyName(o.copies - 1)

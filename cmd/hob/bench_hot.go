@@ -186,7 +186,7 @@ http {
 }
 
 // density measures what a thousand idle functions cost besides their processes.
-func (b *bench) density(ctx context.Context) (err error) {
+func (b *bench) density(ctx context.Context) error {
 	if runtime.GOARCH != "amd64" {
 		b.printf("\ndensity: left out, its program is for amd64\n")
 		return nil
@@ -195,7 +195,17 @@ func (b *bench) density(ctx context.Context) (err error) {
 	if b.short {
 		n = 100
 	}
-	d, err := b.daemon(ctx, "density")
+	for _, network := range []string{"open", "none"} {
+		if err := b.idle(ctx, n, network); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// idle measures n functions that are idle.
+func (b *bench) idle(ctx context.Context, n int, network string) (err error) {
+	d, err := b.daemon(ctx, "density-"+network, "--network", network)
 	if err != nil {
 		return err
 	}
@@ -221,12 +231,12 @@ func (b *bench) density(ctx context.Context) (err error) {
 	used := processorTime(pid)
 	time.Sleep(5 * time.Second)
 	used = processorTime(pid) - used
-	b.printf("\n%d functions that ran once and are idle, %d of them frozen\n", n, frozen)
+	b.printf("\n%d functions that ran once and are idle, %d of them frozen, network %s\n", n, frozen, network)
 	per := func(kb int) float64 { return float64(kb) / float64(n) / 1024 }
-	b.number("idle functions", "memory of the machine, each", "MB", "", per(before-after))
-	b.number("idle functions", "of that: its own process", "MB", "proportional set size", own)
-	b.number("idle functions", "so on top of it", "MB", fmt.Sprintf("%.3f MB of that in the daemon", per(grown)), per(before-after)-own)
-	b.number("idle functions", "the daemon's processor time in 5 s", "ms", "", float64(used.Milliseconds()))
+	b.number("idle functions, network "+network, "memory of the machine, each", "MB", "", per(before-after))
+	b.number("idle functions, network "+network, "of that: its own process", "MB", "proportional set size", own)
+	b.number("idle functions, network "+network, "so on top of it", "MB", fmt.Sprintf("%.3f MB of that in the daemon", per(grown)), per(before-after)-own)
+	b.number("idle functions, network "+network, "the daemon's processor time in 5 s", "ms", "", float64(used.Milliseconds()))
 	return nil
 }
 
