@@ -41,6 +41,7 @@ import (
 	"hob/internal/sandbox"
 	"hob/internal/sandbox/fake"
 	"hob/internal/sandbox/ns"
+	"hob/internal/sandbox/oci"
 	"hob/internal/store"
 	"hob/internal/store/sqlite"
 )
@@ -307,6 +308,9 @@ func (d *Daemon) openDriver(ctx context.Context) (err error) {
 	case d.cfg.Driver == "fake":
 		d.driver = fake.New(fake.Builtin())
 	default:
+		if err := oci.Reap(ctx, oci.Config{Generation: d.run, Log: d.log}); err != nil {
+			return err
+		}
 		d.driver, err = ns.New(ns.Config{Generation: d.run, CgroupParent: d.cfg.CgroupParent, Blanks: d.cfg.Blanks, Router: d.router, Log: d.log})
 		d.isolations.config = d.runtimeConfig
 	}

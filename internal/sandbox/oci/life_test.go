@@ -61,7 +61,8 @@ func TestDaemonsDeathEndsItsSandboxes(t *testing.T) {
 		}
 		stood := d.cgroups.Open(frozen).Processes()
 		until(t, "the dead generation is not reaped", func() bool {
-			if err := d.Reap(t.Context()); err != nil { // one that is just ending is left alone
+			// One that is just ending is left alone. No program is asked for.
+			if err := Reap(t.Context(), Config{Generation: d.cfg.Generation, State: d.cfg.State, CgroupParent: d.cfg.CgroupParent}); err != nil {
 				t.Fatal(err)
 			}
 			_, err := os.Stat(filepath.Join(d.cfg.State, "dead"))

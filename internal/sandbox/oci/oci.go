@@ -9,7 +9,6 @@
 package oci
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +20,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -86,9 +84,6 @@ var _ sandbox.Driver = (*Driver)(nil)
 // New takes the lock of a generation and makes what its sandboxes will need. An
 // error of kind Unsupported says what this machine lacks.
 func New(cfg Config) (*Driver, error) {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
 	d := &Driver{
 		cfg: cfg, userns: -1, self: -1, hostNet: -1, hostPIDs: -1, boxes: make(map[*box]struct{}),
 		seats: make(chan struct{}, 4*runtime.GOMAXPROCS(0)),
@@ -118,7 +113,7 @@ func (d *Driver) open() (err error) {
 	if d.kind, err = detect(d.program); err != nil {
 		return err
 	}
-	d.cfg.State, d.cfg.CgroupParent = cmp.Or(d.cfg.State, "/run/hob-"+d.kind.name), cmp.Or(d.cfg.CgroupParent, "hob-"+d.kind.name)
+	d.cfg = d.cfg.of(d.kind)
 	d.dir = filepath.Join(d.cfg.State, d.cfg.Generation)
 	if d.cgroups, err = linux.FindCgroups(); err != nil {
 		return faas.Errorf(faas.Unsupported, "%w: limits cannot be enforced without it", err)
@@ -245,38 +240,6 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 		err = faas.Errorf(faas.Unsupported, "%s cannot run a program on this node: it ended with %+v", d.program, exit)
 	}
 	return d.caps, errors.Join(err, b.Stop(context.WithoutCancel(ctx), 0))
-}
-
-// Reap implements sandbox.Driver. A generation leaves cgroups, with processes that
-// stood still, bundles and a lock file: its mounts live in namespaces that ended
-// with it.
-func (d *Driver) Reap(ctx context.Context) error {
-	names, err := d.cgroups.Children(d.cfg.CgroupParent)
-	if err != nil {
-		return fmt.Errorf("look for dead generations: %w", err)
-	}
-	locks, _ := filepath.Glob(filepath.Join(d.cfg.State, "*"+lockSuffix))
-	for _, file := range locks {
-		names = append(names, strings.TrimSuffix(filepath.Base(file), lockSuffix))
-	}
-	seen := map[string]bool{d.cfg.Generation: true}
-	for _, name := range names {
-		if seen[name] || ctx.Err() != nil {
-			continue
-		}
-		seen[name] = true
-		lock, err := lockGeneration(d.cfg.State, name)
-		if err != nil {
-			continue // it lives
-		}
-		err = errors.Join(d.cgroups.Open(path.Join(d.cfg.CgroupParent, name)).RemoveTree(), os.RemoveAll(filepath.Join(d.cfg.State, name)))
-		unlockGeneration(lock)
-		if err != nil {
-			return fmt.Errorf("reap generation %s: %w", name, err)
-		}
-		d.cfg.Log.Info("reaped what a dead daemon left", "generation", name)
-	}
-	return ctx.Err()
 }
 
 // Close implements sandbox.Driver.
