@@ -19,7 +19,7 @@ func (d *Daemon) openNetwork() error {
 	if d.driver != nil || d.cfg.Driver == "fake" {
 		return nil
 	}
-	if err := network.Reap(0, func(string) bool { return true }); err != nil {
+	if err := network.Reap(0); err != nil {
 		d.log.Error("what a dead daemon left in the network of this machine could not be removed", "err", err)
 	}
 	cfg := network.Config{

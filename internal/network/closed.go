@@ -1,13 +1,9 @@
 package network
 
 import (
-	"context"
-	"fmt"
-	"hob/faas"
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // closedText lists what is not the internet: everything that the special-purpose
@@ -83,30 +79,4 @@ func isClosedRange(p netip.Prefix) bool {
 		}
 	}
 	return false
-}
-
-// A RefusedError says that policy forbids a connection.
-type RefusedError struct{ Address string }
-
-func (e *RefusedError) Error() string {
-	return fmt.Sprintf("connect to %s: the network policy closes this address", e.Address)
-}
-
-// Control returns what a net.Dialer takes as ControlContext to reach only what
-// functions with policy p reach. It is asked for each address when it is connected
-// to, after all names were looked up. A rule with a name is for functions, whose
-// names hob looks up: here only rules with addresses count. own are the
-// addresses of this node; nil: it has none that look public.
-func Control(p faas.Egress, own func(netip.Addr) bool) func(context.Context, string, string, syscall.RawConn) error {
-	return func(_ context.Context, network, address string, _ syscall.RawConn) error {
-		to, err := netip.ParseAddrPort(address)
-		if err != nil { // a Unix socket
-			return &RefusedError{address}
-		}
-		node := own != nil && own(to.Addr().Unmap())
-		if !reaches(p, network, netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), node) {
-			return &RefusedError{address}
-		}
-		return nil
-	}
 }

@@ -18,8 +18,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-
-	"hob/internal/linux"
 )
 
 // nodeSide is what a router has on the node, all of it named after the generation:
@@ -28,6 +26,7 @@ import (
 type nodeSide struct {
 	r     *Router
 	name  string
+	lock  int // of the name
 	table *nftables.Table
 	links *netlink.Handle
 	on    map[string]*nftables.Set // devices whose forwarding was switched on, by family
@@ -39,7 +38,11 @@ type nodeSide struct {
 // newNodeSide makes the uplink and what the node needs to pass on what comes from it.
 func newNodeSide(r *Router) (e *nodeSide, err error) {
 	e = &nodeSide{r: r, name: r.plan.uplink, on: map[string]*nftables.Set{}}
+	if err := r.in(r.node, func() (err error) { e.lock, err = lockName(e.name); return err }); err != nil {
+		return nil, err
+	}
 	if e.conn, err = newConn(r.node); err != nil {
+		unix.Close(e.lock)
 		return nil, fmt.Errorf("open the node's packet filter: %w", err)
 	}
 	if err := r.in(r.node, e.addDevice); err != nil {
@@ -151,8 +154,10 @@ func (e *nodeSide) addTable() error {
 	rule(forward, out, related, accept())
 	rule(forward, out, drop())
 	for version, set := range map[int]string{4: "ipv4", 6: "ipv6"} {
-		// Other traffic through devices that forwarded nothing before.
+		// Other traffic through devices that forwarded nothing before; other routers' is theirs.
 		rule(forward, family(version), []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(namePrefix)},
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 			&expr.Lookup{SourceRegister: 1, SetName: forwardingSet + set},
 		}, drop())
@@ -191,7 +196,7 @@ func (e *nodeSide) forwarding() error {
 	})
 }
 
-// routed has the names of the devices with routes, and the uplink's.
+// routed has the names of the devices with routes, and the uplink's; without other routers'.
 func (e *nodeSide) routed() ([]string, error) {
 	routes, err := e.links.RouteList(nil, netlink.FAMILY_ALL)
 	if err != nil {
@@ -199,9 +204,12 @@ func (e *nodeSide) routed() ([]string, error) {
 	}
 	names := []string{e.name}
 	for _, route := range routes {
-		if dev, err := e.links.LinkByIndex(route.LinkIndex); err == nil && dev.Attrs().Flags&net.FlagLoopback == 0 &&
-			!slices.Contains(names, dev.Attrs().Name) {
-			names = append(names, dev.Attrs().Name)
+		dev, err := e.links.LinkByIndex(route.LinkIndex)
+		if err != nil || dev.Attrs().Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		if name := dev.Attrs().Name; !strings.HasPrefix(name, namePrefix) && !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
 	return names, nil
@@ -224,16 +232,24 @@ func (e *nodeSide) forwardFamily(family string, devices []string) error {
 		e.conn.FlushSet(e.on[family]) // whoever switched it on wants more than we do
 		return e.conn.Flush()
 	}
+	others, err := neededByOthers(e.conn, e.name, family)
+	if err != nil {
+		return err
+	}
+	ours, err := forwardingOf(e.conn, e.table, family)
+	if err != nil {
+		return err
+	}
 	for _, dev := range devices {
 		file := forwardFile(family, dev)
-		if isOn(file) {
-			continue
+		if on := isOn(file); on && (slices.Contains(ours, dev) || !slices.Contains(others, dev)) {
+			continue // or on before anybody's router
 		}
 		if _, err := os.Stat(file); err != nil {
 			e.r.cfg.Log.Warn("functions cannot reach IPv6 addresses: set net.ipv6.conf.all.forwarding=1", "err", err)
 			return nil
 		}
-		// Written down first.
+		// Written down first. If another router has switched it on, both need it.
 		if err := errors.Join(e.conn.SetAddElements(e.on[family], []nftables.SetElement{{Key: named16(dev)}}), e.conn.Flush()); err != nil {
 			return err
 		}
@@ -265,7 +281,7 @@ func (e *nodeSide) openChains() error {
 		}
 		at := c
 		for _, other := range chains {
-			if other.Name == "DOCKER-USER" && other.Table.Name == c.Table.Name && other.Table.Family == c.Table.Family {
+			if other.Name == dockerUser && other.Table.Name == c.Table.Name && other.Table.Family == c.Table.Family {
 				at = other
 			}
 		}
@@ -295,9 +311,17 @@ func (e *nodeSide) openChains() error {
 	return nil
 }
 
+// dockerUser is a chain that Docker leaves to the machine's owner.
+const dockerUser = "DOCKER-USER"
+
 func dropsForwarded(c *nftables.Chain) bool {
+	return forwards(c) && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+}
+
+// forwards reports whether a chain is asked about packets that are passed on.
+func forwards(c *nftables.Chain) bool {
 	ip := slices.Contains([]nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet}, c.Table.Family)
-	return ip && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+	return ip && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward
 }
 
 func comment(s string) []byte { return userdata.AppendString(nil, userdata.TypeComment, s) }
@@ -377,136 +401,10 @@ func (e *nodeSide) closeAddrs() error {
 func (e *nodeSide) remove() error {
 	var err error
 	if e.links != nil {
-		err = removeFrom(e.conn, e.links, e.r.in, e.r.node, e.name)
+		err = e.r.in(e.r.node, func() error { return removeFrom(e.conn, e.links, e.name) })
 		e.links.Close()
 	}
 	e.conn.CloseLasting()
+	unix.Close(e.lock)
 	return err
-}
-
-// removeFrom removes from the node what a generation's name is on: rules in chains
-// of others, forwarding, the table and the device.
-func removeFrom(conn *nftables.Conn, links *netlink.Handle, in func(int, func() error) error, node int, name string) error {
-	chains, err := conn.ListChains()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	table := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
-	found := false
-	for _, c := range chains {
-		if c.Table.Name == name {
-			found = true
-			continue
-		}
-		if !dropsForwarded(c) && c.Name != "DOCKER-USER" {
-			continue
-		}
-		rules, err := rulesOf(conn, c, name)
-		if err != nil {
-			return err
-		}
-		for _, rule := range rules {
-			errs = append(errs, conn.DelRule(rule))
-		}
-	}
-	if found {
-		errs = append(errs, in(node, func() error { return stopForwarding(conn, table) }))
-		conn.DelTable(table)
-	}
-	errs = append(errs, conn.Flush())
-	if dev, err := links.LinkByName(name); err == nil {
-		errs = append(errs, links.LinkDel(dev))
-	}
-	return errors.Join(errs...)
-}
-
-// stopForwarding switches off what a table says was switched on.
-func stopForwarding(conn *nftables.Conn, table *nftables.Table) error {
-	for _, family := range []string{"ipv4", "ipv6"} {
-		if isOn("/proc/sys/net/" + family + "/conf/all/forwarding") {
-			continue // by somebody else, since
-		}
-		elements, err := conn.GetSetElements(&nftables.Set{Table: table, Name: forwardingSet + family, KeyType: nftables.TypeIFName})
-		if err != nil {
-			return err
-		}
-		for _, element := range elements {
-			dev, _, _ := strings.Cut(string(element.Key), "\x00")
-			err := os.WriteFile(forwardFile(family, dev), []byte("0"), 0)
-			if err != nil && !errors.Is(err, os.ErrNotExist) { // the device is gone
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// Reap removes from this process's network, or that open as node if it is not 0,
-// what routers of dead generations left. alive reports whether one lives, by the
-// last 11 characters of its name.
-func Reap(node int, alive func(suffix string) bool) error {
-	t, err := linux.NewThread(func() error { return nil })
-	if err != nil {
-		return err
-	}
-	defer t.Close()
-	home, err := linux.OpenNamespace(t.TID(), "net")
-	if err != nil {
-		return err
-	}
-	defer unix.Close(home)
-	if node == 0 {
-		node = home
-	}
-	in := func(fd int, f func() error) (err error) {
-		t.Do(func() { err = within(home, fd, f) })
-		return err
-	}
-	conn, err := newConn(node)
-	if err != nil {
-		return err
-	}
-	defer conn.CloseLasting()
-	var links *netlink.Handle
-	if err := in(node, func() (err error) { links, err = netlink.NewHandle(unix.NETLINK_ROUTE); return err }); err != nil {
-		return err
-	}
-	defer links.Close()
-	names, err := generationsOn(conn, links)
-	if err != nil {
-		return fmt.Errorf("look for networks of dead generations: %w", err)
-	}
-	for _, name := range names {
-		if alive(strings.TrimPrefix(name, namePrefix)) {
-			continue
-		}
-		if err := removeFrom(conn, links, in, node, name); err != nil {
-			return fmt.Errorf("remove the network %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// generationsOn has the names that routers have on a node, by tables and devices.
-func generationsOn(conn *nftables.Conn, links *netlink.Handle) (names []string, err error) {
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return nil, err
-	}
-	for _, t := range tables {
-		if strings.HasPrefix(t.Name, namePrefix) {
-			names = append(names, t.Name)
-		}
-	}
-	devices, err := links.LinkList()
-	if err != nil {
-		return nil, err
-	}
-	for _, dev := range devices {
-		if n := dev.Attrs().Name; strings.HasPrefix(n, namePrefix) && !slices.Contains(names, n) {
-			names = append(names, n)
-		}
-	}
-	return names, nil
 }

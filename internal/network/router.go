@@ -50,7 +50,7 @@ type Config struct {
 //
 // The namespace is held by this process only: if it is killed, the namespace, its
 // devices, filters and connections are gone with it. What can remain on the node
-// is what Reap removes.
+// is what Reap removes: it knows by a name that the kernel keeps for living processes.
 type Router struct {
 	cfg    Config
 	thread *linux.Thread // enters namespaces, one errand at a time

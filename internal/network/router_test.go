@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"hob/internal/testenv"
 )
@@ -223,14 +224,17 @@ func TestCloseAndReapLeaveNothing(t *testing.T) {
 	before := look()
 	r := w.router()
 	w.take(r, "open")
-	w.check(Reap(w.node, func(string) bool { return true }))
-	if look() == before {
+	with := look()
+	w.check(Reap(w.node))
+	if look() != with {
 		t.Error("a living generation was reaped")
 	}
-	w.check(Reap(w.node, func(string) bool { return false }))
+	w.check(unix.Close(r.edge.lock)) // as when its process is killed
+	w.check(Reap(w.node))
 	if got := look(); got != before {
 		t.Errorf("after Reap: %s; before: %s", got, before)
 	}
+	r.edge.lock = -1
 	second := w.router(func(c *Config) { c.Generation = "second" })
 	w.check(second.Close())
 	if got := look(); got != before {
