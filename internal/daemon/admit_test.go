@@ -27,11 +27,11 @@ func TestWhatThisNodeCannotGiveIsRefusedWhenItIsPut(t *testing.T) {
 		{"isolation", func(s *client.Settings) { s.Isolation = ptr("gvisor") }, faas.Unsupported, []string{"gvisor"}},
 		{"unknown isolation", func(s *client.Settings) { s.Isolation = ptr("kata") }, faas.Invalid, []string{"native, gvisor, runc, crun"}},
 		{"unknown network", func(s *client.Settings) { s.Network = ptr("dbs") }, faas.Invalid, []string{"none, open, allow, db, lan"}},
-		{"rule", func(s *client.Settings) { s.Allow = []string{"10.0.0.1"} }, faas.Invalid, []string{"names no port", "api.example.com:443"}},
-		{"rule beside none", func(s *client.Settings) { s.Network, s.Allow = ptr("none"), []string{"10.0.0.1:1"} }, faas.Invalid, []string{"none"}},
-		{"too many rules", func(s *client.Settings) { s.Allow = strings.Fields(strings.Repeat("10.0.0.1:1 ", 64)) }, faas.Invalid, []string{"65", "64"}},
-		{"devices of this driver", func(s *client.Settings) { s.Devices = []string{"/dev/fuse"} }, faas.Unsupported, []string{"fake"}},
-		{"device that is none", func(s *client.Settings) { s.Devices = []string{"/etc/passwd"} }, faas.Invalid, []string{"below /dev"}},
+		{"rule", func(s *client.Settings) { s.Allow = ptr([]string{"10.0.0.1"}) }, faas.Invalid, []string{"names no port", "api.example.com:443"}},
+		{"rule beside none", func(s *client.Settings) { s.Network, s.Allow = ptr("none"), ptr([]string{"10.0.0.1:1"}) }, faas.Invalid, []string{"none"}},
+		{"too many rules", func(s *client.Settings) { s.Allow = ptr(strings.Fields(strings.Repeat("10.0.0.1:1 ", 64))) }, faas.Invalid, []string{"65", "64"}},
+		{"devices of this driver", func(s *client.Settings) { s.Devices = ptr([]string{"/dev/fuse"}) }, faas.Unsupported, []string{"fake"}},
+		{"device that is none", func(s *client.Settings) { s.Devices = ptr([]string{"/etc/passwd"}) }, faas.Invalid, []string{"below /dev"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := client.Settings{Image: &image}
@@ -47,7 +47,7 @@ func TestWhatThisNodeCannotGiveIsRefusedWhenItIsPut(t *testing.T) {
 			}
 		})
 	}
-	n.function("fine", image, func(s *client.Settings) { s.Network, s.Allow = ptr("db"), []string{"api.example.com:443"} })
+	n.function("fine", image, func(s *client.Settings) { s.Network, s.Allow = ptr("db"), ptr([]string{"api.example.com:443"}) })
 
 	// The same through another API, in its own words.
 	res, err := http.Post("http://"+n.addr+"/v1/apps/a/routes", "application/json",

@@ -302,7 +302,7 @@ func (d *Daemon) openDriver(ctx context.Context) (err error) {
 	if err := d.openNetwork(); err != nil {
 		return err
 	}
-	d.isolations = &isolations{other: faas.Isolation(d.cfg.Isolation), hyper: faas.Isolation(d.cfg.HyperIsolation), made: make(map[faas.Isolation]launch.Only)}
+	d.isolations = &isolations{other: faas.Isolation(d.cfg.Isolation), hyper: faas.Isolation(d.cfg.HyperIsolation), made: make(map[faas.Isolation]launch.Only), failed: make(map[faas.Isolation]error)}
 	switch {
 	case d.driver != nil:
 	case d.cfg.Driver == "fake":
@@ -488,6 +488,7 @@ func (d *Daemon) node() core.Node {
 	return core.Node{
 		Version: d.version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Driver: d.caps.Driver, CgroupVersion: d.caps.CgroupVersion, UserNamespaces: d.caps.UserNamespaces, Notes: d.caps.Notes,
+		Network: d.cfg.Network, Isolations: d.isolations.offered(), Refused: d.refusedPackets(),
 		CPUs: faas.CPU(1000 * runtime.NumCPU()), Memory: d.capacity.Total().Memory, Reserved: d.capacity.Total().Memory - d.capacity.Free().Memory,
 		Waiting: len(d.pool.Waiting()), Started: d.started, Listen: d.Addr(),
 	}

@@ -22,7 +22,7 @@ func (d *Daemon) serveHTTP() {
 	e := edges{
 		own: &core.Server{
 			Catalog: d.catalog, Images: d.images, Logs: d.logs, Caller: d.invoker, Queue: d.invoker, Calls: d.queue.View(),
-			Sandboxes: d.sandboxes, Node: d.node,
+			Sandboxes: d.sandboxes, Refusals: d.launcher.Refusals, Node: d.node,
 			PublicURL: d.cfg.PublicURL, MaxPayload: d.cfg.MaxRequest, NoCalls: d.managesOnly(), Insecure: d.cfg.Insecure, Log: d.log,
 		},
 		fn: d.fn(), iron: d.iron(), hyper: d.hyper(),

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 
 	"hob/faas"
+	"hob/internal/api/core"
 	"hob/internal/api/hyperfunc"
 	"hob/internal/launch"
 	"hob/internal/sandbox"
@@ -25,8 +27,9 @@ type isolations struct {
 	hyper  faas.Isolation // of Hyper functions that choose none; "": as other
 	config func(faas.Isolation) oci.Config
 
-	mu   sync.Mutex
-	made map[faas.Isolation]launch.Only // guarded by mu
+	mu     sync.Mutex
+	made   map[faas.Isolation]launch.Only // guarded by mu, as all below
+	failed map[faas.Isolation]error       // why one could not be made when it was tried last
 }
 
 var _ launch.Drivers = (*isolations)(nil)
@@ -47,8 +50,10 @@ func (i *isolations) Isolated(ctx context.Context, app faas.App, fn faas.Functio
 	if !ok {
 		var err error
 		if d, err = i.open(ctx, of); err != nil { // it is tried again: the program may be put there
+			i.failed[of] = err
 			return nil, sandbox.Capabilities{}, faas.Errorf(faas.Unsupported, "this node cannot give the isolation %s: %w", of, err)
 		}
+		delete(i.failed, of)
 		i.made[of] = d
 	}
 	return d.Driver, d.Caps, nil
@@ -79,6 +84,26 @@ func (i *isolations) close() error {
 	}
 	clear(i.made)
 	return errors.Join(append(errs, i.native.Driver.Close())...)
+}
+
+// offered says which isolations the node has, without trying them: whether the program of
+// each is there.
+func (i *isolations) offered() (all []core.Isolation) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, of := range faas.Isolations() {
+		o := core.Isolation{Name: of}
+		if _, made := i.made[of]; of != faas.IsolationNative && !made {
+			o.Missing = i.failed[of]
+			if i.config == nil {
+				o.Missing = faas.Errorf(faas.Unsupported, "the driver of this node is %s", i.native.Caps.Driver)
+			} else if _, err := exec.LookPath(i.config(of).Program); err != nil {
+				o.Missing = err
+			}
+		}
+		all = append(all, o)
+	}
+	return all
 }
 
 // admit reports why this node cannot serve a function as it is put, or an app, with a zero fn.

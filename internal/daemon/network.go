@@ -53,3 +53,15 @@ func (d *Daemon) refused(r network.Refusal) {
 		l.Refused(r.Owner, what, r.Rule())
 	}
 }
+
+// refusedPackets is how many packets of functions policy refused since the start.
+func (d *Daemon) refusedPackets() uint64 {
+	if d.router == nil {
+		return 0
+	}
+	n, err := d.router.Refusals()
+	if err != nil {
+		d.log.Warn("refused packets are not counted now", "err", err)
+	}
+	return n
+}
