@@ -49,7 +49,7 @@ func (d *Driver) makeBundle(dir string, spec sandbox.Spec, host string) error {
 func (d *Driver) config(dir string, spec sandbox.Spec, host string) *specs.Spec {
 	process := &specs.Process{
 		User: specs.User{UID: spec.User.UID, GID: spec.User.GID, AdditionalGids: spec.User.Groups},
-		Args: spec.Args, Env: spec.Told(host), Cwd: spec.Dir,
+		Args: []string{fmt.Sprint("/proc/self/fd/", seedFile)}, Cwd: spec.Dir,
 		Capabilities:    &specs.LinuxCapabilities{},
 		NoNewPrivileges: true,
 		Rlimits: []specs.POSIXRlimit{
@@ -70,7 +70,10 @@ func (d *Driver) config(dir string, spec sandbox.Spec, host string) *specs.Spec 
 	add := func(t specs.LinuxNamespaceType) { l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: t}) }
 	if d.kind.ownKernel {
 		process.Rlimits = append(process.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Hard: uint64(spec.PIDs), Soft: uint64(spec.PIDs)})
-		if !spec.HostNetwork() {
+		switch {
+		case spec.OwnDevice(): // where the reaper is; its device, addresses and routes are taken over
+			l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/1/ns/net"})
+		case !spec.HostNetwork():
 			add(specs.NetworkNamespace)
 		}
 	} else { // the process that runs the program is in the sandbox's network already

@@ -3,6 +3,7 @@ package oci
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,21 +60,30 @@ func detect(program string) (kind, error) {
 	return kind{}, faas.Errorf(faas.Unsupported, "%s is neither runc nor crun nor runsc: its version is %q", program, first)
 }
 
-// command returns the arguments with which the program carries out a command that
-// makes a sandbox of the bundle in dir.
-func (k kind) command(program, dir, id string, spec sandbox.Spec, command ...string) []string {
+// command returns the arguments with which the program makes a sandbox of the bundle in
+// dir, in which the seed runs.
+func (k kind) command(program, dir, id string, spec sandbox.Spec) []string {
 	args := k.runtime(program, dir)
 	if k.ownKernel {
 		network, overlay := "none", "none"
-		if spec.HostNetwork() {
+		switch {
+		case spec.HostNetwork():
 			network = "host"
+		case spec.OwnDevice():
+			network = "sandbox"
 		}
 		if spec.Writable { // in its own memory, which is limited there
 			overlay = "root:memory,size=" + strconv.FormatInt(int64(spec.TmpSize), 10)
 		}
 		args = append(args, "--network="+network, "--overlay2="+overlay)
 	}
-	return append(append(args, command...), "--bundle", dir, "--pid-file", filepath.Join(dir, pidFile), id)
+	args = append(args, "run", "--detach", "--bundle", dir, "--pid-file", filepath.Join(dir, pidFile))
+	if k.ownKernel {
+		args = append(args, fmt.Sprintf("--pass-fd=%d:%d", seedStatus, seedStatus), fmt.Sprint("--exec-fd=", seedFile))
+	} else {
+		args = append(args, fmt.Sprint("--preserve-fds=", seedFile-2))
+	}
+	return append(args, id)
 }
 
 // runtime returns the program with the arguments that each of its commands gets.

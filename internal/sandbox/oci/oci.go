@@ -66,6 +66,7 @@ type Driver struct {
 	userns   int           // a user namespace like those of the sandboxes; -1: they have none
 	ids      int           // machine ID of a sandbox's ID 0: idBase, or 0 without user namespace
 	self     int           // pidfd of this process
+	seed     *os.File
 	networks *network.Stock
 	seats    chan struct{} // one for each start that may be in progress
 	last     atomic.Int64  // number given to a sandbox
@@ -132,6 +133,9 @@ func (d *Driver) open() (err error) {
 	}
 	if d.self, err = linux.OpenPidfdSelf(); err != nil {
 		return faas.Errorf(faas.Unsupported, "%w: Linux 5.12 or newer is needed", err)
+	}
+	if d.seed, err = openSeed(); err != nil {
+		return fmt.Errorf("make the seed of sandboxes: %w", err)
 	}
 	if d.hall, err = linux.NewThread(openHall); err != nil {
 		return faas.Errorf(faas.Unsupported, "have mounts of its own: %w", err)
@@ -225,16 +229,17 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return d.caps, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "end"), endProgram(), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "seed"), seedProgram(), 0o755); err != nil {
 		return d.caps, err
 	}
 	b, err := d.Start(ctx, sandbox.Spec{
 		ID: fmt.Sprintf("probe-%d", d.last.Add(1)), Root: sandbox.Root{Key: dir, Layers: []string{dir}},
-		Args: []string{"/end"}, Memory: 128 * faas.MB, User: sandbox.User{UID: 1000, GID: 1000},
+		Args: []string{"/seed"}, Memory: 128 * faas.MB, User: sandbox.User{UID: 1000, GID: 1000},
 	})
 	if err != nil {
 		return d.caps, faas.Errorf(faas.Unsupported, "%s cannot start a sandbox on this node: %w", d.program, err)
 	}
+	b.Stdio().Stdin.Close() // at whose end it ends
 	exit, err := b.Wait(ctx)
 	if err == nil && exit != (faas.Exit{}) {
 		err = faas.Errorf(faas.Unsupported, "%s cannot run a program on this node: it ended with %+v", d.program, exit)
@@ -268,6 +273,9 @@ func (d *Driver) Close() error {
 		if t != nil {
 			t.Close()
 		}
+	}
+	if d.seed != nil {
+		d.seed.Close()
 	}
 	for _, fd := range []int{d.userns, d.self, d.hostNet, d.hostPIDs} {
 		if fd >= 0 {

@@ -142,7 +142,7 @@ func TestDriver(t *testing.T) {
 		sandboxtest.TestDriver(t, func(t *testing.T) sandboxtest.Rig {
 			d := open(t, program, func(c *Config) { c.Blanks = 4 })
 			rig := sandboxtest.Rig{
-				Driver: d, Home: true, OwnKernel: d.kind.ownKernel,
+				Driver: d, OwnKernel: d.kind.ownKernel,
 				Spec: func(args ...string) sandbox.Spec { return spec(t, append([]string{"prog"}, args...)...) },
 			}
 			if d.kind.ownKernel {

@@ -17,6 +17,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/linux"
+	"hob/internal/network"
 	"hob/internal/sandbox"
 )
 
@@ -33,9 +34,12 @@ type box struct {
 	first    unix.Siginfo   // how that one ended, written by the reaper; zero: it was killed with it
 	cgroup   *linux.Cgroup  // has the limits; nil: none yet
 	inner    *linux.Cgroup  // the runtime program's, with the processes
+	input    *linux.Pipe    // std.Stdin
+	status   *os.File       // ends when the seed has executed a program, or says why it could not
 	std      sandbox.Stdio
-	sockets  *os.File     // the mount at Spec.Sockets; nil: none
-	listener net.Listener // on Spec.Listen; nil: none
+	slot     *network.Slot // its network, if it has a device; nil: a loopback, or the node's
+	sockets  *os.File      // the mount at Spec.Sockets; nil: none
+	listener net.Listener  // on Spec.Listen; nil: none
 	hostNet  bool
 	from     faas.Start
 
@@ -144,6 +148,9 @@ func (b *box) discard() error {
 			c.Close()
 		}
 	}
+	if b.status != nil {
+		b.status.Close()
+	}
 	if b.sockets != nil {
 		b.sockets.Close()
 	}
@@ -161,6 +168,10 @@ func (b *box) discard() error {
 	if b.cgroup != nil {
 		errs = append(errs, b.d.cgroups.Open(b.name).RemoveTree(), b.cgroup.Remove())
 	}
+	if b.slot != nil { // nothing is in it any more
+		b.slot.Release()
+		b.slot = nil
+	}
 	return errors.Join(append(errs, os.RemoveAll(b.dir))...)
 }
 
@@ -169,7 +180,13 @@ func (b *box) discard() error {
 func (b *box) ask() bool {
 	if b.d.kind.ownKernel {
 		args := append(b.d.kind.runtime(b.d.program, b.dir), "kill", b.runtimeID(), "TERM")
-		if err := b.d.runtime(context.Background(), b, nil, args); err != nil {
+		err := b.d.runtime(context.Background(), b, nil, args)
+		select {
+		case <-b.ended: // by itself
+			return true
+		default:
+		}
+		if err != nil {
 			b.d.cfg.Log.Warn("a sandbox could not be asked to end", "sandbox", b.id, "err", err)
 			return false
 		}

@@ -52,6 +52,9 @@ func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
 	if spec.TmpSize == 0 {
 		spec.TmpSize = min(defaultTmp, spec.Memory/2)
 	}
+	if spec.OwnDevice() && d.cfg.Router == nil {
+		return spec, faas.Errorf(faas.Unsupported, "this node cannot give a function a network: only network none (a loopback) and host are possible")
+	}
 	var err error
 	if spec.Limits, err = d.completeLimits(spec.Limits, spec.TmpSize); err != nil {
 		return spec, err

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -39,39 +38,32 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 		return nil, faas.Errorf(faas.Busy, "no place for a sandbox became free in time: %w", context.Cause(ctx))
 	}
 	key := keyOf(spec)
+	from := faas.StartPrepared
 	b := d.stock.take(key)
 	if b != nil {
-		if err := d.begin(ctx, b, spec.ID); err != nil {
-			d.cfg.Log.Warn("a sandbox that was created ahead of need is of no use", "err", err)
+		if err = b.begin(ctx, spec); err != nil {
 			b.discarded()
-			b = nil
 		}
 	}
-	if b == nil {
-		if b, err = d.start(ctx, spec, "run", "--detach"); err != nil {
+	if b == nil || errors.Is(err, errUnused) {
+		from = faas.StartOnDemand
+		if b, err = d.make(ctx, spec); err != nil {
 			return nil, classify(err)
 		}
-		b.from = faas.StartOnDemand
-		b.reaper.Resume(b.reap())
+		if err = b.begin(ctx, spec); err != nil {
+			b.discarded()
+		}
 	}
-	d.stock.started(key, spec, b.from)
+	if err != nil {
+		return nil, err
+	}
+	b.from = from
+	d.stock.started(key, spec, from)
 	return b, nil
 }
 
-// begin has the runtime program start a sandbox that it has created. The reaper goes
-// on only then: it would end, and the program with it, when a function is faster.
-func (d *Driver) begin(ctx context.Context, b *box, id string) error {
-	b.id, b.from = id, faas.StartPrepared
-	err := d.runtime(ctx, b, nil, append(d.kind.runtime(d.program, b.dir), "start", b.runtimeID()))
-	if err == nil {
-		b.reaper.Resume(b.reap())
-	}
-	return err
-}
-
-// start makes the bundle, and the process whose PID namespace the sandbox is in, and
-// has the runtime program carry out command with it.
-func (d *Driver) start(ctx context.Context, spec sandbox.Spec, command ...string) (_ *box, err error) {
+// make makes a sandbox for all starts of a key, in which the seed waits.
+func (d *Driver) make(ctx context.Context, spec sandbox.Spec) (_ *box, err error) {
 	n := strconv.FormatInt(d.last.Add(1), 10)
 	b := &box{
 		d: d, id: spec.ID, host: spec.Named().Hostname, dir: filepath.Join(d.dir, n), name: path.Join(d.cgroup(), n), hostNet: spec.HostNetwork(),
@@ -89,18 +81,19 @@ func (d *Driver) start(ctx context.Context, spec sandbox.Spec, command ...string
 			err = errors.Join(err, b.discard())
 		}
 	}()
-	if err := d.outfit(b, o, spec); err != nil {
+	if err := d.outfit(ctx, b, o, spec); err != nil {
 		return nil, err
 	}
 	if err := d.launch(b, o); err != nil {
 		return nil, err
 	}
-	if err := d.runtime(ctx, b, o, d.kind.command(d.program, b.dir, b.runtimeID(), spec, command...)); err != nil {
+	if err := d.runtime(ctx, b, o, d.kind.command(d.program, b.dir, b.runtimeID(), spec)); err != nil {
 		return nil, err
 	}
 	if b.firstPID, err = b.readPID(); err != nil {
 		return nil, err
 	}
+	b.reaper.Resume(b.reap())
 	d.mu.Lock()
 	d.boxes[b] = struct{}{}
 	d.mu.Unlock()
@@ -118,9 +111,10 @@ func (e *runtimeError) Error() string { return e.program + ": " + e.words }
 // An outfit is what the process is given, until it has its own of it.
 type outfit struct {
 	inner   [3]*os.File
-	root    int // a detached mount
-	net     int // a network namespace; negative: the daemon's
-	sockets int // a detached mount for Spec.Sockets; negative: none
+	status  *os.File // for seedStatus
+	root    int      // a detached mount
+	net     int      // a network namespace; negative: the daemon's
+	sockets int      // a detached mount for Spec.Sockets; negative: none
 	close   []func()
 
 	scratches int    // how many empty directories of its own it has
@@ -128,7 +122,7 @@ type outfit struct {
 }
 
 func (o *outfit) release() {
-	for _, f := range o.inner {
+	for _, f := range append(o.inner[:], o.status) {
 		if f != nil {
 			f.Close()
 		}
@@ -142,7 +136,7 @@ func (o *outfit) release() {
 }
 
 // outfit makes what b has besides its process.
-func (d *Driver) outfit(b *box, o *outfit, spec sandbox.Spec) (err error) {
+func (d *Driver) outfit(ctx context.Context, b *box, o *outfit, spec sandbox.Spec) (err error) {
 	if err := os.Mkdir(b.dir, 0o711); err != nil {
 		return err
 	}
@@ -152,7 +146,7 @@ func (d *Driver) outfit(b *box, o *outfit, spec sandbox.Spec) (err error) {
 	if d.kind.ownKernel && spec.Writable && isEmpty(o.root, "tmp") {
 		spec.Volumes = append([]string{"/tmp"}, spec.Volumes...) // or it is made one, without a limit
 	}
-	if spec.Args, err = d.examine(o.root, spec); err != nil {
+	if err := places(o.root, spec); err != nil {
 		return err
 	}
 	if err := d.makeBundle(b.dir, spec, b.host); err != nil {
@@ -172,18 +166,32 @@ func (d *Driver) outfit(b *box, o *outfit, spec sandbox.Spec) (err error) {
 		}
 		o.sockets = int(b.sockets.Fd())
 	}
-	if spec.HostNetwork() || d.kind.ownKernel {
-		return nil
-	}
-	net, err := d.networks.Take()
-	if err != nil {
+	if err := d.connect(ctx, b, o, spec); err != nil {
 		return err
 	}
-	o.net, o.close = net.FD(), append(o.close, func() { net.Close() })
 	if at, _ := spec.Listens(); at.IsValid() { // complete has looked at it
 		b.listener, err = d.listen(at, o.net)
 	}
 	return err
+}
+
+// connect gives b and its outfit the network of spec.
+func (d *Driver) connect(ctx context.Context, b *box, o *outfit, spec sandbox.Spec) (err error) {
+	switch {
+	case spec.OwnDevice():
+		if b.slot, err = d.cfg.Router.Take(ctx, spec.Network, spec.ID); err != nil {
+			return faas.Errorf(faas.Busy, "%w", err)
+		}
+		o.net = b.slot.FD()
+	case spec.HostNetwork() || d.kind.ownKernel:
+	default:
+		net, err := d.networks.Take()
+		if err != nil {
+			return err
+		}
+		o.net, o.close = net.FD(), append(o.close, func() { net.Close() })
+	}
+	return nil
 }
 
 // limit makes the cgroup of b.
@@ -205,9 +213,19 @@ func (b *box) limit(spec sandbox.Spec) (err error) {
 	return err
 }
 
-// pipes makes the three streams. Our ends do not block a thread; the sandbox's do
-// block, as programs expect.
+// pipes makes the three streams, and what tells of the execution. Our ends do not block
+// a thread; the sandbox's do block, as programs expect.
 func (b *box) pipes(o *outfit) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make the streams of a sandbox: %w", err)
+	}
+	b.status = r
+	o.status, err = above(w)
+	w.Close()
+	if err != nil {
+		return fmt.Errorf("make the streams of a sandbox: %w", err)
+	}
 	var outer [3]*linux.Pipe
 	for i := range o.inner {
 		var fds [2]int
@@ -219,13 +237,12 @@ func (b *box) pipes(o *outfit) error {
 			in, out = out, in
 		}
 		o.inner[i] = os.NewFile(uintptr(in), "pipe")
-		var err error
 		if outer[i], err = linux.NewPipe(out); err != nil {
 			return fmt.Errorf("make the streams of a sandbox: %w", err)
 		}
 		switch i {
 		case 0:
-			b.std.Stdin = outer[i]
+			b.input, b.std.Stdin = outer[i], outer[i]
 		case 1:
 			b.std.Stdout = outer[i]
 		case 2:
@@ -302,6 +319,7 @@ func (d *Driver) runtime(ctx context.Context, b *box, o *outfit, args []string) 
 	mount := func(fstype, at string, flags uintptr, data string) {
 		p.Do("mount "+fstype, 0, unix.SYS_MOUNT, p.String(fstype), p.String(at), p.String(fstype), flags, p.String(data))
 	}
+	rest := uintptr(3) // the first descriptor that it does not get
 	d.dieWithDaemon(p)
 	p.Do("begin a session", 0, unix.SYS_SETSID)
 	mount("proc", "/proc", safe, "")
@@ -322,8 +340,11 @@ func (d *Driver) runtime(ctx context.Context, b *box, o *outfit, args []string) 
 		for i, f := range o.inner {
 			p.Do("connect a stream", 0, unix.SYS_DUP3, f.Fd(), fd(i), 0)
 		}
+		p.Do("connect what tells of the execution", 0, unix.SYS_DUP3, o.status.Fd(), seedStatus, 0)
+		p.Do("connect the seed", 0, unix.SYS_DUP3, d.seed.Fd(), seedFile, 0)
+		rest = seedFile + 1
 	}
-	p.Do("close the other descriptors", 0, unix.SYS_CLOSE_RANGE, 3, 1<<32-1, 0)
+	p.Do("close the other descriptors", 0, unix.SYS_CLOSE_RANGE, rest, 1<<32-1, 0)
 	p.Do("let signals in", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, linux.Pointer(p, new(uint64)), 0, 8)
 	p.Exec([]string{d.program}, args, runtimeEnv)
 	process, err := d.spawnBeside(b, p)
@@ -374,8 +395,7 @@ func (d *Driver) spawnBeside(b *box, p *linux.Program) (*linux.Process, error) {
 // runtimeEnv is the environment of a runtime program.
 var runtimeEnv = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
-// classify decides the Kind of a failed start. What is the image's fault was found
-// before, but for what only the runtime program can tell.
+// classify decides the Kind of a start that failed before the program's execution.
 func classify(err error) error {
 	if e, ok := errors.AsType[*runtimeError](err); ok {
 		words := strings.ToLower(e.words)
@@ -390,12 +410,6 @@ func classify(err error) error {
 		switch {
 		case e.killed:
 			return faas.Errorf(faas.Invalid, "the memory limit is under what a start takes: %w", err)
-		case says("exec format error"):
-			return faas.Errorf(faas.Invalid, "the program is not for this CPU (%s): %w", runtime.GOARCH, err)
-		case says("argument list too long"):
-			return faas.Errorf(faas.Invalid, "the arguments and environment are too large for the kernel: %w", err)
-		case says("exec: ", "executable file not found", "failed to load", "failed to find", "not a directory"):
-			return faas.Errorf(faas.Invalid, "the program cannot be executed: %w", err)
 		case says("resource temporarily unavailable", "cannot allocate memory", "no space left on device", "too many open files"):
 			return faas.Errorf(faas.Busy, "this node cannot make another sandbox now: %w", err)
 		}

@@ -10,10 +10,9 @@ import (
 	"hob/internal/sandbox"
 )
 
-// stock keeps blanks: sandboxes that the runtime program has created and not
-// started. What they execute is decided when they are created, so one fits starts
-// that are equal in everything but the ID. A blank is made for what was started
-// twice within keepFor: calls that differ in their environment get none.
+// stock keeps blanks: sandboxes in which the seed waits. One fits starts that are equal
+// in everything but ID, arguments and environment. A blank is made for what was started
+// twice within keepFor.
 type stock struct {
 	d    *Driver
 	most int // blanks at once; at most 0: none
@@ -39,7 +38,7 @@ type shelf struct {
 
 // keyOf returns what starts have in common that one blank may serve.
 func keyOf(spec sandbox.Spec) string {
-	spec.ID = ""
+	spec.ID, spec.Args, spec.Env = "", nil, nil
 	key, err := json.Marshal(spec)
 	if err != nil {
 		return "" // no Spec of ours: it holds nothing but words and numbers
@@ -108,7 +107,7 @@ func (s *stock) make(key string, h *shelf, spec sandbox.Spec) {
 	ctx, cancel := context.WithTimeout(s.d.life, makingPatience)
 	defer cancel()
 	spec.ID = "blank"
-	b, err := s.d.start(ctx, spec, "create")
+	b, err := s.d.make(ctx, spec)
 	s.mu.Lock()
 	h.making--
 	kept := err == nil && s.byKey[key] == h
@@ -120,7 +119,7 @@ func (s *stock) make(key string, h *shelf, spec sandbox.Spec) {
 	s.mu.Unlock()
 	switch {
 	case err != nil && s.d.life.Err() == nil:
-		s.d.cfg.Log.Warn("no sandbox could be created ahead of need", "err", err)
+		s.d.cfg.Log.Warn("no sandbox could be made ahead of need", "err", err)
 	case err == nil && !kept:
 		b.discarded()
 	}

@@ -66,12 +66,25 @@ func TestWhatIsStartedAgainIsCreatedAhead(t *testing.T) {
 		if r := run(t, d, s); r.exit != (faas.Exit{}) || !strings.Contains(r.out, "HOSTNAME=") {
 			t.Errorf("after its blanks were killed: %+v", r)
 		}
-		for i := range 5 { // each is another, so none is made
-			s.Env = []string{fmt.Sprint("CALL=", i)}
-			run(t, d, s)
+		for i := range 3 { // one fits whatever arguments and environment a call has
+			until(t, "no blank is made", func() bool { return ready(d, s) > 0 })
+			s.ID, s.Args, s.Env = fmt.Sprint("call-", i), []string{"/bin/sh", "-c", "echo $0 $CALL", fmt.Sprint("name-", i)}, []string{fmt.Sprint("CALL=", i)}
+			b, err := d.Start(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, _ := io.ReadAll(b.Stdio().Stdout)
+			if want := fmt.Sprintf("name-%d %d\n", i, i); string(out) != want || b.Start() != faas.StartPrepared {
+				t.Errorf("got %q from %s, want %q from a blank", out, b.Start(), want)
+			}
+			if err := b.Stop(t.Context(), 0); err != nil {
+				t.Error(err)
+			}
 		}
-		if n := ready(d, s); n != 0 {
-			t.Errorf("%d blanks for what was started once", n)
+		until(t, "no blank is made", func() bool { return ready(d, s) > 0 })
+		s.Args = []string{"no-such-program"}
+		if _, err := d.Start(t.Context(), s); faas.KindOf(err) != faas.Invalid || !strings.Contains(err.Error(), "no-such-program") {
+			t.Errorf("no such program, from a blank: %v, want Invalid", err)
 		}
 	})
 }

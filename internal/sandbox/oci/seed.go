@@ -1,0 +1,234 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"hob/faas"
+	"hob/internal/sandbox"
+)
+
+// The seed is the program that a runtime executes in each sandbox, with the rights and
+// limits of the function: some 200 bytes that read from their standard input what to
+// execute, and do. So a sandbox can be complete before it is known for which call
+// it is, no runtime has a say in arguments and environment, and the kernel tells
+// in one way what is wrong with a program.
+//
+// What it reads (see order) lies at seedBase in its memory when it has, so that all
+// addresses in it are right. It executes the first of the paths that can be executed. It
+// has two descriptors more than a function: seedStatus, that the execution closes and that
+// an errno is written to if there was none, and seedFile, its own program, that it closes.
+
+const (
+	seedBase   = 0x10000000 // known to the assembly
+	seedRoom   = 8 << 20    // bytes that an order may have: more than any kernel takes
+	seedStatus = 3          // known to the assembly
+	seedFile   = 4          // known to the assembly
+)
+
+// Addresses of its first instruction, and behind its last one.
+var seedFrom, seedTo uintptr
+
+// seedProgram returns the seed as an ELF program.
+func seedProgram() []byte {
+	code := unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&seedFrom))), seedTo-seedFrom)
+	machine := elf.EM_X86_64
+	if runtime.GOARCH == "arm64" {
+		machine = elf.EM_AARCH64
+	}
+	const base, heads = 0x400000, 64 + 3*56
+	head := elf.Header64{
+		Type: uint16(elf.ET_EXEC), Machine: uint16(machine), Version: 1, Entry: base + heads, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 3, Shentsize: 64,
+	}
+	copy(head.Ident[:], elf.ELFMAG+"\x02\x01\x01")
+	size := uint64(heads + len(code))
+	var b bytes.Buffer
+	for _, part := range []any{
+		head,
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Vaddr: base, Paddr: base, Filesz: size, Memsz: size, Align: 0x10000},
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W), Vaddr: seedBase, Paddr: seedBase, Memsz: seedRoom, Align: 0x10000},
+		elf.Prog64{Type: uint32(elf.PT_GNU_STACK), Flags: uint32(elf.PF_R | elf.PF_W), Align: 16},
+		code,
+	} {
+		if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
+			panic(fmt.Sprintf("a structure of package elf has no fixed size: %v", err))
+		}
+	}
+	return b.Bytes()
+}
+
+// openSeed returns the seed as a file in memory that can be executed, with a number
+// above those that sandboxes have.
+func openSeed() (*os.File, error) {
+	fd, err := unix.MemfdCreate("seed", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|mfdExec)
+	if err == unix.EINVAL { // before Linux 6.3 all can be executed
+		fd, err = unix.MemfdCreate("seed", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "seed")
+	defer f.Close()
+	if _, err := f.Write(seedProgram()); err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(0o555); err != nil {
+		return nil, err
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+		return nil, err
+	}
+	// Opened again, it is for reading only.
+	read, err := os.Open(fmt.Sprint("/proc/self/fd/", f.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	defer read.Close()
+	return above(read)
+}
+
+const mfdExec = 0x10 // MFD_EXEC
+
+// above returns a copy of f whose number is above those that sandboxes have.
+func above(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, seedFile+1)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// order is what a seed reads. It begins with where it ends, and with the addresses of argv and envp.
+// Those of the paths follow, and a zero; argv and envp; the words.
+func order(paths, argv, env []string) ([]byte, error) {
+	heads := 3 + len(paths) + 1 + len(argv) + 1 + len(env) + 1
+	var table, words []byte
+	number := func(n int) { table = binary.LittleEndian.AppendUint64(table, uint64(n)) }
+	at := func(item int) int { return seedBase + 8*item }
+	list := func(list []string) {
+		for _, s := range list {
+			number(at(heads) + len(words))
+			words = append(append(words, s...), 0)
+		}
+		number(0)
+	}
+	size := 8 * heads
+	for _, s := range append(append(append([]string(nil), paths...), argv...), env...) {
+		if strings.IndexByte(s, 0) >= 0 {
+			return nil, faas.Errorf(faas.Invalid, "there is a zero byte in %q, which no program can be given", s)
+		}
+		size += len(s) + 1
+	}
+	if size > seedRoom {
+		return nil, unix.E2BIG
+	}
+	number(seedBase + size)
+	number(at(3 + len(paths) + 1))
+	number(at(3 + len(paths) + 1 + len(argv) + 1))
+	list(paths)
+	list(argv)
+	list(env)
+	return append(table, words...), nil
+}
+
+// errUnused says that a sandbox had ended before it could execute anything.
+var errUnused = errors.New("it had ended before its program was executed")
+
+// begin has a sandbox execute the program of spec. After an error it is of no use.
+func (b *box) begin(ctx context.Context, spec sandbox.Spec) error {
+	what, err := order(candidates(spec), spec.Args, spec.Told(b.host))
+	if err != nil {
+		return wrong(spec, err)
+	}
+	b.id = spec.ID
+	if b.slot != nil {
+		b.slot.Assign(spec.ID) // before it can be refused anything
+	}
+	stop := context.AfterFunc(ctx, func() {
+		b.input.SetWriteDeadline(time.Unix(1, 0))
+		b.status.SetReadDeadline(time.Unix(1, 0))
+	})
+	_, err = b.input.Write(what)
+	var errno [8]byte
+	n := 0
+	if err == nil {
+		n, err = io.ReadFull(b.status, errno[:])
+	}
+	b.status.Close()
+	switch {
+	case !stop():
+		return faas.Errorf(faas.Busy, "the program was not executed in time: %w", context.Cause(ctx))
+	case n == len(errno):
+		return wrong(spec, unix.Errno(-int64(binary.LittleEndian.Uint64(errno[:]))))
+	case err != io.EOF: // which the execution leaves, or the end of who was killed in it
+		return fmt.Errorf("%w: %w", errUnused, err)
+	}
+	return nil
+}
+
+// wrong says in words why a program could not be executed.
+func wrong(spec sandbox.Spec, err error) error {
+	program := spec.Args[0]
+	switch err {
+	case unix.ENOENT:
+		where := ""
+		if !strings.Contains(program, "/") {
+			where = " (looked in " + strings.Join(directoriesOfPath(spec), ", ") + ")"
+		}
+		return faas.Errorf(faas.Invalid, "the image has no program %q%s, or the interpreter or loader it names is missing", program, where)
+	case unix.EACCES:
+		return faas.Errorf(faas.Invalid, "the program %q is not executable for user %d", program, spec.User.UID)
+	case unix.ENOEXEC, unix.ELIBBAD:
+		return faas.Errorf(faas.Invalid, "the program %q is not for this CPU (%s), or a script without #! in its first line", program, runtime.GOARCH)
+	case unix.E2BIG:
+		return faas.Errorf(faas.Invalid, "the arguments and environment of %q are too large for the kernel", program)
+	case unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EISDIR:
+		return faas.Errorf(faas.Invalid, "the program %q cannot be found in the image: %w", program, err)
+	case unix.ENOMEM, unix.EAGAIN, unix.EMFILE, unix.ENFILE:
+		return faas.Errorf(faas.Busy, "this node cannot execute %q now: %w", program, err)
+	}
+	return faas.Errorf(faas.Invalid, "the program %q cannot be executed: %w", program, err)
+}
+
+// candidates returns the files that the program of spec may be, in order.
+func candidates(spec sandbox.Spec) (files []string) {
+	program := spec.Args[0]
+	if strings.Contains(program, "/") {
+		return []string{program} // from the working directory, where the seed is
+	}
+	for _, dir := range directoriesOfPath(spec) {
+		files = append(files, dir+"/"+program)
+	}
+	return files
+}
+
+// defaultPath is where programs are looked for if the environment has no PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// directoriesOfPath are where a program without a path is looked for.
+func directoriesOfPath(spec sandbox.Spec) (dirs []string) {
+	list := defaultPath
+	for _, e := range spec.Env {
+		if value, ok := strings.CutPrefix(e, "PATH="); ok {
+			list = value
+		}
+	}
+	for dir := range strings.SplitSeq(list, ":") {
+		if dir != "" { // which would mean the working directory
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
