@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -11,7 +12,7 @@ import (
 // old is the app with the same ID and namesake the one with the same name; nil
 // if there is none.
 func NextApp(app faas.App, ifRevision int64, old, namesake *faas.App, now time.Time) (faas.App, error) {
-	if err := checkPut("app", app.ID, app.Name, ifRevision, app.Env, texts(app.Annotations, app.Beside, app.Syslog, app.Shape)...); err != nil {
+	if err := checkPut("app", app.ID, app.Name, ifRevision, app.Env, append(texts(app.Annotations, app.Beside, app.Syslog, app.Shape, app.Network), app.Allow...)...); err != nil {
 		return faas.App{}, err
 	}
 	var stored int64
@@ -40,8 +41,8 @@ func NextApp(app faas.App, ifRevision int64, old, namesake *faas.App, now time.T
 // same ID, namesake the one with the same name in that app; nil if there is none.
 func NextFunction(fn faas.Function, ifRevision int64, app *faas.App, old, namesake *faas.Function, now time.Time) (faas.Function, error) {
 	if err := checkPut("function", fn.ID, fn.Name, ifRevision, fn.Env, append([]string{
-		fn.App, fn.Image, fn.Digest, string(fn.Format), fn.Workdir, fn.User, fn.Network, fn.Freeze, string(fn.Profile), fn.Shape,
-	}, append(texts(fn.Annotations, fn.Beside), append(fn.Entrypoint[:len(fn.Entrypoint):len(fn.Entrypoint)], fn.Command...)...)...)...); err != nil {
+		fn.App, fn.Image, fn.Digest, string(fn.Format), fn.Workdir, fn.User, fn.Network, string(fn.Isolation), fn.Freeze, string(fn.Profile), fn.Shape,
+	}, append(texts(fn.Annotations, fn.Beside), slices.Concat(fn.Entrypoint, fn.Command, fn.Allow, fn.Devices)...)...)...); err != nil {
 		return faas.Function{}, err
 	}
 	if app == nil {

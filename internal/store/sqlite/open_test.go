@@ -24,10 +24,11 @@ func TestDatabaseOfVersionOneIsTakenOver(t *testing.T) {
 	execSQL(t, path, sqlite.Migrations()[0]+`
 		PRAGMA application_id = 0x686f6264; PRAGMA user_version = 1; PRAGMA journal_mode = WAL;
 		INSERT INTO app VALUES ('A', 'default', 1, 1, 1, '{"env":{"X":"1"}}');
-		INSERT INTO function VALUES ('F', 'A', 'resize', 4, 1, 2, '{"image":"x:1","timeout":5000000000}')`)
+		INSERT INTO function VALUES ('F', 'A', 'resize', 4, 1, 2, '{"image":"x:1","timeout":5000000000,"network":"host"}')`)
 	s := open(t, path)
 	fn, err := s.Function(t.Context(), "A", "resize")
-	if err != nil || fn.Image != "x:1" || fn.Timeout != 5*time.Second || fn.Revision != 4 || fn.RetryDelay != faas.DefaultRetryDelay {
+	if err != nil || fn.Image != "x:1" || fn.Timeout != 5*time.Second || fn.Revision != 4 || fn.RetryDelay != faas.DefaultRetryDelay ||
+		fn.Network != "host" || fn.Allow != nil || fn.Isolation != "" {
 		t.Errorf("Function = %+v, %v", fn, err)
 	}
 	if _, err := s.PutTrigger(t.Context(), storetest.Trigger(fn, "web"), store.IfNew); err != nil {

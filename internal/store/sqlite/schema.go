@@ -155,6 +155,8 @@ func migrate(d *db, path string) error {
 type appJSON struct {
 	Env            map[string]string `json:"env"`
 	MaxConcurrency int               `json:"max_concurrency"`
+	Network        string            `json:"network"`
+	Allow          []string          `json:"allow"`
 	Syslog         string            `json:"syslog"`
 	Shape          string            `json:"shape"`
 	Annotations    map[string]string `json:"annotations"`
@@ -163,14 +165,14 @@ type appJSON struct {
 
 func appToJSON(app faas.App) appJSON {
 	return appJSON{
-		Env: app.Env, MaxConcurrency: app.MaxConcurrency, Syslog: app.Syslog, Shape: app.Shape,
+		Env: app.Env, MaxConcurrency: app.MaxConcurrency, Network: app.Network, Allow: app.Allow, Syslog: app.Syslog, Shape: app.Shape,
 		Annotations: app.Annotations, Beside: app.Beside,
 	}
 }
 
 func (j appJSON) app() faas.App {
 	return faas.App{
-		Env: j.Env, MaxConcurrency: j.MaxConcurrency, Syslog: j.Syslog, Shape: j.Shape,
+		Env: j.Env, MaxConcurrency: j.MaxConcurrency, Network: j.Network, Allow: j.Allow, Syslog: j.Syslog, Shape: j.Shape,
 		Annotations: j.Annotations, Beside: j.Beside,
 	}
 }
@@ -198,6 +200,9 @@ type functionJSON struct {
 	User           string            `json:"user"`
 	Writable       bool              `json:"writable"`
 	Network        string            `json:"network"`
+	Allow          []string          `json:"allow"`
+	Isolation      faas.Isolation    `json:"isolation"`
+	Devices        []string          `json:"devices"`
 	Memory         faas.Bytes        `json:"memory"`
 	CPU            faas.CPU          `json:"cpu"`
 	TmpSize        faas.Bytes        `json:"tmp_size"`
@@ -233,7 +238,8 @@ func functionToJSON(fn faas.Function) functionJSON {
 	return functionJSON{
 		Image: fn.Image, Digest: fn.Digest, Format: fn.Format,
 		Entrypoint: fn.Entrypoint, Command: fn.Command, Env: fn.Env,
-		Workdir: fn.Workdir, User: fn.User, Writable: fn.Writable, Network: fn.Network,
+		Workdir: fn.Workdir, User: fn.User, Writable: fn.Writable,
+		Network: fn.Network, Allow: fn.Allow, Isolation: fn.Isolation, Devices: fn.Devices,
 		Memory: fn.Memory, CPU: fn.CPU, TmpSize: fn.TmpSize,
 		Timeout: fn.Timeout, Wait: fn.Wait, StartTimeout: fn.StartTimeout, Idle: fn.Idle,
 		MaxConcurrency: fn.MaxConcurrency, Line: fn.Line,
@@ -248,7 +254,8 @@ func (j functionJSON) function() faas.Function {
 	return faas.Function{
 		Image: j.Image, Digest: j.Digest, Format: j.Format,
 		Entrypoint: j.Entrypoint, Command: j.Command, Env: j.Env,
-		Workdir: j.Workdir, User: j.User, Writable: j.Writable, Network: j.Network,
+		Workdir: j.Workdir, User: j.User, Writable: j.Writable,
+		Network: j.Network, Allow: j.Allow, Isolation: j.Isolation, Devices: j.Devices,
 		Memory: j.Memory, CPU: j.CPU, TmpSize: j.TmpSize,
 		Timeout: j.Timeout, Wait: j.Wait, StartTimeout: j.StartTimeout, Idle: j.Idle,
 		MaxConcurrency: j.MaxConcurrency, Line: j.Line,

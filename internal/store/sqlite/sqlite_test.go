@@ -250,7 +250,7 @@ func TestFieldsOfANewerHobSurviveAChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, table := range []string{"app", "function", "trigger"} {
-		execSQL(t, path, fmt.Sprintf(`UPDATE %q SET definition = json_set(definition, '$.isolation', json('{"vm":true}'))`, table))
+		execSQL(t, path, fmt.Sprintf(`UPDATE %q SET definition = json_set(definition, '$.enclave', json('{"vm":true}'))`, table))
 	}
 	app.Shape, fn.Image, trigger.Annotations = "changed", "changed", map[string]string{"changed": "1"}
 	_, errApp := s.PutApp(t.Context(), app, app.Revision)
@@ -260,7 +260,7 @@ func TestFieldsOfANewerHobSurviveAChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for table, field := range map[string]string{"app": "shape", "function": "image", "trigger": "annotations"} {
-		got := querySQL(t, path, fmt.Sprintf(`SELECT definition ->> '$.isolation' || ' ' || (definition ->> '$.%s') FROM %q WHERE revision = 2`, field, table))
+		got := querySQL(t, path, fmt.Sprintf(`SELECT definition ->> '$.enclave' || ' ' || (definition ->> '$.%s') FROM %q WHERE revision = 2`, field, table))
 		if !strings.HasPrefix(got, `{"vm":true} `) || !strings.Contains(got, "changed") {
 			t.Errorf("stored of %s: %s, want what was there and what was changed", table, got)
 		}

@@ -165,7 +165,7 @@ func nilAndEmpty(t *testing.T, s store.Store) {
 	for name, fn := range map[string]faas.Function{
 		"nil": {},
 		"empty": {
-			Entrypoint: []string{}, Command: []string{},
+			Entrypoint: []string{}, Command: []string{}, Allow: []string{}, Devices: []string{},
 			Env: map[string]string{}, Annotations: map[string]string{}, Beside: map[string]string{},
 		},
 	} {
@@ -182,7 +182,7 @@ func nilAndEmpty(t *testing.T, s store.Store) {
 	}
 	for name, app := range map[string]faas.App{
 		"nil":   {},
-		"empty": {Env: map[string]string{}, Annotations: map[string]string{}, Beside: map[string]string{}},
+		"empty": {Env: map[string]string{}, Allow: []string{}, Annotations: map[string]string{}, Beside: map[string]string{}},
 	} {
 		app.ID, app.Name = faas.NewID(), name
 		if _, err := s.PutApp(t.Context(), app, store.IfNew); err != nil {
@@ -201,6 +201,7 @@ func ownValues(t *testing.T, s store.Store) {
 	fn := Function(defaultApp(t, s), "resize")
 	spoil := func(fn faas.Function) {
 		fn.Entrypoint[0], fn.Command[0], fn.Env["A"] = "spoiled", "spoiled", "spoiled"
+		fn.Allow[0], fn.Devices[0] = "spoiled", "spoiled"
 		fn.Annotations["team"], fn.Beside["hyper/labels"] = "spoiled", "spoiled"
 	}
 	put := mustPut(t, s, fn, store.IfNew)
@@ -283,58 +284,6 @@ func anyRevision(t *testing.T, s store.Store) {
 		if got := mustPut(t, s, fn, store.AnyRevision); got.Revision != want {
 			t.Errorf("revision %d, want %d", got.Revision, want)
 		}
-	}
-}
-
-func refusedPut(t *testing.T, s store.Store) {
-	fn := mustPut(t, s, Function(defaultApp(t, s), "resize"), store.IfNew)
-	watch := s.Watch(t.Context())
-	changed := fn.Clone()
-	changed.Image = "other"
-	_, err := s.PutFunction(t.Context(), changed, 7)
-	wantKind(t, "Put at a wrong revision", err, faas.Conflict)
-	got, err := s.Function(t.Context(), fn.App, fn.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantEqual(t, "Function after a refused Put", got, fn)
-	last := mustPut(t, s, fn, store.AnyRevision)
-	if first := take(t, watch, 1)[0]; first.Function == nil || first.Function.Revision != last.Revision {
-		t.Errorf("first change %+v, want the Put that was not refused", first)
-	}
-}
-
-func badPut(t *testing.T, s store.Store) {
-	app := defaultApp(t, s)
-	for what, spoil := range map[string]func(*faas.Function){
-		"no ID":                func(fn *faas.Function) { fn.ID = "" },
-		"no name":              func(fn *faas.Function) { fn.Name = "" },
-		"variable not UTF-8":   func(fn *faas.Function) { fn.Env = map[string]string{"A": "\xff"} },
-		"name not UTF-8":       func(fn *faas.Function) { fn.Name = "a\xff" },
-		"argument not UTF-8":   func(fn *faas.Function) { fn.Command = []string{"\xff"} },
-		"entrypoint not UTF-8": func(fn *faas.Function) { fn.Entrypoint = []string{"\xff"} },
-		"image not UTF-8":      func(fn *faas.Function) { fn.Image = "\xff" },
-		"workdir not UTF-8":    func(fn *faas.Function) { fn.Workdir = "/\xff" },
-		"shape not UTF-8":      func(fn *faas.Function) { fn.Shape = "\xff" },
-		"profile not UTF-8":    func(fn *faas.Function) { fn.Profile = "\xff" },
-		"annotation not UTF-8": func(fn *faas.Function) { fn.Annotations = map[string]string{"\xff": ""} },
-		"beside not UTF-8":     func(fn *faas.Function) { fn.Beside = map[string]string{"": "\xff"} },
-	} {
-		fn := Function(app, "resize")
-		spoil(&fn)
-		_, err := s.PutFunction(t.Context(), fn, store.IfNew)
-		wantKind(t, what, err, faas.Invalid)
-	}
-	_, err := s.PutFunction(t.Context(), Function(app, "resize"), -2)
-	wantKind(t, "revision -2", err, faas.Invalid)
-	for what, bad := range map[string]faas.App{
-		"no ID": {Name: "x"}, "no name": {ID: "x"}, "variable not UTF-8": {ID: "x", Name: "x", Env: map[string]string{"\xff": ""}},
-		"annotation not UTF-8": {ID: "x", Name: "x", Annotations: map[string]string{"": "\xff"}},
-		"beside not UTF-8":     {ID: "x", Name: "x", Beside: map[string]string{"\xff": ""}},
-		"syslog not UTF-8":     {ID: "x", Name: "x", Syslog: "\xff"}, "shape not UTF-8": {ID: "x", Name: "x", Shape: "\xff"},
-	} {
-		_, err := s.PutApp(t.Context(), bad, store.IfNew)
-		wantKind(t, "app with "+what, err, faas.Invalid)
 	}
 }
 

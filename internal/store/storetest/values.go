@@ -14,6 +14,7 @@ import (
 func App(name string) faas.App {
 	return faas.App{
 		ID: faas.NewID(), Name: name, Env: map[string]string{"A": "ü", "": ""}, MaxConcurrency: 7,
+		Network: "allow", Allow: []string{"db.lan:5432", "[fd00::1]:*/udp"},
 		Syslog: "tcp+tls://logs.example:6514", Shape: "GENERIC_X86",
 		Annotations: map[string]string{"team": `"Bäcker"`, "": ""}, Beside: map[string]string{"fn": `{"a":"Grüße"}`},
 		Revision: 99, Created: time.Unix(1, 0), Updated: time.Unix(2, 0), // Put sets its own
@@ -28,7 +29,8 @@ func Function(app faas.App, name string) faas.Function {
 		Image: "registry.example/photos/" + name + ":7", Digest: "sha256:" + strings.Repeat("ab", 32), Format: faas.FormatPort,
 		Entrypoint: []string{"/bin/sh", "-c"}, Command: []string{"convert - -resize 50% fd:1", ""},
 		Env:     map[string]string{"A": "1", "PATH": "/bin:/usr/bin", "EMPTY": "", "GRUSS": "Grüß Gott \u2028 <&>\n"},
-		Workdir: "/work", User: "12:34", Writable: true, Network: "host",
+		Workdir: "/work", User: "12:34", Writable: true,
+		Network: "backend", Allow: []string{"10.0.0.0/8:5432", "*.example.com:80-90/tcp"}, Isolation: faas.IsolationGVisor, Devices: []string{"/dev/kvm", "/dev/fuse"},
 		Memory: 65 * faas.MB, CPU: 510, TmpSize: 3 * faas.MB,
 		Timeout: 31 * time.Second, Wait: 32 * time.Second, StartTimeout: 33 * time.Second, Idle: 34*time.Second + time.Nanosecond,
 		MaxConcurrency: 35, Line: 36,
