@@ -76,25 +76,8 @@ func newWorld(t *testing.T) *world {
 	w.device(w.private, "lo", "169.254.169.254/32", "fd00:ec2::254/128", "192.168.7.7/32")
 	w.device(w.node, "wan", "9.9.9.2/24", "2600:9::2/64")
 	w.device(w.node, "lan", "10.1.2.1/24", "fd00:9::1/64")
-	for fd, names := range map[int][]string{w.node: {"wan", "lan"}, w.internet: {"eth0"}, w.private: {"eth0"}} {
-		w.in(fd, func() error {
-			h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-			if err != nil {
-				return err
-			}
-			defer h.Close()
-			for _, name := range names {
-				dev, err := h.LinkByName(name)
-				if err != nil {
-					return err
-				}
-				if err := settle(h, dev.Attrs().Index); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
+	w.meet(w.node, "wan", w.internet, []string{"9.9.9.2", "2600:9::2"}, []string{"9.9.9.1", "2600:9::1"})
+	w.meet(w.node, "lan", w.private, []string{"10.1.2.1", "fd00:9::1"}, []string{"10.1.2.3", "fd00:9::3"})
 	w.route(w.node, "0.0.0.0/0", "9.9.9.1")
 	w.route(w.node, "::/0", "2600:9::1")
 	w.route(w.node, "169.254.169.254/32", "10.1.2.3")
@@ -149,6 +132,46 @@ func (w *world) device(fd int, name string, addrs ...string) {
 			}
 		}
 		return netlink.LinkSetUp(dev)
+	})
+}
+
+// meet tells the two ends of a wire of each other, and waits until it is up: else
+// the first packet may wait a second for the kernel to find the neighbour.
+func (w *world) meet(a int, device string, b int, addrs, others []string) {
+	w.t.Helper()
+	var mac [2]net.HardwareAddr
+	ends := []struct {
+		fd   int
+		name string
+	}{{a, device}, {b, "eth0"}}
+	each := func(f func(i int, h *netlink.Handle, dev netlink.Link) error) {
+		for i, end := range ends {
+			w.in(end.fd, func() error {
+				h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+				if err != nil {
+					return err
+				}
+				defer h.Close()
+				dev, err := h.LinkByName(end.name)
+				if err != nil {
+					return err
+				}
+				return f(i, h, dev)
+			})
+		}
+	}
+	each(func(i int, h *netlink.Handle, dev netlink.Link) error {
+		mac[i] = dev.Attrs().HardwareAddr
+		return settle(h, dev.Attrs().Index)
+	})
+	each(func(i int, h *netlink.Handle, dev netlink.Link) error {
+		for _, ip := range [][]string{others, addrs}[i] {
+			n := &netlink.Neigh{LinkIndex: dev.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(ip), HardwareAddr: mac[1-i]}
+			if err := h.NeighSet(n); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

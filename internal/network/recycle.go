@@ -1,0 +1,268 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"hob/faas"
+)
+
+// quarantine is how long a slot may take to become clean: a connection that the
+// function closed last waits a minute in the kernel.
+const quarantine = 70 * time.Second
+
+// recycle makes slots that came back ready for somebody else, in rounds: one look
+// at the processes of the machine is for all slots of a round.
+func (r *Router) recycle(ctx context.Context) {
+	var waiting []*Slot
+	for {
+		var again <-chan time.Time
+		if len(waiting) > 0 {
+			again = time.After(time.Second)
+		}
+		select {
+		case s := <-r.returned:
+			waiting = r.arrive(waiting, s)
+			for len(r.returned) > 0 {
+				waiting = r.arrive(waiting, <-r.returned)
+			}
+		case <-again:
+		case <-ctx.Done():
+			return
+		}
+		busy := busyNetworks()
+		keep := waiting[:0]
+		for _, s := range waiting {
+			switch err := r.renew(s, busy); {
+			case err == nil:
+			case errors.Is(err, errNotClean) && time.Now().Before(s.deadline):
+				keep = append(keep, s)
+			default:
+				r.cfg.Log.Warn("a network slot is removed, not used again", "sandbox", s.Owner(), "err", err)
+				r.discard(s)
+			}
+		}
+		waiting = keep
+	}
+}
+
+// arrive closes a slot to everything and adds it to those that are to be cleaned.
+func (r *Router) arrive(waiting []*Slot, s *Slot) []*Slot {
+	if err := r.filter.shut(s); err != nil {
+		r.cfg.Log.Warn("a network slot is removed, not used again", "sandbox", s.Owner(), "err", err)
+		r.discard(s)
+		return waiting
+	}
+	s.deadline = time.Now().Add(quarantine)
+	return append(waiting, s)
+}
+
+var errNotClean = errors.New("it is not clean")
+
+// renew proves that nothing of its last user is left in or of a slot and makes it
+// ready, or ends it where enough are ready.
+func (r *Router) renew(s *Slot, busy map[string]bool) error {
+	if name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(s.fd)); err != nil || busy[name] {
+		return fmt.Errorf("%w: a process is in it", errNotClean)
+	}
+	if err := r.in(s.fd, noSockets); err != nil {
+		return err
+	}
+	if len(r.ready) == cap(r.ready) {
+		r.discard(s)
+		return nil
+	}
+	if err := r.forgetFlows(s); err != nil {
+		return err
+	}
+	if err := r.filter.expel(s); err != nil {
+		return err
+	}
+	if err := r.unaddress(s); err != nil {
+		return err
+	}
+	r.forgetAddrs(s)
+	if err := r.address(s); err != nil {
+		return err
+	}
+	if err := r.filter.admit(s); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	s.owner, s.policy = "", faas.Egress{}
+	r.mu.Unlock()
+	select {
+	case r.ready <- s:
+	default:
+		r.discard(s)
+	}
+	return nil
+}
+
+func (r *Router) forgetAddrs(s *Slot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range s.addrs() {
+		delete(r.byAddr, a)
+	}
+}
+
+// discard ends a slot. Its devices go when the kernel ends the namespace, many in one
+// go: to delete them here would hold up everybody's for 20 ms each. If a process is
+// in it still, the device is cut off: the filter knows it no more.
+func (r *Router) discard(s *Slot) {
+	if err := r.filter.expel(s); err != nil {
+		r.cfg.Log.Error("a network slot stays in the filter", "err", err)
+	}
+	r.forgetAddrs(s)
+	r.mu.Lock()
+	delete(r.slots, s.link)
+	r.mu.Unlock()
+	s.close()
+}
+
+func (s *Slot) close() {
+	if s.fd >= 0 {
+		unix.Close(s.fd)
+		s.fd = -1
+	}
+}
+
+// forgetFlows removes what the router remembers of the connections of a slot.
+func (r *Router) forgetFlows(s *Slot) error {
+	return r.in(r.fd, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		for _, a := range s.addrs() {
+			family := netlink.InetFamily(unix.AF_INET)
+			if a.Is6() {
+				family = unix.AF_INET6
+			}
+			for _, end := range []netlink.ConntrackFilterType{netlink.ConntrackOrigSrcIP, netlink.ConntrackOrigDstIP} {
+				f := new(netlink.ConntrackFilter)
+				if err := f.AddIP(end, a.AsSlice()); err != nil {
+					return err
+				}
+				if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, family, f); err != nil {
+					return fmt.Errorf("forget the connections of %s: %w", a, err)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// noSockets returns errNotClean if the calling thread's network has a socket of
+// any kind, or a connection or fragment that outlives its socket.
+func noSockets() error {
+	for _, file := range []string{"sockstat", "sockstat6"} {
+		data, err := os.ReadFile("/proc/thread-self/net/" + file)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for line := range strings.Lines(string(data)) {
+			words := strings.Fields(line)
+			for i := 1; i+1 < len(words); i += 2 {
+				// The others are counted for the whole machine.
+				if what := words[i]; (what == "used" || what == "inuse" || what == "tw") && words[i+1] != "0" {
+					return fmt.Errorf("%w: %s %s %s", errNotClean, words[0], what, words[i+1])
+				}
+			}
+		}
+	}
+	// A line for each, after the header.
+	if data, err := os.ReadFile("/proc/thread-self/net/ip6_flowlabel"); err == nil && bytes.Count(data, []byte("\n")) > 1 {
+		return fmt.Errorf("%w: it has flow labels", errNotClean)
+	}
+	return nil
+}
+
+// busyNetworks has the names of the networks that the processes of this machine are in.
+func busyNetworks() map[string]bool {
+	busy := map[string]bool{}
+	links, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, link := range links {
+		if name, err := os.Readlink(link); err == nil {
+			busy[name] = true
+		}
+	}
+	return busy
+}
+
+// unaddress takes a slot's addresses and routes away, and with them what the
+// kernel remembers of the ways to others. Some or all may be gone: gVisor takes them
+// into its own network.
+func (r *Router) unaddress(s *Slot) error {
+	for _, a := range s.addrs() {
+		if err := r.links.RouteDel(&netlink.Route{LinkIndex: s.link, Dst: host(a), Scope: netlink.SCOPE_LINK}); err != nil {
+			return err
+		}
+		if err := r.links.NeighDel(&netlink.Neigh{LinkIndex: s.link, IP: a.AsSlice()}); err != nil {
+			return err
+		}
+	}
+	return r.inSlot(s, func(h *netlink.Handle, eth0 netlink.Link) error {
+		devices, err := h.LinkList()
+		if err != nil {
+			return err
+		}
+		if len(devices) != 2 || eth0.Attrs().Flags&net.FlagUp == 0 {
+			return errors.New("its devices are not as they were")
+		}
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			routes, err := h.RouteListFiltered(family, &netlink.Route{LinkIndex: eth0.Attrs().Index}, netlink.RT_FILTER_OIF)
+			if err != nil {
+				return err
+			}
+			for _, route := range routes {
+				if err := h.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
+					return err
+				}
+			}
+			addrs, err := h.AddrList(eth0, family)
+			if err != nil {
+				return err
+			}
+			for _, a := range addrs {
+				if err := h.AddrDel(eth0, &a); err != nil {
+					return err
+				}
+			}
+		}
+		return forgetPeers()
+	})
+}
+
+// forgetPeers has the kernel forget what it knows about the other ends of TCP
+// connections of the calling thread's network. Anybody there may list them.
+func forgetPeers() error {
+	family, err := netlink.GenlFamilyGet("tcp_metrics")
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("forget the peers of connections: %w", err)
+	}
+	req := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_ACK)
+	const deleteMetrics, version = 2, 1 // without an address: all of them
+	req.AddData(&nl.Genlmsg{Command: deleteMetrics, Version: version})
+	if _, err := req.Execute(unix.NETLINK_GENERIC, 0); err != nil {
+		return fmt.Errorf("forget the peers of connections: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package network
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// comesBack takes slots until it is the one that was released, with another address.
+func (w *world) comesBack(r *Router, released *Slot, before netip.Addr) {
+	w.t.Helper()
+	for range 20 {
+		s := w.take(r, "open")
+		w.reaches(s, "udp", "8.8.8.8:443")
+		w.reaches(s, "udp", "[2600::8888]:443")
+		if s == released {
+			if now, _ := s.Addrs(); now == before {
+				w.t.Errorf("address %s comes again", now)
+			}
+			return
+		}
+		s.Release()
+	}
+	w.t.Error("the slot was not used again in 20 takes")
+}
+
+// gVisor's network takes the addresses of the slot for its own and sends and
+// receives by a packet socket.
+func TestSlotsComeBackAfterGvisor(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.internet, "8.8.8.8:443")
+	w.serve(w.internet, "[2600::8888]:443")
+	r := w.router(func(c *Config) { c.Ready = 1 })
+	s := w.take(r, "open")
+	before, _ := s.Addrs()
+	packets := -1
+	w.in(s.FD(), func() error {
+		eth0, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			addrs, err := netlink.AddrList(eth0, family)
+			if err != nil {
+				return err
+			}
+			for _, a := range addrs {
+				if err := netlink.AddrDel(eth0, &a); err != nil {
+					return err
+				}
+			}
+			routes, err := netlink.RouteList(eth0, family)
+			if err != nil {
+				return err
+			}
+			for _, route := range routes {
+				if err := netlink.RouteDel(&route); err != nil {
+					return err
+				}
+			}
+		}
+		const everything = 0x0300 // ETH_P_ALL, in the order of the network
+		if packets, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		return unix.Bind(packets, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: eth0.Attrs().Index})
+	})
+	if err := r.in(s.fd, noSockets); err == nil {
+		t.Error("a slot with a packet socket is clean")
+	}
+	w.check(unix.Close(packets))
+	s.Release()
+	w.comesBack(r, s, before)
+}
+
+func TestSlotsForgetWhereTheyWere(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.internet, "8.8.8.8:443")
+	w.serve(w.internet, "[2600::8888]:443")
+	r := w.router(func(c *Config) { c.Ready = 1 })
+	s := w.take(r, "open")
+	before, _ := s.Addrs()
+	w.reaches(s, "tcp", "8.8.8.8:443")
+	if w.peers(s) == 0 {
+		t.Error("the kernel remembers no peer of a connection: the test shows nothing")
+	}
+	s.Release()
+	w.comesBack(r, s, before)
+	if n := w.peers(s); n != 0 {
+		t.Errorf("the next function can see %d peers of the one before", n)
+	}
+}
+
+// peers is how many other ends the kernel of a slot remembers.
+func (w *world) peers(s *Slot) (n int) {
+	w.in(s.FD(), func() error {
+		family, err := netlink.GenlFamilyGet("tcp_metrics")
+		if err != nil {
+			return err
+		}
+		req := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_DUMP)
+		req.AddData(&nl.Genlmsg{Command: 1, Version: 1})
+		list, err := req.Execute(unix.NETLINK_GENERIC, 0)
+		n = len(list)
+		return err
+	})
+	return n
+}
+
+func TestASlotThatASocketKeepsIsNotUsedAgain(t *testing.T) {
+	w := newWorld(t)
+	r := w.router()
+	s := w.take(r, "open")
+	w.in(s.FD(), func() error {
+		l, err := net.Listen("unix", "@left")
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err
+	})
+	if err := r.renew(s, map[string]bool{}); err == nil {
+		t.Error("a slot with a socket is ready for the next")
+	}
+}
