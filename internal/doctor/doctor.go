@@ -2,9 +2,10 @@
 // and with the way to get it. "hob doctor" prints its list and "hob serve"
 // refuses to start with the same words.
 //
-// It looks and changes nothing: it reads files of /proc and /sys and asks for
-// the free space of one directory. That a feature is there does not prove that
-// it works; the driver's own Probe tries.
+// It looks and changes nothing: it reads files of /proc and /sys, asks for
+// the free space of one directory and, of what is to be offered to functions, asks the
+// kernel in a network of its own, the name servers, and programs for their version. That a
+// feature is there does not prove that it works; the drivers' own Probe tries.
 package doctor
 
 import (
@@ -13,11 +14,13 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"hob/faas"
@@ -25,12 +28,13 @@ import (
 
 // A Check is one thing that was looked at.
 type Check struct {
-	Name  string // "kernel", "overlay"
-	OK    bool
-	Fatal bool   // without it the daemon cannot work; meaningful if not OK
-	Found string // what there is
-	Need  string // what is needed, and what for
-	Fix   string // how to get it; empty if OK
+	Name   string // "kernel", "overlay"
+	OK     bool
+	Fatal  bool   // without it the daemon cannot work; meaningful if not OK
+	Choice bool   // it is one of several
+	Found  string // what there is
+	Need   string // what is needed, and what for
+	Fix    string // how to get it; empty if OK
 }
 
 // String prints c in one line.
@@ -50,6 +54,18 @@ type Machine struct {
 
 	// Free returns the free space of an existing directory; nil is FreeDisk.
 	Free func(dir string) (faas.Bytes, error)
+
+	Offer *Offer // nil: only what the daemon itself needs is looked at
+}
+
+// Offer is what functions are to be offered.
+type Offer struct {
+	Network   string                    // of functions that choose none; with "none" they can do without any
+	Bandwidth faas.Bytes                // that each of them gets in a second; 0: what there is
+	Programs  map[faas.Isolation]string // path, or name in PATH, of all but native
+	Needed    map[faas.Isolation]string // the setting that asks for it
+
+	Ask func(servers []netip.Addr) Answers // nil is Ask
 }
 
 // FreeDisk returns the space that root can still use in the file system of dir.
@@ -77,6 +93,9 @@ func Look(m Machine) []Check {
 		m.proc(), m.kernel(), m.root(), m.namespaces(), m.userNamespaces(),
 		m.overlay(), m.cgroups(), m.seccomp(), m.dataDir(), m.space(),
 	}
+	if m.Offer != nil && m.Driver != "fake" { // which offers neither
+		checks = append(checks, m.offers(checks)...)
+	}
 	for i := range checks {
 		c := &checks[i]
 		if m.Driver == "fake" && c.Name != "data directory" {
@@ -87,6 +106,21 @@ func Look(m Machine) []Check {
 		}
 	}
 	return checks
+}
+
+// offers looks at what functions are offered, after what the daemon needs.
+func (m Machine) offers(looked []Check) []Check {
+	ask := m.Offer.Ask
+	if ask == nil {
+		ask = Ask
+	}
+	var isolations []Check
+	var work sync.WaitGroup
+	work.Go(func() { isolations = m.isolations(looked) })
+	servers := m.servers()
+	answers := ask(servers)
+	work.Wait()
+	return slices.Concat([]Check{landlock(answers)}, m.networks(answers, servers), isolations)
 }
 
 // Refusal returns nil if a daemon can work with what was found, else an error of
@@ -105,12 +139,18 @@ func Refusal(checks []Check) error {
 }
 
 // Print writes the list for a reader: a line for each check, what is needed and
-// how to get it below those that are not met.
+// how to get it below those that are not met. Of a choice that nobody
+// needs the way is in its line.
 func Print(w io.Writer, checks []Check) error {
 	var b strings.Builder
 	for _, c := range checks {
 		word := "ok"
 		switch {
+		case c.Choice && c.OK:
+			word = "yes"
+		case c.Choice && !c.Fatal:
+			fmt.Fprintf(&b, "%-8s %-16s %s: %s\n", "no", c.Name, c.Found, c.Fix)
+			continue
 		case !c.OK && c.Fatal:
 			word = "missing"
 		case !c.OK:
