@@ -48,7 +48,7 @@ var layers = map[string][]string{
 	"internal/sandbox/ns":          {"faas", "internal/sandbox", "internal/linux", "internal/network"},
 	"internal/sandbox/oci":         {"faas", "internal/sandbox", "internal/linux", "internal/network"},
 	"internal/sandbox/fake":        {"faas", "internal/sandbox", "internal/linux"},
-	"internal/sandbox/sandboxtest": {"faas", "internal/sandbox", "internal/testenv", "internal/sandbox/sandboxtest/program"},
+	"internal/sandbox/sandboxtest": {"faas", "internal/sandbox", "internal/linux", "internal/network", "internal/testenv", "internal/sandbox/sandboxtest/program"},
 	"internal/store/sqlite":        {"faas", "internal/store"},
 	"internal/store/memory":        {"faas", "internal/store"},
 	"internal/store/postgres":      {"faas", "internal/store"},

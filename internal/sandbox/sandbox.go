@@ -75,9 +75,10 @@ type Spec struct {
 	Listen   string   // TCP address inside its network, as "127.0.0.1:9001", where Listener listens before its process begins; "": none. With faas.NetworkHost it is Invalid
 	Devices  []string // device files of the machine, as absolute paths below /dev, that it has under the same names, to read and write
 
-	// Network is what it reaches. With NetworkHost it shares the node's network; else it has
-	// one of its own, with a loopback, and unless the mode is NetworkNone with a device
-	// eth0, and an /etc/resolv.conf that names hob's name server.
+	// Network is what it reaches. With NetworkHost it shares the node's network and has
+	// the node's /etc/resolv.conf; else it has a network of its own, with a loopback, and unless the
+	// mode is NetworkNone with a device eth0, and an /etc/resolv.conf that names hob's
+	// name server. Only where the image has no directory /etc it keeps what it has there.
 	Network faas.Egress
 }
 

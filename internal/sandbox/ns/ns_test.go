@@ -115,8 +115,10 @@ func TestDriver(t *testing.T) {
 	testenv.NeedRoot(t)
 	testenv.NothingLeft(t, "hobtest")
 	sandboxtest.TestDriver(t, func(t *testing.T) sandboxtest.Rig {
+		w := sandboxtest.NewWorld(t)
 		return sandboxtest.Rig{
-			Driver: open(t),
+			World:  w,
+			Driver: open(t, func(c *Config) { c.Router = w.Router }),
 			Spec:   func(args ...string) sandbox.Spec { return spec(t, append([]string{"prog"}, args...)...) },
 		}
 	})

@@ -1,6 +1,7 @@
 package ns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -23,6 +24,7 @@ const (
 	vaultRoots = "/r"   // prepared roots
 	vaultLayer = "/l"   // layers, while a root is made of them
 	vaultSkel  = "/s"   // lowest layers: the directories that every root needs
+	vaultNames = "/n"   // topmost layers: the name server
 	vaultUpper = "/u"   // uppers, while a writable root is made
 )
 
@@ -36,7 +38,7 @@ func (d *Driver) openVault() error {
 	if err := linux.PrivateRoot(d.cfg.LockDir); err != nil {
 		return err
 	}
-	for _, dir := range []string{vaultDev, vaultRoots, vaultLayer, vaultSkel, vaultUpper} {
+	for _, dir := range []string{vaultDev, vaultRoots, vaultLayer, vaultSkel, vaultNames, vaultUpper} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -127,7 +129,7 @@ func (d *Driver) tryMappedRoot() error {
 	}
 	defer os.RemoveAll(dir)
 	r := &root{path: path.Join(vaultRoots, "try")}
-	if err := d.mountRoot(r, sandbox.Root{Layers: []string{dir}}, nil); err != nil {
+	if err := d.mountRoot(r, sandbox.Root{Layers: []string{dir}}, nil, ""); err != nil {
 		return err
 	}
 	d.vault.Do(func() { err = d.unmountRoot(r) })
@@ -158,9 +160,10 @@ type root struct {
 	timer *time.Timer // ends the idle time; guarded by roots.mu
 }
 
-// get returns a mounted root and counts a user.
-func (rs *roots) get(of sandbox.Root, dirs []string) (*root, error) {
-	key := of.Key + "\x00" + strings.Join(dirs, "\x00")
+// get returns a mounted root and counts a user. dirs must exist in it, and with
+// resolvConf it has that.
+func (rs *roots) get(of sandbox.Root, dirs []string, resolvConf string) (*root, error) {
+	key := of.Key + "\x00" + resolvConf + "\x00" + strings.Join(dirs, "\x00")
 	rs.mu.Lock()
 	r := rs.byKey[key]
 	maker := r == nil
@@ -177,7 +180,7 @@ func (rs *roots) get(of sandbox.Root, dirs []string) (*root, error) {
 	rs.mu.Unlock()
 
 	if maker {
-		r.err = rs.d.mountRoot(r, of, dirs)
+		r.err = rs.d.mountRoot(r, of, dirs, resolvConf)
 		close(r.made)
 	}
 	<-r.made
@@ -228,9 +231,9 @@ func (rs *roots) close() {
 	clear(rs.byKey)
 }
 
-// mountRoot mounts the layers of a root at r.path. dirs are directories that must
-// exist in it.
-func (d *Driver) mountRoot(r *root, of sandbox.Root, dirs []string) error {
+// mountRoot mounts the layers of a root at r.path. dirs and resolvConf are as get has
+// them.
+func (d *Driver) mountRoot(r *root, of sandbox.Root, dirs []string, resolvConf string) error {
 	// The layers are seen in the machine's mount namespace, on any thread but the vault's.
 	var layers []int
 	defer func() {
@@ -248,13 +251,21 @@ func (d *Driver) mountRoot(r *root, of sandbox.Root, dirs []string) error {
 			return fmt.Errorf("root filesystem: layer %s: %w", dir, err)
 		}
 	}
+	var top []string
+	names, can := of.NameLayer()
 	var err error
 	d.vault.Do(func() {
-		err = d.overlay(r, layers, dirs)
+		if resolvConf != "" && can {
+			top = []string{path.Join(vaultNames, path.Base(r.path))}
+			err = names.Make(top[0], []byte(resolvConf), d.ids)
+		}
+		if err == nil {
+			err = d.overlay(r, top, layers, dirs)
+			layers = nil // overlay has closed them
+		}
 		if err != nil {
 			d.unmountRoot(r)
 		}
-		layers = nil // overlay has closed them
 	})
 	if err != nil {
 		return fmt.Errorf("root filesystem: %w", err)
@@ -262,12 +273,13 @@ func (d *Driver) mountRoot(r *root, of sandbox.Root, dirs []string) error {
 	return nil
 }
 
-// overlay is mountRoot on the vault's thread. It closes layers.
-func (d *Driver) overlay(r *root, layers []int, dirs []string) error {
+// overlay is mountRoot on the vault's thread: of layers, which it closes, and the
+// directories top above them.
+func (d *Driver) overlay(r *root, top []string, layers []int, dirs []string) error {
 	name := path.Base(r.path)
-	var lower []string
+	lower := top
 	defer func() {
-		for _, dir := range lower {
+		for _, dir := range lower[len(top):] {
 			linux.Unmount(dir)
 			os.Remove(dir)
 		}
@@ -301,12 +313,15 @@ func (d *Driver) overlay(r *root, layers []int, dirs []string) error {
 func (d *Driver) unmountRoot(r *root) error {
 	err := linux.Unmount(r.path)
 	os.Remove(r.path)
-	os.RemoveAll(path.Join(vaultSkel, path.Base(r.path)))
+	for _, dir := range []string{vaultSkel, vaultNames} {
+		os.RemoveAll(path.Join(dir, path.Base(r.path)))
+	}
 	return err
 }
 
 // makeSkeleton makes the lowest layer of a root: the directories that a sandbox
-// mounts on and that the function asks for, in case the image lacks them.
+// mounts on and that the function asks for, and /etc/hosts, in case the image lacks
+// them.
 func (d *Driver) makeSkeleton(dir string, dirs []string) error {
 	if err := makeDir(dir, d.ids); err != nil {
 		return err
@@ -319,6 +334,10 @@ func (d *Driver) makeSkeleton(dir string, dirs []string) error {
 				return err
 			}
 		}
+	}
+	hosts := path.Join(dir, "etc/hosts")
+	if err := errors.Join(os.WriteFile(hosts, []byte(sandbox.Hosts), 0o644), os.Chmod(hosts, 0o644), os.Chown(hosts, d.ids, d.ids)); err != nil {
+		return err
 	}
 	return os.Chmod(path.Join(dir, "tmp"), 0o777|os.ModeSticky)
 }

@@ -191,7 +191,7 @@ type outfit struct {
 // outfit makes a box that lacks a cgroup and a process, and what its process will
 // need.
 func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outfit, err error) {
-	r, err := d.roots.get(spec.Root, directories(spec))
+	r, err := d.roots.get(spec.Root, directories(spec), d.resolvConf(spec))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -236,6 +236,18 @@ func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outf
 		}
 	}
 	return b, o, nil
+}
+
+// resolvConf is the /etc/resolv.conf of spec; "": that of the image.
+func (d *Driver) resolvConf(spec sandbox.Spec) string {
+	switch {
+	case spec.OwnDevice():
+		return string(d.cfg.Router.ResolvConf())
+	case spec.HostNetwork():
+		text, _ := os.ReadFile("/etc/resolv.conf") // where there is none, programs do without on the node, too
+		return string(text)
+	}
+	return ""
 }
 
 // connect gives a box and its outfit the network of spec.

@@ -30,6 +30,9 @@ type Rig struct {
 	// behind its name, and whose other fields are such that it can start.
 	Spec func(args ...string) sandbox.Spec
 
+	// World is where the driver's Router is; nil: what sandboxes reach is not tested.
+	World *World
+
 	// What a driver cannot do that leaves it to a program of others. Each has to say so.
 	Home    bool     // a process without HOME in its environment gets one behind it
 	Counted []string // the limits that are enforced, as testLimits calls them; nil: all
@@ -305,6 +308,7 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 	t.Run("DialTCP", func(t *testing.T) { s.testDialTCP(t) })
 	t.Run("ListenerIsThereBeforeTheProcess", func(t *testing.T) { s.testListener(t) })
 	t.Run("ListenerThatCannotBeIsInvalid", func(t *testing.T) { s.testNoListener(t) })
+	t.Run("Networks", func(t *testing.T) { s.testNetworks(t) })
 	t.Run("FrozenOnesAreThawedByStop", func(t *testing.T) { s.testFreeze(t) })
 	t.Run("ManyAtOnce", func(t *testing.T) {
 		var wg sync.WaitGroup

@@ -103,6 +103,36 @@ func run(args []string) int {
 			return 0
 		}
 		fmt.Print(err)
+	case "ask": // who answers at addresses
+		for _, addr := range args[2:] {
+			fmt.Println(addr, ask(addr))
+		}
+	case "devices": // of the network, with their addresses
+		printDevices()
+	case "welcome": // who connects to a port
+		l, err := net.Listen("tcp", ":"+args[2])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		printDevices()
+		os.Stdout.Close()
+		for {
+			if c, err := l.Accept(); err == nil {
+				fmt.Fprint(c, "welcome")
+				c.Close()
+			}
+		}
+	case "network": // its name
+		name, _ := os.Readlink("/proc/self/ns/net")
+		fmt.Print(name)
+	case "cat":
+		text, err := os.ReadFile(args[2])
+		if err != nil {
+			fmt.Print(err)
+			return 1
+		}
+		os.Stdout.Write(text)
 	case "write": // bytes into a file
 		n, _ := strconv.Atoi(args[3])
 		if err := os.WriteFile(args[2], make([]byte, n), 0o600); err != nil {
