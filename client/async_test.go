@@ -142,7 +142,7 @@ func TestWhatIsDoneToCallsAndFunctions(t *testing.T) {
 	c := server(t, func(w http.ResponseWriter, r *http.Request) {
 		asked = r.Method + " " + r.RequestURI
 		if strings.HasSuffix(r.URL.Path, "/status") {
-			io.WriteString(w, `{"total":6,"queued":1,"running":2,"succeeded":3,"failed":0}`)
+			io.WriteString(w, `{"total":6,"queued":1,"running":2,"succeeded":3,"failed":0,"refused":4}`)
 			return
 		}
 		io.WriteString(w, `{"id":"C2","retry_of":"C1","calls":[{"id":"C3"}],"address":"U"}`)
@@ -171,7 +171,7 @@ func TestWhatIsDoneToCallsAndFunctions(t *testing.T) {
 		if strings.HasPrefix(want, "DELETE") {
 			continue
 		}
-		if !strings.Contains("C2 C1 1 {6 1 2 3 0} U", got) || got == "" {
+		if !strings.Contains("C2 C1 1 {6 1 2 3 0 4} U", got) || got == "" {
 			t.Errorf("%s: got %q", want, got)
 		}
 	}

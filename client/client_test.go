@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -382,4 +383,30 @@ func TestNamesAreEscapedInPaths(t *testing.T) {
 			t.Errorf("asked for %s, %v; want %s", got, err, ask.want)
 		}
 	}
+}
+
+func TestReachAndIsolationCrossTheWire(t *testing.T) {
+	var asked, sent string
+	c := server(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		asked, sent = r.Method+" "+r.URL.Path, string(b)
+		io.WriteString(w, `{"network":"allow","allow":["10.1.2.3:5432"],"isolation":"gvisor","devices":["/dev/kvm"],
+			"isolations":[{"name":"gvisor","available":false,"reason":"no program runsc"}],"refused":7}`)
+	})
+	ctx, rules, none := t.Context(), []string{"10.1.2.3:5432"}, []string{}
+	check := func(what, wantAsked, wantSent string, got, want any, err error) {
+		t.Helper()
+		if err != nil || asked != wantAsked || sent != wantSent || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v\nasked %s, %s\nwant  %s, %s\ngot  %+v\nwant %+v", what, err, asked, sent, wantAsked, wantSent, got, want)
+		}
+	}
+	fn := client.Function{Network: "allow", Allow: rules, Isolation: "gvisor", Devices: []string{"/dev/kvm"}}
+	got, err := c.CreateFunction(ctx, "a", "f", client.Settings{Network: new("allow"), Allow: &rules, Isolation: new("gvisor"), Devices: &none}, "")
+	check("create", "POST /api/apps/a/functions", `{"name":"f","network":"allow","allow":["10.1.2.3:5432"],"isolation":"gvisor","devices":[]}`, got, fn, err)
+	got, err = c.UpdateFunction(ctx, "a", "f", client.Settings{Network: new(""), Allow: &none, Revision: 3, Reset: []string{"devices"}}, "")
+	check("update", "PATCH /api/apps/a/functions/f", `{"allow":[],"devices":null,"network":"","revision":3}`, got, fn, err)
+	app, err := c.UpdateApp(ctx, "a", client.AppSettings{Allow: &rules, Revision: 3})
+	check("app", "PATCH /api/apps/a", `{"allow":["10.1.2.3:5432"],"revision":3}`, app, client.App{Network: "allow", Allow: rules}, err)
+	node, err := c.Node(ctx)
+	check("node", "GET /api/node", "", node, client.Node{Network: "allow", Refused: 7, Isolations: []client.Isolation{{Name: "gvisor", Reason: "no program runsc"}}}, err)
 }

@@ -52,6 +52,8 @@ type App struct {
 	Name           string            `json:"name"`
 	Env            map[string]string `json:"env"`
 	MaxConcurrency int               `json:"max_concurrency"` // calls at once of all its functions together; 0: no limit
+	Network        string            `json:"network"`         // of its functions that choose none; "": that of the server
+	Allow          []string          `json:"allow"`           // rules (faas.ParseEgressRule) that add to those of its functions
 	Annotations    Annotations       `json:"annotations"`
 	Syslog         string            `json:"syslog"` // URL of the server that gets the lines of its functions; "": none
 	Shape          string            `json:"shape"`  // "": any
@@ -66,10 +68,13 @@ type App struct {
 type AppSettings struct {
 	Env            map[string]*string `json:"env,omitempty"` // a nil value removes a variable
 	MaxConcurrency *int               `json:"max_concurrency,omitempty"`
+	Network        *string            `json:"network,omitempty"`
+	Allow          *[]string          `json:"allow,omitempty"` // all of them: a list takes the place of the one before
 	Annotations    Annotations        `json:"annotations,omitempty"`
 	Syslog         *string            `json:"syslog,omitempty"`
 	Shape          *string            `json:"shape,omitempty"`
 	Runner         *string            `json:"runner,omitempty"`
+	Revision       int64              `json:"revision,omitempty"` // change only if the app is still at this one; 0: whatever is there
 }
 
 // Function is an image with limits that can be called. See faas.Function for
@@ -87,7 +92,10 @@ type Function struct {
 	Workdir        string            `json:"workdir"`
 	User           string            `json:"user"`
 	Writable       bool              `json:"writable"`
-	Network        string            `json:"network"`
+	Network        string            `json:"network"`   // "": that of its app, else of the server
+	Allow          []string          `json:"allow"`     // rules (faas.ParseEgressRule); those of its app and the server add to them
+	Isolation      string            `json:"isolation"` // "": that of the server
+	Devices        []string          `json:"devices"`
 	Memory         faas.Bytes        `json:"memory"`
 	CPUs           CPU               `json:"cpus"`
 	TmpSize        faas.Bytes        `json:"tmp_size"`
@@ -132,6 +140,9 @@ type Settings struct {
 	User           *string            `json:"user,omitempty"`
 	Writable       *bool              `json:"writable,omitempty"`
 	Network        *string            `json:"network,omitempty"`
+	Allow          *[]string          `json:"allow,omitempty"` // all of them: a list takes the place of the one before
+	Isolation      *string            `json:"isolation,omitempty"`
+	Devices        *[]string          `json:"devices,omitempty"` // as Allow
 	Memory         *faas.Bytes        `json:"memory,omitempty"`
 	CPUs           *CPU               `json:"cpus,omitempty"`
 	TmpSize        *faas.Bytes        `json:"tmp_size,omitempty"`
@@ -273,6 +284,7 @@ type Status struct {
 	Running   int `json:"running"`
 	Succeeded int `json:"succeeded"`
 	Failed    int `json:"failed"`
+	Refused   int `json:"refused"` // connections that policy refused to the function, as far as the daemon knows of them
 }
 
 // Sandbox is one live sandbox.
@@ -382,20 +394,30 @@ type TopSandboxes struct {
 
 // Node is what a daemon says of itself and its machine.
 type Node struct {
-	Version        string     `json:"version"`
-	Go             string     `json:"go"`
-	Platform       string     `json:"platform"` // "linux/amd64"
-	Driver         string     `json:"driver"`
-	CgroupVersion  int        `json:"cgroup_version"`
-	UserNamespaces bool       `json:"user_namespaces"`
-	Notes          []string   `json:"notes"`
-	CPUs           CPU        `json:"cpus"`
-	Memory         faas.Bytes `json:"memory"`   // that sandboxes may use
-	Reserved       faas.Bytes `json:"reserved"` // of Memory, now
-	Sandboxes      int        `json:"sandboxes"`
-	Running        int        `json:"running"` // calls
-	Waiting        int        `json:"waiting"` // calls
-	Started        time.Time  `json:"started"`
-	Listen         string     `json:"listen"` // "host:port" of the server's TCP address
-	Insecure       bool       `json:"insecure"`
+	Version        string      `json:"version"`
+	Go             string      `json:"go"`
+	Platform       string      `json:"platform"` // "linux/amd64"
+	Driver         string      `json:"driver"`
+	CgroupVersion  int         `json:"cgroup_version"`
+	UserNamespaces bool        `json:"user_namespaces"`
+	Notes          []string    `json:"notes"`
+	Network        string      `json:"network"`    // of functions that choose none, whose app does neither
+	Isolations     []Isolation `json:"isolations"` // all that there are, also those that it lacks
+	Refused        uint64      `json:"refused"`    // packets of functions that policy refused since the daemon started
+	CPUs           CPU         `json:"cpus"`
+	Memory         faas.Bytes  `json:"memory"`   // that sandboxes may use
+	Reserved       faas.Bytes  `json:"reserved"` // of Memory, now
+	Sandboxes      int         `json:"sandboxes"`
+	Running        int         `json:"running"` // calls
+	Waiting        int         `json:"waiting"` // calls
+	Started        time.Time   `json:"started"`
+	Listen         string      `json:"listen"` // "host:port" of the server's TCP address
+	Insecure       bool        `json:"insecure"`
+}
+
+// Isolation says whether a node has an isolation.
+type Isolation struct {
+	Name      string `json:"name"` // a faas.Isolation
+	Available bool   `json:"available"`
+	Reason    string `json:"reason,omitempty"` // why it has it not
 }

@@ -34,6 +34,7 @@ type appChangeIn struct {
 	Syslog         *string            `json:"syslog"`
 	Shape          *string            `json:"shape"`
 	Runner         *string            `json:"runner"`
+	Revision       *int64             `json:"revision"` // change only if the app is still at this one
 }
 
 func (s *Server) listApps(w http.ResponseWriter, r *http.Request) error {
@@ -95,6 +96,9 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 		app, err := s.Catalog.App(r.PathValue("app"))
 		if err != nil {
 			return err
+		}
+		if in.Revision != nil && *in.Revision != app.Revision {
+			return faas.Errorf(faas.Conflict, "app %q is at revision %d, not %d: %w", app.Name, app.Revision, *in.Revision, errOvertaken)
 		}
 		if isNull(fields["env"]) {
 			app.Env = nil
