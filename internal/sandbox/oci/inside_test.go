@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/sandbox"
+	"hob/internal/sandbox/sandboxtest"
 	"hob/internal/testenv"
 )
 
@@ -130,6 +132,59 @@ func TestNetworkIsOnlyLoopback(t *testing.T) {
 			t.Errorf("got %q; want two lines of head, lo, a refusal and no route", r.out)
 		}
 	})
+}
+
+// TestNameServerIsToldWhateverTheImageHas starts images that have a link out of the root,
+// a file or nothing where the name server is told, and links in place of /etc.
+func TestNameServerIsToldWhateverTheImageHas(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "resolv.conf")
+	each(t, func(t *testing.T, program string) {
+		w := sandboxtest.NewWorld(t)
+		d := open(t, program, func(c *Config) { c.Router = w.Router })
+		conf := string(w.Router.ResolvConf())
+		for name, tt := range map[string]struct {
+			make func(dir string) error
+			want string
+		}{
+			"nothing": {func(string) error { return nil }, conf + sandbox.Hosts},
+			"files": {func(dir string) error {
+				return errors.Join(os.WriteFile(dir+"/etc/resolv.conf", []byte("nameserver 10.0.0.1\n"), 0o600), os.WriteFile(dir+"/etc/hosts", []byte("image\n"), 0o644))
+			}, conf + "image\n"},
+			"link": {func(dir string) error {
+				return errors.Join(os.Symlink(outside, dir+"/etc/resolv.conf"), os.Symlink("owned", dir+"/etc/hosts"))
+			}, conf + "by 1000\n"},
+			"directory": {func(dir string) error { return os.Mkdir(dir+"/etc/resolv.conf", 0o755) }, conf + sandbox.Hosts},
+		} {
+			dir := t.TempDir()
+			os.Chmod(dir, 0o755)
+			os.Mkdir(dir+"/etc", 0o755)
+			if err := tt.make(dir); err != nil {
+				t.Fatal(err)
+			}
+			for _, writable := range []bool{false, true} {
+				r := sh(t, d, "cat /etc/resolv.conf /etc/hosts", func(s *sandbox.Spec) {
+					s.Root, s.Writable, s.Network.Mode = sandbox.Root{Key: dir, Layers: []string{dir, layer(t)}}, writable, faas.NetworkOpen
+				})
+				if r.out != tt.want {
+					t.Errorf("%s: got %q, %q; want %q", name, r.out, r.err, tt.want)
+				}
+			}
+		}
+		dir := t.TempDir() // with a link there is no place for it, and the image works
+		os.Chmod(dir, 0o755)
+		os.Symlink("/usr/etc", filepath.Join(dir, "etc"))
+		os.MkdirAll(filepath.Join(dir, "usr/etc"), 0o755)
+		os.WriteFile(filepath.Join(dir, "usr/etc/mine"), []byte("mine\n"), 0o644)
+		r := sh(t, d, "cat /etc/mine", func(s *sandbox.Spec) {
+			s.Root, s.Network.Mode = sandbox.Root{Key: dir, Layers: []string{dir, layer(t)}}, faas.NetworkOpen
+		})
+		if r.out != "mine\n" {
+			t.Errorf("with a link for /etc: %q, %q", r.out, r.err)
+		}
+	}, "crun")
+	if _, err := os.Lstat(outside); err == nil {
+		t.Error("a file was made outside")
+	}
 }
 
 func TestStartErrorsNameTheFault(t *testing.T) {

@@ -38,12 +38,14 @@ func each(t *testing.T, test func(t *testing.T, program string), others ...strin
 func open(t testing.TB, program string, change ...func(*Config)) *Driver {
 	t.Helper()
 	testenv.NeedRoot(t)
-	others := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, others) })
 	id := "t" + strings.ToLower(faas.NewID())
 	cfg := Config{Program: program, Generation: id, State: state(t), CgroupParent: "hobtest-" + id, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Blanks: -1}
 	for _, f := range change {
 		f(&cfg)
+	}
+	if cfg.Router == nil { // whose goroutines come and go
+		others := goleak.IgnoreCurrent()
+		t.Cleanup(func() { goleak.VerifyNone(t, others) })
 	}
 	d, err := New(cfg)
 	if err != nil {
@@ -140,9 +142,10 @@ func TestDriver(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
 		testenv.NothingLeft(t, "hobtest")
 		sandboxtest.TestDriver(t, func(t *testing.T) sandboxtest.Rig {
-			d := open(t, program, func(c *Config) { c.Blanks = 4 })
+			w := sandboxtest.NewWorld(t)
+			d := open(t, program, func(c *Config) { c.Blanks, c.Router = 4, w.Router })
 			rig := sandboxtest.Rig{
-				Driver: d, OwnKernel: d.kind.ownKernel,
+				World: w, Driver: d, OwnKernel: d.kind.ownKernel,
 				Spec: func(args ...string) sandbox.Spec { return spec(t, append([]string{"prog"}, args...)...) },
 			}
 			if d.kind.ownKernel {

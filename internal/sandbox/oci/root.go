@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -21,6 +22,10 @@ func (d *Driver) mountRoot(dir string, spec sandbox.Spec) (root int, err error) 
 	if err := d.makeSkeleton(skeleton, directories(spec)); err != nil {
 		return -1, fmt.Errorf("root filesystem: %w", err)
 	}
+	over, err := d.makeNames(dir, spec)
+	if err != nil {
+		return -1, fmt.Errorf("root filesystem: %w", err)
+	}
 	// The layers are seen in the machine's mount namespace, on any thread but the hall's.
 	var layers []int
 	defer func() {
@@ -39,7 +44,7 @@ func (d *Driver) mountRoot(dir string, spec sandbox.Spec) (root int, err error) 
 		}
 	}
 	d.hall.Do(func() {
-		root, err = d.overlay(dir, layers, skeleton, spec)
+		root, err = d.overlay(dir, layers, over, skeleton, spec)
 		layers = nil // overlay has closed them
 	})
 	if err != nil {
@@ -48,8 +53,26 @@ func (d *Driver) mountRoot(dir string, spec sandbox.Spec) (root int, err error) 
 	return root, nil
 }
 
-// overlay is mountRoot on the hall's thread. It closes layers.
-func (d *Driver) overlay(dir string, layers []int, skeleton string, spec sandbox.Spec) (root int, err error) {
+// makeNames makes the layer with the name server of spec, if it has one; over is "" without.
+func (d *Driver) makeNames(dir string, spec sandbox.Spec) (over string, err error) {
+	var conf []byte
+	switch {
+	case spec.OwnDevice():
+		conf = d.cfg.Router.ResolvConf()
+	case spec.HostNetwork():
+		conf, _ = os.ReadFile("/etc/resolv.conf") // the node may have none
+	}
+	names, can := spec.Root.NameLayer()
+	if conf == nil || !can {
+		return "", nil
+	}
+	over = filepath.Join(dir, "names")
+	return over, names.Make(over, conf, d.ids)
+}
+
+// overlay is mountRoot on the hall's thread, with the directories over and skeleton as
+// the topmost ("": none) and the lowest layer. It closes layers.
+func (d *Driver) overlay(dir string, layers []int, over, skeleton string, spec sandbox.Spec) (root int, err error) {
 	var mounted []string
 	defer func() {
 		for _, at := range mounted {
@@ -68,6 +91,9 @@ func (d *Driver) overlay(dir string, layers []int, skeleton string, spec sandbox
 		return at, linux.Attach(fd, at)
 	}
 	var lower []string
+	if over != "" {
+		lower = append(lower, over)
+	}
 	for i, fd := range layers {
 		at, aerr := attach(fd, "layer"+strconv.Itoa(i))
 		if err == nil {
@@ -99,7 +125,7 @@ func (d *Driver) overlay(dir string, layers []int, skeleton string, spec sandbox
 }
 
 // makeSkeleton makes the lowest layer of a root: the directories that a sandbox
-// mounts on and that the function asks for, in case the image lacks them.
+// mounts on and that the function asks for, and /etc/hosts, in case the image lacks them.
 func (d *Driver) makeSkeleton(dir string, dirs []string) error {
 	if err := d.makeDir(dir); err != nil {
 		return err
@@ -113,7 +139,11 @@ func (d *Driver) makeSkeleton(dir string, dirs []string) error {
 			}
 		}
 	}
-	return os.Chmod(path.Join(dir, "tmp"), 0o777|os.ModeSticky)
+	hosts := path.Join(dir, "etc/hosts")
+	return errors.Join(
+		os.Chmod(path.Join(dir, "tmp"), 0o777|os.ModeSticky),
+		os.WriteFile(hosts, []byte(sandbox.Hosts), 0o644), os.Chmod(hosts, 0o644), os.Chown(hosts, d.ids, d.ids),
+	)
 }
 
 func (d *Driver) makeDir(dir string) error {
