@@ -392,6 +392,11 @@ func (c *Catalog) PutFunction(ctx context.Context, fn faas.Function, ifRevision 
 			return faas.Function{}, err
 		}
 	}
+	put, err := c.putFunction(ctx, fn, ifRevision)
+	return put, c.refused(err)
+}
+
+func (c *Catalog) putFunction(ctx context.Context, fn faas.Function, ifRevision int64) (faas.Function, error) {
 	c.turn.RLock()
 	defer c.turn.RUnlock()
 	put, err := c.definitions.PutFunction(ctx, fn, ifRevision)
@@ -400,6 +405,16 @@ func (c *Catalog) PutFunction(ctx context.Context, fn faas.Function, ifRevision 
 	}
 	c.update(func(ix *index) { ix.putFunction(put.Clone()) })
 	return put, nil
+}
+
+// refused is err. If it is a Conflict, what it is with is in the index from now on: who
+// reads again, merges and puts must not read what was there before.
+func (c *Catalog) refused(err error) error {
+	if faas.KindOf(err) == faas.Conflict {
+		c.turn.Lock() // which those who share it let go once the index has what they put
+		defer c.turn.Unlock()
+	}
+	return err
 }
 
 // DeleteFunction is store.Definitions.DeleteFunction.
@@ -438,6 +453,11 @@ func (c *Catalog) PutTrigger(ctx context.Context, t faas.Trigger, ifRevision int
 	if t.ID == "" {
 		t.ID = faas.NewID()
 	}
+	put, err := c.putTrigger(ctx, t, ifRevision)
+	return put, c.refused(err)
+}
+
+func (c *Catalog) putTrigger(ctx context.Context, t faas.Trigger, ifRevision int64) (faas.Trigger, error) {
 	if isPattern(t.Source) { // of two at once the second must see the first
 		c.turn.Lock()
 		defer c.turn.Unlock()
