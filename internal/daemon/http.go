@@ -99,7 +99,6 @@ func (d *Daemon) hyper() *hyperfunc.Server {
 		Catalog: d.catalog, Images: d.images, Logs: d.logs, Calls: d.queue.View(), Queue: d.invoker,
 		Settings: hyperfunc.Settings{
 			Keys: keys, Region: d.cfg.HyperRegion, Quota: d.cfg.HyperQuota, Host: d.cfg.HyperHost,
-			Isolation: d.cfg.HyperIsolation, Driver: d.caps.Driver,
 		},
 		Capacity: d.capacity.Total(), Insecure: d.cfg.Insecure, Ending: d.ending, Log: d.log,
 	}

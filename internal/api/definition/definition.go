@@ -91,7 +91,7 @@ func Update[T any](ctx context.Context, read func() (T, error), merge, put func(
 		if faas.KindOf(err) != faas.Conflict || try == updates {
 			return next, err
 		}
-		select { // what is stored may not be readable yet, and others shall not come all at once again
+		select { // others shall not come all at once again
 		case <-time.After(rand.N(time.Duration(min(try, 16)) * time.Millisecond)):
 		case <-ctx.Done():
 			return next, context.Cause(ctx)

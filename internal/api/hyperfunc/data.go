@@ -78,11 +78,6 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if app.Name == AppName {
-		if err := s.checkIsolation(); err != nil {
-			return err
-		}
-	}
 	key := r.Header.Get("Idempotency-Key")
 	if key != "" && !api.IsKey(key) {
 		return faas.Errorf(faas.Invalid, "the header Idempotency-Key has 1 to %d visible ASCII characters", api.MaxKey)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hob/faas"
+	"hob/internal/api/definition"
 	"hob/internal/image"
 	"hob/internal/store"
 )
@@ -189,9 +190,11 @@ func (s *Server) definition(in wireFunc) (faas.Function, error) {
 		return fn, faas.Errorf(faas.Invalid, "bad function name %q: use 1 to %d of the characters a-z, 0-9 and '-', not beginning or ending with '-'", in.Name, faas.MaxNameLength)
 	}
 	switch mode := host.NetworkMode; {
-	case mode == "", mode == "bridge", mode == "default", mode == "none":
+	case mode == "", mode == "bridge", mode == "default": // what the node gives
+	case mode == "none":
+		fn.Network = string(faas.NetworkNone)
 	case mode == "host" && s.Insecure:
-		fn.Network = "host"
+		fn.Network = string(faas.NetworkHost)
 	case mode == "host":
 		return fn, faas.Errorf(faas.Invalid, "HostConfig.NetworkMode host: this server allows that only when it runs with --insecure")
 	case strings.HasPrefix(mode, "container:"):
@@ -208,9 +211,6 @@ func (s *Server) definition(in wireFunc) (faas.Function, error) {
 		if err := checkPort("HostConfig.PortBindings", port); err != nil {
 			return fn, err
 		}
-	}
-	if err := s.checkIsolation(); err != nil {
-		return fn, err
 	}
 	var env []string
 	if c.Env != nil {
@@ -264,14 +264,6 @@ func checkPort(field, port string) error {
 	return nil
 }
 
-// checkIsolation reports whether this node has what Hyper functions must have.
-func (s *Server) checkIsolation() error {
-	if want := s.Settings.Isolation; want != "" && want != s.Settings.Driver {
-		return faas.Errorf(faas.Unsupported, "Hyper functions must have the isolation %s on this server (hyper-isolation), and it has %s", want, cmp.Or(s.Settings.Driver, "none"))
-	}
-	return nil
-}
-
 func setTimeout(fn *faas.Function, seconds int) error {
 	if seconds < 1 || seconds > maxTimeout {
 		return faas.Errorf(faas.Invalid, "Timeout %d is not between 1 and %d seconds", seconds, maxTimeout)
@@ -281,33 +273,21 @@ func setTimeout(fn *faas.Function, seconds int) error {
 	return nil
 }
 
-// updates is how often an update is tried that another one overtakes.
-const updates = 5
-
 // update changes what a Hyper function can change. What is empty stays.
 func (s *Server) update(w http.ResponseWriter, r *http.Request) error {
 	in, err := readFunc(w, r)
 	if err != nil {
 		return err
 	}
-	for try := 1; ; try++ {
-		old, err := s.function(r.PathValue("name"))
-		if err != nil {
-			return err
-		}
-		fn, err := s.updated(old.Clone(), in)
-		if err != nil {
-			return err
-		}
-		fn, err = s.Catalog.PutFunction(r.Context(), fn, old.Revision)
-		if faas.KindOf(err) == faas.Conflict && try < updates {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		return answer(w, http.StatusOK, wireOf(fn))
+	fn, err := definition.Update(r.Context(), func() (faas.Function, error) { return s.function(r.PathValue("name")) },
+		func(fn faas.Function) (faas.Function, error) { return s.updated(fn.Clone(), in) },
+		func(fn faas.Function) (faas.Function, error) {
+			return s.Catalog.PutFunction(r.Context(), fn, fn.Revision)
+		})
+	if err != nil {
+		return err
 	}
+	return answer(w, http.StatusOK, wireOf(fn))
 }
 
 func (s *Server) updated(fn faas.Function, in wireFunc) (faas.Function, error) {

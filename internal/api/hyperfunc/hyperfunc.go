@@ -44,13 +44,11 @@ type Queue interface {
 
 // Settings are what an operator chooses.
 type Settings struct {
-	Keys      map[string]string // secret keys by access key; empty: signatures are not checked
-	Region    string            // that requests are signed for; "": us-west-1
-	Quota     int               // calls at once of all Hyper functions together, when the first is made; 0: no limit
-	Host      string            // of the addresses of functions; "": that of the request
-	Isolation string            // driver that Hyper functions must have; "": any
-	Driver    string            // that the node has
-	MaxBody   faas.Bytes        // of a payload, and of a result; 0: 1 MB
+	Keys    map[string]string // secret keys by access key; empty: signatures are not checked
+	Region  string            // that requests are signed for; "": us-west-1
+	Quota   int               // calls at once of all Hyper functions together, when the first is made; 0: no limit
+	Host    string            // of the addresses of functions; "": that of the request
+	MaxBody faas.Bytes        // of a payload, and of a result; 0: 1 MB
 }
 
 // Server answers the requests of this API. Its exported fields are set before

@@ -76,7 +76,7 @@ func newServer(t testing.TB, limits ...store.Limits) *hyperfunc.Server {
 	t.Cleanup(func() { lines.Close() })
 	return &hyperfunc.Server{
 		Catalog: index, Images: images, Logs: lines, Calls: db, Queue: &queue{calls: db, logs: lines},
-		Settings: hyperfunc.Settings{Quota: 10, Driver: "fake", MaxBody: faas.KB},
+		Settings: hyperfunc.Settings{Quota: 10, MaxBody: faas.KB},
 		Capacity: faas.Resources{Memory: 6 * faas.GB, CPU: 2000},
 		Log:      slog.New(slog.DiscardHandler),
 	}
@@ -461,22 +461,6 @@ func TestWhatCannotBeHonouredIsRefused(t *testing.T) {
 	}
 	if fn, err := s.Catalog.Function("hyper", "f"); err != nil || fn.Network != "host" {
 		t.Errorf("network %q, %v; want host", fn.Network, err)
-	}
-}
-
-func TestIsolationThatTheNodeHasNotIsRefused(t *testing.T) {
-	s := newServer(t)
-	fn := create(t, s, "f", "echo")
-	s.Settings.Isolation = "oci"
-	h := s.Handler()
-	for _, request := range [][2]string{{"/funcs/create", `{"Name":"g","Config":{"Image":"ubuntu"}}`}, {"/call/f/" + fn.Address, ""}} {
-		if status, body := send(h, "POST", request[0], request[1]); status != http.StatusNotImplemented || !strings.Contains(body, "isolation oci") || !strings.Contains(body, "has fake") {
-			t.Errorf("%s: %d %s", request[0], status, body)
-		}
-	}
-	s.Settings.Isolation = "fake"
-	if status, body := send(h, "POST", "/call/f/"+fn.Address, ""); status != http.StatusOK {
-		t.Errorf("%d %s", status, body)
 	}
 }
 

@@ -84,6 +84,12 @@ func (f wireFunc) kept() (string, error) {
 func wireOf(fn faas.Function) wireFunc {
 	f := wireFunc{HostConfig: wireHostConfig{NetworkMode: "bridge"}}
 	_ = json.Unmarshal([]byte(fn.Beside[annotation]), &f) // made by another API: it has none
+	switch mode := faas.NetworkMode(fn.Network); {
+	case mode == faas.NetworkNone, mode == faas.NetworkHost:
+		f.HostConfig.NetworkMode = fn.Network
+	case f.HostConfig.NetworkMode == string(faas.NetworkNone), f.HostConfig.NetworkMode == string(faas.NetworkHost):
+		f.HostConfig.NetworkMode = "bridge"
+	}
 	f.Name, f.UUID, f.Created = fn.Name, fn.Address, fn.Created.UTC().Truncate(time.Millisecond)
 	f.Timeout = int((fn.TimeoutOf(faas.CallAsync) + time.Second - 1) / time.Second)
 	if known, err := sizeOf(f.ContainerSize); err != nil || known.memory != fn.Memory {
