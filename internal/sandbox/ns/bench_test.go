@@ -11,6 +11,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/sandbox"
+	"hob/internal/sandbox/sandboxtest"
 )
 
 // percentiles reports the middle and the end of all.
@@ -164,5 +165,50 @@ func BenchmarkListen(b *testing.B) {
 			b.Fatal(err)
 		}
 		l.Close()
+	}
+}
+
+// BenchmarkNetworks measures starts by what the sandbox reaches, of prepared blanks and
+// on demand, in turn.
+func BenchmarkNetworks(b *testing.B) {
+	w := sandboxtest.NewWorld(b)
+	modes := []struct {
+		name, mode string
+		rules      []string
+	}{{"none", "none", nil}, {"open", "open", nil}, {"allow", "allow", []string{"10.1.2.3:5432", "10.0.0.0/8:443", "api.example.com:443"}}}
+	for _, want := range []faas.Start{faas.StartPrepared, faas.StartOnDemand} {
+		b.Run(string(want), func(b *testing.B) {
+			d := open(b, func(c *Config) {
+				c.Router = w.Router
+				if want == faas.StartOnDemand {
+					c.Blanks = -1
+				}
+			})
+			starts, firsts := make([][]time.Duration, len(modes)), make([][]time.Duration, len(modes))
+			hits := 0
+			for n := range b.N + 4 {
+				for i, m := range modes {
+					of := spec(b, "echo", "hello")
+					var err error
+					if of.Network, err = faas.ParseEgress(m.mode, m.rules); err != nil {
+						b.Fatal(err)
+					}
+					time.Sleep(20 * time.Millisecond) // until what is made ahead is there
+					started, first, from := once(b, d, of)
+					if n < 4 {
+						continue
+					}
+					starts[i], firsts[i] = append(starts[i], started), append(firsts[i], first)
+					if from == want {
+						hits++
+					}
+				}
+			}
+			for i, m := range modes {
+				percentiles(b, m.name+"/exec", starts[i])
+				percentiles(b, m.name+"/byte", firsts[i])
+			}
+			b.ReportMetric(float64(hits)/float64(b.N*len(modes)), "hits")
+		})
 	}
 }
