@@ -62,6 +62,7 @@ type Daemon struct {
 	started time.Time
 	lease   time.Duration // of calls that outside runners take; 0: dispatch.Lease
 	caps    sandbox.Capabilities
+	place   func(*network.Config) // changes how the router is made; nil: nothing
 
 	undo []func() error // what New made, to be released in reverse
 
@@ -81,6 +82,7 @@ type Daemon struct {
 	invoker    *invoke.Invoker
 	queue      *dispatch.Dispatcher
 	outbox     *deliver.Deliverer
+	transports transports // of outbox
 	health     *health
 
 	tcp, socket net.Listener
@@ -166,6 +168,7 @@ func (d *Daemon) openImages(context.Context) error {
 	}
 	if d.images, err = image.Open(image.Config{
 		Dir: d.path("images"), Self: d.self(), PlainHTTP: d.cfg.PlainHTTP, Keychain: credentials, InUse: d.catalog.Digests,
+		Dial: d.dialRegistry, Check: d.checkRegistry,
 		Budget: d.cfg.ImageBytes, Keep: d.cfg.ImageKeep, Limits: layer.Limits{Bytes: int64(d.cfg.MaxImage)}, Log: d.log,
 	}); err != nil {
 		return err
@@ -181,7 +184,7 @@ func (d *Daemon) openImages(context.Context) error {
 func (d *Daemon) openLogs(context.Context) (err error) {
 	if d.logs, err = logs.Open(logs.Config{
 		Dir: d.path("logs"), PerFunction: d.cfg.LogPerFunction, Total: d.cfg.LogTotal, MaxAge: d.cfg.LogAge,
-		JournalBytes: d.cfg.JournalBytes, JournalAge: d.cfg.JournalAge, Syslog: d.sourceOf, Log: d.log, Echo: d.cfg.LogFunctions,
+		JournalBytes: d.cfg.JournalBytes, JournalAge: d.cfg.JournalAge, Syslog: d.sourceOf, Dial: d.dialSyslog, Log: d.log, Echo: d.cfg.LogFunctions,
 	}); err != nil {
 		return err
 	}
@@ -222,7 +225,8 @@ func (d *Daemon) openCalls(context.Context) (err error) {
 		Pool: d.pool, Images: pins{d.launcher, d.catalog}, Apps: d.catalog, Journal: d.logs, Log: d.log,
 		Calls: d.store, Queue: d.queue, Events: d.queue, Room: d.health.room, MaxResult: d.cfg.MaxResult,
 	}
-	d.outbox = deliver.New(d.store, destinations{d.catalog, d.invoker}, nil, d.log)
+	d.outbox = deliver.New(d.store, destinations{d.catalog, d.invoker}, d.deliveryOf, d.log)
+	d.onClose(d.transports.close)
 	q := d.queue
 	q.Calls, q.Runner, q.Room, q.Definitions = d.store, d.invoker, d.pool, d.catalog
 	q.Events, q.Journal, q.Delivering, q.Holds = d.logs, d.logs, d.outbox.Wake, d.managesOnly()
@@ -242,24 +246,6 @@ func (d *Daemon) loadImages(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// sourceOf is where the lines of a function go besides its log, and what they are marked with there.
-func (d *Daemon) sourceOf(function string) logs.Source {
-	fn, err := d.catalog.FunctionByID(function)
-	if err != nil {
-		return logs.Source{}
-	}
-	app, err := d.catalog.AppByID(fn.App)
-	if err != nil || app.Syslog == "" && !d.cfg.LogFunctions {
-		return logs.Source{}
-	}
-	from := logs.Source{Syslog: app.Syslog, AppID: app.ID, App: app.Name, Func: fn.Name, Image: fn.Image}
-	for t := range d.catalog.TriggersOf(fn.ID) {
-		from.Path = t.Source
-		break
-	}
-	return from
 }
 
 // fnProfile is what the operator decides of functions made for Fn.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"hob/internal/catalog"
+	"hob/internal/network"
 	"hob/internal/pool"
 )
 
@@ -12,3 +13,6 @@ func (d *Daemon) Parts() (*catalog.Catalog, *pool.Set) { return d.catalog, d.poo
 
 // WithLease says how long outside runners have a call.
 func WithLease(lease time.Duration) Option { return func(d *Daemon) { d.lease = lease } }
+
+// WithNetwork changes how the router of functions is made.
+func WithNetwork(place func(*network.Config)) Option { return func(d *Daemon) { d.place = place } }

@@ -28,6 +28,9 @@ func (d *Daemon) openNetwork() error {
 	if d.cfg.NetworkRange != "" {
 		cfg.Range = netip.MustParsePrefix(d.cfg.NetworkRange) // Check has looked at it
 	}
+	if d.place != nil {
+		d.place(&cfg)
+	}
 	if d.router, err = network.NewRouter(cfg); err == nil {
 		d.onClose(d.router.Close)
 		return nil

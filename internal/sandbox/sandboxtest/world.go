@@ -89,13 +89,8 @@ func NewWorld(t testing.TB) *World {
 
 // route makes the Router.
 func (w *World) route() {
-	r, err := network.NewRouter(network.Config{
-		Generation: "t" + strings.ToLower(faas.NewID()), Ready: 2, Node: w.node,
-		Resolvers: []netip.AddrPort{netip.MustParseAddrPort("8.8.8.8:53")},
-		Dial: func(ctx context.Context, network, address string) (c net.Conn, err error) {
-			err = w.try(w.node, func() (err error) { c, err = new(net.Dialer).DialContext(ctx, network, address); return err })
-			return c, err
-		},
+	cfg := network.Config{
+		Generation: "t" + strings.ToLower(faas.NewID()), Ready: 2,
 		Refused: func(r network.Refusal) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -103,7 +98,9 @@ func (w *World) route() {
 			close(w.told)
 			w.told = make(chan struct{})
 		},
-	})
+	}
+	w.Place(&cfg)
+	r, err := network.NewRouter(cfg)
 	w.check(err)
 	w.Router = r
 	w.t.Cleanup(func() {
@@ -111,6 +108,16 @@ func (w *World) route() {
 			w.t.Errorf("Close of the router: %v", err)
 		}
 	})
+}
+
+// Place puts a Router that is to be made into the World, in the place of or beside its own.
+func (w *World) Place(cfg *network.Config) {
+	cfg.Node = w.node
+	cfg.Resolvers = []netip.AddrPort{netip.MustParseAddrPort("8.8.8.8:53")}
+	cfg.Dial = func(ctx context.Context, network, address string) (c net.Conn, err error) {
+		err = w.try(w.node, func() (err error) { c, err = new(net.Dialer).DialContext(ctx, network, address); return err })
+		return c, err
+	}
 }
 
 // Refusal waits for the first that owner was told of.
