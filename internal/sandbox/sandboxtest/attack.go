@@ -261,9 +261,16 @@ func ipc(t *testing.T, key int, queue string) {
 	t.Cleanup(func() { unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(name)), 0, 0) })
 }
 
+// A Difference is what comes of some attacks in a driver's sandboxes instead of what
+// Attacks says, and why that is as good.
+type Difference struct {
+	Why  string
+	Gets map[string][]string // by the attack's name
+}
+
 // TestAttacks carries out all attacks in a sandbox of spec, whose program is package
 // prog and whose image has the EvilLayer.
-func (o *Outside) TestAttacks(t *testing.T, d sandbox.Driver, spec sandbox.Spec) {
+func (o *Outside) TestAttacks(t *testing.T, d sandbox.Driver, spec sandbox.Spec, differences ...Difference) {
 	spec.Args, spec.Env = append([]string{spec.Args[0], "attacks"}, names()...), append(slices.Clone(spec.Env), o.Env...)
 	b, err := d.Start(t.Context(), spec)
 	if err != nil {
@@ -272,8 +279,14 @@ func (o *Outside) TestAttacks(t *testing.T, d sandbox.Driver, spec sandbox.Spec)
 	defer b.Stop(context.Background(), 0)
 	got := outcomes(read(t, b.Stdio().Stdout))
 	for _, a := range Attacks {
-		if !slices.Contains(a.Wants, got[a.Name]) {
-			t.Errorf("%s: %s: %q, want %s", a.Name, a.Tries, got[a.Name], strings.Join(a.Wants, " or "))
+		wants := a.Wants
+		for _, d := range differences {
+			if other, ok := d.Gets[a.Name]; ok {
+				wants = other
+			}
+		}
+		if !slices.ContainsFunc(wants, func(want string) bool { return strings.HasPrefix(got[a.Name], want) }) {
+			t.Errorf("%s: %s: %q, want %s", a.Name, a.Tries, got[a.Name], strings.Join(wants, " or "))
 		}
 	}
 }
