@@ -31,8 +31,9 @@ type nodeSide struct {
 	links *netlink.Handle
 	on    map[string]*nftables.Set // devices whose forwarding was switched on, by family
 
-	mu   sync.Mutex // guards what follows
-	conn *nftables.Conn
+	mu    sync.Mutex // guards what follows
+	conn  *nftables.Conn
+	told6 bool // that IPv6 is not forwarded
 }
 
 // newNodeSide makes the uplink and what the node needs to pass on what comes from it.
@@ -245,8 +246,11 @@ func (e *nodeSide) forwardFamily(family string, devices []string) error {
 		if on := isOn(file); on && (slices.Contains(ours, dev) || !slices.Contains(others, dev)) {
 			continue // or on before anybody's router
 		}
-		if _, err := os.Stat(file); err != nil {
-			e.r.cfg.Log.Warn("functions cannot reach IPv6 addresses: set net.ipv6.conf.all.forwarding=1", "err", err)
+		if !exists(file) {
+			if !e.told6 {
+				e.r.cfg.Log.Warn("functions cannot reach IPv6 addresses: set net.ipv6.conf.all.forwarding=1")
+			}
+			e.told6 = true
 			return nil
 		}
 		// Written down first. If another router has switched it on, both need it.
@@ -258,6 +262,11 @@ func (e *nodeSide) forwardFamily(family string, devices []string) error {
 		}
 	}
 	return nil
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
 }
 
 func isOn(file string) bool {

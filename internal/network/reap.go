@@ -137,7 +137,9 @@ func removeFrom(conn *nftables.Conn, links *netlink.Handle, name string) error {
 	}
 	errs := []error{removeTable(conn, name)}
 	if dev, err := links.LinkByName(name); err == nil {
-		errs = append(errs, links.LinkDel(dev))
+		if err := links.LinkDel(dev); !errors.Is(err, unix.ENODEV) { // it goes with the router, too
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -206,8 +206,11 @@ func (r *Router) prepare() (err error) {
 	}); err != nil {
 		return err
 	}
+	if err := r.prepare6(); err != nil {
+		return err
+	}
 	if r.plan.v6 {
-		if err := setAll(append(quiet6("all"), append(quiet6("default"), setting{"ipv6/conf/all/forwarding", "1"})...)); err != nil {
+		if err := setAll([]setting{{"ipv6/conf/all/forwarding", "1"}}); err != nil {
 			return err
 		}
 	}
@@ -230,8 +233,24 @@ func (r *Router) addAddrs(h *netlink.Handle, dev netlink.Link, addrs ...netip.Ad
 		if err := h.AddrAdd(dev, &netlink.Addr{IPNet: host(a), Flags: nodadFor(a)}); err != nil {
 			return fmt.Errorf("give %s the address %s: %w", dev.Attrs().Name, a, err)
 		}
+		if err := usable(h, a); err != nil {
+			return fmt.Errorf("give %s the address %s: %w", dev.Attrs().Name, a, err)
+		}
 	}
 	return nil
+}
+
+// usable waits until packets for an address are taken in: for IPv6 the kernel sees
+// to that a little after the address is there.
+func usable(h *netlink.Handle, a netip.Addr) error {
+	for range 1000 {
+		routes, err := h.RouteGet(a.AsSlice())
+		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return errors.New("it is not usable after 2 s")
 }
 
 // host is the range with one address.
@@ -254,6 +273,18 @@ func setAll(list []setting) error {
 		if err := os.WriteFile("/proc/sys/net/"+s.name, []byte(s.value), 0); err != nil {
 			return fmt.Errorf("set net/%s to %s: %w", s.name, s.value, err)
 		}
+	}
+	return nil
+}
+
+// prepare6 sets up the IPv6 of the calling thread's network: what the devices
+// that are made there will do.
+func (r *Router) prepare6() error {
+	switch {
+	case r.plan.v6:
+		return setAll(append(quiet6("all"), quiet6("default")...))
+	case r.plan.kernel6:
+		return setAll([]setting{{"ipv6/conf/default/disable_ipv6", "1"}})
 	}
 	return nil
 }
@@ -315,7 +346,8 @@ func (r *Router) dismantle() error {
 // are known within the router only, so that two daemons may have the same; what
 // they may not do is to hide a network that the node reaches.
 type plan struct {
-	v6                 bool
+	kernel6            bool         // the kernel has IPv6
+	v6                 bool         // and the node wants it
 	uplink             string       // the device on the node
 	slots4             netip.Prefix // a /17
 	slots6             netip.Prefix // a /64
@@ -335,8 +367,8 @@ func newPlan(cfg Config) (plan, error) {
 	h := fnv.New64a()
 	h.Write([]byte(cfg.Generation))
 	seed := h.Sum64()
-	_, err = os.Stat("/proc/sys/net/ipv6/conf/all/forwarding")
-	p := plan{v6: err == nil, uplink: uplinkName(cfg.Generation)}
+	p := plan{kernel6: exists("/proc/sys/net/ipv6"), uplink: uplinkName(cfg.Generation)}
+	p.v6 = p.kernel6 && !isOn("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 	if cfg.Range.Bits() > 18 || !cfg.Range.Addr().Is4() {
 		return plan{}, fmt.Errorf("range %s: want an IPv4 range of /18 or larger", cfg.Range)
 	}

@@ -1,18 +1,10 @@
 package network
 
 import (
-	"fmt"
-	"hob/faas"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
-	"hob/internal/testenv"
 )
 
 func TestOpenReachesTheInternetAndNothingElse(t *testing.T) {
@@ -200,68 +192,11 @@ func TestSlotsAreUsedAgainWhenClean(t *testing.T) {
 	t.Error("the slot was not used again in 20 takes")
 }
 
-func TestCloseAndReapLeaveNothing(t *testing.T) {
-	w := newWorld(t)
-	look := func() (found string) {
-		w.in(w.node, func() error {
-			devices, err := netlink.LinkList()
-			for _, dev := range devices {
-				found += dev.Attrs().Name + " "
-			}
-			for _, file := range []string{"ipv4/conf/wan/forwarding", "ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-				data, _ := os.ReadFile("/proc/sys/net/" + file)
-				found += string(data)
-			}
-			return err
-		})
-		conn, err := newConn(w.node)
-		w.check(err)
-		defer conn.CloseLasting()
-		tables, err := conn.ListTables()
-		w.check(err)
-		return found + fmt.Sprint(len(tables))
-	}
-	before := look()
-	r := w.router()
-	w.take(r, "open")
-	with := look()
-	w.check(Reap(w.node))
-	if look() != with {
-		t.Error("a living generation was reaped")
-	}
-	w.check(unix.Close(r.edge.lock)) // as when its process is killed
-	w.check(Reap(w.node))
-	if got := look(); got != before {
-		t.Errorf("after Reap: %s; before: %s", got, before)
-	}
-	r.edge.lock = -1
-	second := w.router(func(c *Config) { c.Generation = "second" })
-	w.check(second.Close())
-	if got := look(); got != before {
-		t.Errorf("after Close: %s; before: %s", got, before)
-	}
-}
-
 func addrs(list ...string) (addrs []netip.Addr) {
 	for _, text := range list {
 		addrs = append(addrs, netip.MustParseAddr(text))
 	}
 	return addrs
-}
-
-func BenchmarkTakeOpen(b *testing.B) {
-	testenv.NeedRoot(b)
-	r := &Router{ready: make(chan *Slot, 1), returned: make(chan *Slot, 1)}
-	s := &Slot{r: r}
-	for b.Loop() {
-		r.ready <- s
-		taken, err := r.Take(b.Context(), faas.Egress{Mode: faas.NetworkOpen}, "sandbox")
-		if err != nil {
-			b.Fatal(err)
-		}
-		taken.Release()
-		<-r.returned
-	}
 }
 
 func TestRawPacketsAreJudgedLikeOthers(t *testing.T) {

@@ -161,10 +161,8 @@ func (r *Router) newSlot() (s *Slot, err error) {
 	if err != nil {
 		return s, err
 	}
-	if r.plan.v6 {
-		if err := r.in(s.fd, func() error { return setAll(append(quiet6("all"), quiet6("default")...)) }); err != nil {
-			return s, err
-		}
+	if err := r.in(s.fd, r.prepare6); err != nil {
+		return s, err
 	}
 	r.mu.Lock()
 	s.id = r.next + 1 // until it has its address

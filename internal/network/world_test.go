@@ -131,7 +131,20 @@ func (w *world) device(fd int, name string, addrs ...string) {
 				return fmt.Errorf("%s: %w", text, err)
 			}
 		}
-		return netlink.LinkSetUp(dev)
+		if err := netlink.LinkSetUp(dev); err != nil {
+			return err
+		}
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		for _, text := range addrs {
+			if err := usable(h, netip.MustParsePrefix(text).Addr()); err != nil {
+				return fmt.Errorf("%s: %w", text, err)
+			}
+		}
+		return nil
 	})
 }
 
