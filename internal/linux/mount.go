@@ -191,13 +191,23 @@ func Unmount(path string) error {
 	return nil
 }
 
-// MakeDevice makes a character device file that everybody may read and write.
-func MakeDevice(path string, major, minor uint32, uid, gid int) error {
-	if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor))); err != nil {
+// MakeDevice makes a device file that everybody may read and write. kind is S_IFCHR or
+// S_IFBLK.
+func MakeDevice(path string, kind uint32, dev uint64, owner int) error {
+	if err := unix.Mknod(path, kind|0o666, int(dev)); err != nil {
 		return fmt.Errorf("make device %s: %w", path, err)
 	}
 	if err := os.Chmod(path, 0o666); err != nil { // whatever the umask
 		return err
 	}
-	return os.Chown(path, uid, gid)
+	return os.Chown(path, owner, owner)
+}
+
+// FindDevice returns kind and number of a device file of the machine. It reports false if
+// there is none.
+func FindDevice(path string) (kind uint32, dev uint64, ok bool) {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	kind = st.Mode & unix.S_IFMT
+	return kind, st.Rdev, err == nil && (kind == unix.S_IFCHR || kind == unix.S_IFBLK)
 }

@@ -205,7 +205,7 @@ func eachStart(t *testing.T, s sandbox.Spec, do func(*testing.T, *box)) {
 func TestAProgramHasThreeDescriptors(t *testing.T) {
 	testenv.NeedRoot(t)
 	s := spec(t, "prog", "descriptors")
-	s.Sockets, s.Listen, s.Writable, s.PIDs = "/tmp/iofs", "127.0.0.1:9001", true, 100
+	s.Sockets, s.Listen, s.Writable, s.PIDs, s.Devices = "/tmp/iofs", "127.0.0.1:9001", true, 100, []string{"/dev/null", "/dev/tty"}
 	eachStart(t, s, func(t *testing.T, b *box) {
 		if out, _ := io.ReadAll(b.Stdio().Stdout); string(out) != "0 1 2 " {
 			t.Errorf("descriptors %q, want 0 1 2", out)

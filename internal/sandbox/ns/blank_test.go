@@ -166,7 +166,7 @@ func TestBlankIsNeverAnothers(t *testing.T) {
 			case reflect.Bool:
 				f.SetBool(!f.Bool())
 			case reflect.Slice:
-				f.Set(reflect.ValueOf([]string{"/data"}))
+				f.Set(reflect.ValueOf([]string{"/dev/data"}))
 			default:
 				f.SetInt(f.Int() + 1)
 			}

@@ -157,7 +157,7 @@ func (d *Driver) open() error {
 	if d.hostNet, err = linux.OpenNamespace(d.dialer.TID(), "net"); err != nil {
 		return err
 	}
-	d.caps = sandbox.Capabilities{Driver: "ns", CgroupVersion: d.cgroups.Version, Freezer: d.cgroups.CanFreeze(d.cgroup()), Egress: d.cfg.Router != nil, Ports: true}
+	d.caps = sandbox.Capabilities{Driver: "ns", CgroupVersion: d.cgroups.Version, Freezer: d.cgroups.CanFreeze(d.cgroup()), Egress: d.cfg.Router != nil, Ports: true, Devices: true}
 	if !d.caps.Freezer {
 		d.caps.Notes = append(d.caps.Notes, "idle sandboxes cannot be frozen: "+
 			"it takes Linux 5.2 with cgroups of version 2, or the hierarchy freezer of version 1 mounted")
@@ -172,7 +172,7 @@ func (d *Driver) open() error {
 			"Linux 5.19 or newer and a data directory on ext4, xfs or btrfs give it", err))
 	}
 	d.caps.UserNamespaces = d.userns >= 0
-	if err := d.vaultFiles(); err != nil {
+	if err := d.openLobby(); err != nil {
 		return err
 	}
 	d.masks, d.lastCap, d.fence = findMasks(), linux.LastCapability(), linux.NewFence()

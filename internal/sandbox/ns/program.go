@@ -53,6 +53,7 @@ type givens struct {
 	path         string
 	host         string
 	net          int // a network namespace; negative: the daemon's own
+	dev          int // a detached /dev; negative: a copy of the one in the lobby
 	sockets      int // a detached mount for Spec.Sockets; negative: none
 }
 
@@ -94,7 +95,11 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 		root, use = 0, linux.UseResult
 	}
 	p.Do("mount the root", use, unix.SYS_MOVE_MOUNT, root, empty, cwd, str(lobbyRoot), unix.MOVE_MOUNT_F_EMPTY_PATH)
-	p.Do("take /dev", linux.SaveResult, unix.SYS_OPEN_TREE, cwd, str(vaultDev), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	dev, use := fd(g.dev), linux.Option(0)
+	if g.dev < 0 {
+		dev, use = 0, linux.UseResult
+		p.Do("take /dev", linux.SaveResult, unix.SYS_OPEN_TREE, cwd, str(lobbyDev), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	}
 	p.Do("enter the root", 0, unix.SYS_CHDIR, str(lobbyRoot))
 	dot := str(".")
 	p.Do("change roots", 0, unix.SYS_PIVOT_ROOT, dot, dot)
@@ -105,7 +110,7 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	p.Do("set the file mode mask", 0, unix.SYS_UMASK, 0o022)
 	mount("proc", "/proc", safeNoExec, "")
 	mount("sysfs", "/sys", safeNoExec|unix.MS_RDONLY, "")
-	p.Do("mount /dev", linux.UseResult, unix.SYS_MOVE_MOUNT, 0, empty, cwd, str("/dev"), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	p.Do("mount /dev", use, unix.SYS_MOVE_MOUNT, dev, empty, cwd, str("/dev"), unix.MOVE_MOUNT_F_EMPTY_PATH)
 	owner := ",uid=" + strconv.Itoa(d.ids) + ",gid=" + strconv.Itoa(d.ids)
 	mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid="+strconv.Itoa(d.ids)) // each is of who opens it
 	mount("mqueue", "/dev/mqueue", safeNoExec, "")

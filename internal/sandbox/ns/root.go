@@ -20,25 +20,26 @@ import (
 // Where things are in the vault, the private mount namespace of the driver's
 // threads. Names are short because a sandbox can read them in its mountinfo.
 const (
-	vaultDev   = "/dev" // what every sandbox gets as /dev, read-only
-	vaultRoots = "/r"   // prepared roots
-	vaultLayer = "/l"   // layers, while a root is made of them
-	vaultSkel  = "/s"   // lowest layers: the directories that every root needs
-	vaultNames = "/n"   // topmost layers: the name server
-	vaultUpper = "/u"   // uppers, while a writable root is made
+	vaultRoots = "/r" // prepared roots
+	vaultLayer = "/l" // layers, while a root is made of them
+	vaultSkel  = "/s" // lowest layers: the directories that every root needs
+	vaultNames = "/n" // topmost layers: the name server
+	vaultUpper = "/u" // uppers, while a writable root is made
 )
 
-// The lobby is the mount namespace where processes begin: it holds /dev as in the
-// vault, and lobbyRoot. A new sandbox's mount namespace is a copy of it, so a
-// process that waits keeps no image.
-const lobbyRoot = "/root" // where a sandbox mounts its root in its own copy of the lobby
+// The lobby is the mount namespace where processes begin. A new sandbox's mount namespace
+// is a copy of it, so a process that waits keeps no image.
+const (
+	lobbyDev  = "/dev"  // what every sandbox without devices of the machine gets as /dev, read-only
+	lobbyRoot = "/root" // where a sandbox mounts its root in its own copy of the lobby
+)
 
 // openVault is the setup of the vault's thread.
 func (d *Driver) openVault() error {
 	if err := linux.PrivateRoot(d.cfg.LockDir); err != nil {
 		return err
 	}
-	for _, dir := range []string{vaultDev, vaultRoots, vaultLayer, vaultSkel, vaultNames, vaultUpper} {
+	for _, dir := range []string{vaultRoots, vaultLayer, vaultSkel, vaultNames, vaultUpper} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -46,15 +47,10 @@ func (d *Driver) openVault() error {
 	return nil
 }
 
-// vaultFiles makes the /dev of all sandboxes, and the lobby, where it is seen, too.
-// It is done when it is known who owns it.
-func (d *Driver) vaultFiles() (err error) {
-	var dev int
-	d.vault.Do(func() {
-		if err = d.makeDev(); err == nil {
-			dev, err = linux.CloneTree(vaultDev)
-		}
-	})
+// openLobby makes the lobby, with the /dev of all sandboxes. It is done when it is known
+// who owns that.
+func (d *Driver) openLobby() error {
+	dev, err := d.makeDev(nil)
 	if err != nil {
 		return fmt.Errorf("make the devices of sandboxes: %w", err)
 	}
@@ -62,12 +58,12 @@ func (d *Driver) vaultFiles() (err error) {
 		if err := linux.PrivateRoot(d.cfg.LockDir); err != nil {
 			return err
 		}
-		for _, dir := range []string{vaultDev, lobbyRoot} {
+		for _, dir := range []string{lobbyDev, lobbyRoot} {
 			if err := os.Mkdir(dir, 0o755); err != nil {
 				return err
 			}
 		}
-		return linux.Attach(dev, vaultDev)
+		return linux.Attach(dev, lobbyDev)
 	})
 	if err != nil {
 		return fmt.Errorf("make the place where sandboxes begin: %w", err)
@@ -80,44 +76,63 @@ func (d *Driver) vaultFiles() (err error) {
 // system of its own for each would cost the kernel some 30 KB.
 const hidden = ".hidden"
 
-func (d *Driver) makeDev() error {
-	fd, err := linux.Tmpfs(map[string]string{"mode": "755", "size": "64k", "uid": strconv.Itoa(d.ids), "gid": strconv.Itoa(d.ids)})
+// makeDev returns a detached /dev, read-only, that also has devices of the machine. It
+// is called on a thread that sees the machine's files.
+func (d *Driver) makeDev(devices []string) (fd int, err error) {
+	fd, err = linux.Tmpfs(map[string]string{"mode": "755", "size": "64k", "uid": strconv.Itoa(d.ids), "gid": strconv.Itoa(d.ids)})
 	if err != nil {
-		return err
+		return -1, err
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if err := d.fillDev("/proc/self/fd/"+strconv.Itoa(fd), devices); err != nil {
+		return -1, err
 	}
 	// The mount must let devices be opened, or /dev/null would be of no use; it
 	// holds no others than these.
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_NODEV, Attr_set: unix.MOUNT_ATTR_NOEXEC}); err != nil {
-		unix.Close(fd)
-		return err
-	}
-	if err := linux.Attach(fd, vaultDev); err != nil {
-		return err
-	}
+	return fd, unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
+		Attr_clr: unix.MOUNT_ATTR_NODEV, Attr_set: unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_RDONLY,
+	})
+}
+
+func (d *Driver) fillDev(at string, devices []string) error {
 	for _, dev := range []struct {
-		name  string
-		minor uint32
-	}{{"null", 3}, {"zero", 5}, {"full", 7}, {"random", 8}, {"urandom", 9}} {
-		if err := linux.MakeDevice(path.Join(vaultDev, dev.name), 1, dev.minor, d.ids, d.ids); err != nil {
+		name         string
+		major, minor uint32
+	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}} {
+		if err := linux.MakeDevice(path.Join(at, dev.name), unix.S_IFCHR, unix.Mkdev(dev.major, dev.minor), d.ids); err != nil {
 			return err
 		}
 	}
-	if err := linux.MakeDevice(path.Join(vaultDev, "tty"), 5, 0, d.ids, d.ids); err != nil {
-		return err
-	}
 	for _, dir := range []string{"pts", "shm", "mqueue", hidden} {
-		if err := makeDir(path.Join(vaultDev, dir), d.ids); err != nil {
+		if err := makeDir(path.Join(at, dir), d.ids); err != nil {
 			return err
 		}
 	}
 	for name, target := range map[string]string{
 		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
 	} {
-		if err := os.Symlink(target, path.Join(vaultDev, name)); err != nil {
+		if err := os.Symlink(target, path.Join(at, name)); err != nil {
 			return err
 		}
 	}
-	return unix.Mount("", vaultDev, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC, "")
+	for _, device := range devices {
+		kind, number, ok := linux.FindDevice(device)
+		if !ok {
+			return faas.Errorf(faas.Unsupported, "this node has no device %s", device)
+		}
+		name := strings.TrimPrefix(device, "/dev/")
+		if err := d.makeDirs(at, path.Dir(name)); err != nil {
+			return err
+		}
+		if err := linux.MakeDevice(path.Join(at, name), kind, number, d.ids); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	return nil
 }
 
 // tryMappedRoot finds out whether this kernel can show files under other owners
@@ -327,12 +342,8 @@ func (d *Driver) makeSkeleton(dir string, dirs []string) error {
 		return err
 	}
 	for _, sub := range append([]string{"/proc", "/sys", "/dev", "/tmp", "/etc"}, dirs...) {
-		at := dir
-		for part := range strings.SplitSeq(strings.Trim(sub, "/"), "/") {
-			at = path.Join(at, part)
-			if err := makeDir(at, d.ids); err != nil && !os.IsExist(err) {
-				return err
-			}
+		if err := d.makeDirs(dir, sub); err != nil {
+			return err
 		}
 	}
 	hosts := path.Join(dir, "etc/hosts")
@@ -340,6 +351,17 @@ func (d *Driver) makeSkeleton(dir string, dirs []string) error {
 		return err
 	}
 	return os.Chmod(path.Join(dir, "tmp"), 0o777|os.ModeSticky)
+}
+
+// makeDirs makes what is missing of the path sub below dir.
+func (d *Driver) makeDirs(dir, sub string) error {
+	for part := range strings.SplitSeq(strings.Trim(sub, "/"), "/") {
+		dir = path.Join(dir, part)
+		if err := makeDir(dir, d.ids); err != nil && !os.IsExist(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 func makeDir(dir string, owner int) error {

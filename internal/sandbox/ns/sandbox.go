@@ -199,7 +199,7 @@ func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outf
 		d: d, id: spec.ID, host: spec.Named().Hostname, root: r, hostNet: spec.HostNetwork(),
 		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	o := &outfit{givens: givens{host: b.host, root: -1, path: r.path, net: -1, sockets: -1}}
+	o := &outfit{givens: givens{host: b.host, root: -1, path: r.path, net: -1, dev: -1, sockets: -1}}
 	defer func() {
 		if err != nil {
 			o.release()
@@ -225,6 +225,11 @@ func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outf
 		})
 		if err != nil {
 			return nil, nil, err
+		}
+	}
+	if len(spec.Devices) > 0 {
+		if o.dev, err = d.makeDev(spec.Devices); err != nil {
+			return nil, nil, fmt.Errorf("make the devices of a sandbox: %w", err)
 		}
 	}
 	if err = d.connect(ctx, b, o, spec); err != nil {
@@ -278,8 +283,10 @@ func (o *outfit) release() {
 	if o.net != nil {
 		o.net.Close()
 	}
-	if o.root >= 0 {
-		unix.Close(o.root)
+	for _, fd := range []int{o.root, o.dev} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 	}
 }
 

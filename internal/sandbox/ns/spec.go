@@ -55,6 +55,11 @@ func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
 	if spec.OwnDevice() && d.cfg.Router == nil {
 		return spec, faas.Errorf(faas.Unsupported, "this node cannot give a function a network: only network none (a loopback) and host are possible")
 	}
+	for _, device := range spec.Devices {
+		if path.Clean(device) != device || !strings.HasPrefix(device, "/dev/") {
+			return spec, faas.Errorf(faas.Invalid, "device %q is not the path of a file below /dev", device)
+		}
+	}
 	var err error
 	if spec.Limits, err = completeLimits(spec.Limits, spec.TmpSize); err != nil {
 		return spec, err

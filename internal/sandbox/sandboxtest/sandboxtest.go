@@ -308,6 +308,7 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 	t.Run("DialTCP", func(t *testing.T) { s.testDialTCP(t) })
 	t.Run("ListenerIsThereBeforeTheProcess", func(t *testing.T) { s.testListener(t) })
 	t.Run("ListenerThatCannotBeIsInvalid", func(t *testing.T) { s.testNoListener(t) })
+	t.Run("Devices", func(t *testing.T) { s.testDevices(t) })
 	t.Run("Networks", func(t *testing.T) { s.testNetworks(t) })
 	t.Run("FrozenOnesAreThawedByStop", func(t *testing.T) { s.testFreeze(t) })
 	t.Run("ManyAtOnce", func(t *testing.T) {

@@ -133,6 +133,15 @@ func run(args []string) int {
 			return 1
 		}
 		os.Stdout.Write(text)
+	case "open": // files to read and write
+		for _, file := range args[2:] {
+			f, err := os.OpenFile(file, os.O_RDWR, 0)
+			if f.Close(); err != nil {
+				fmt.Println(file, err)
+				continue
+			}
+			fmt.Println(file, "ok")
+		}
 	case "write": // bytes into a file
 		n, _ := strconv.Atoi(args[3])
 		if err := os.WriteFile(args[2], make([]byte, n), 0o600); err != nil {
