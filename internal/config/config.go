@@ -46,6 +46,7 @@ type Config struct {
 	MaxWaiting     int           // callers that may wait on this node; 0: no limit
 
 	PlainHTTP   []string      // registries, "host[:port]", that may be spoken to without TLS
+	Registries  []string      // "host[:port]", that may be at closed addresses; those of PlainHTTP may, too
 	PullTimeout time.Duration // of a whole pull
 	MaxImage    faas.Bytes    // unpacked size of one image
 	ImageBytes  faas.Bytes    // all images together, above which unused ones are removed; 0: never

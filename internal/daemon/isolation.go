@@ -109,8 +109,11 @@ func (i *isolations) offered() (all []core.Isolation) {
 // admit reports why this node cannot serve a function as it is put, or an app, with a zero fn.
 func (d *Daemon) admit(ctx context.Context, app faas.App, fn faas.Function) error {
 	egress, _, err := d.networks.Of(app, fn, func(string) int { return 0 })
-	if err != nil || fn.ID == "" {
+	if err != nil {
 		return err
+	}
+	if fn.ID == "" {
+		return d.admitSyslog(app.Syslog)
 	}
 	_, caps, err := d.isolations.Isolated(ctx, app, fn)
 	if err != nil {

@@ -18,7 +18,11 @@ type pins struct {
 // Ready implements invoke.Images.
 func (p pins) Ready(ctx context.Context, fn faas.Function) (faas.Function, error) {
 	for {
-		digest, err := p.launcher.Ready(ctx, fn)
+		app, err := p.catalog.AppByID(fn.App)
+		if err != nil {
+			return fn, err
+		}
+		digest, err := p.launcher.Ready(ctx, app, fn)
 		if err != nil || digest == fn.Digest {
 			return fn, err
 		}

@@ -63,6 +63,9 @@ func failed(err error) try {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err // its text has the whole address
 	}
+	if faas.KindOf(err) == faas.Denied { // until its owner changes something, as with 404
+		return try{reason: err.Error(), final: true}
+	}
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
 		return try{reason: fmt.Sprintf("no answer within %v", tryTime), down: true}
 	}

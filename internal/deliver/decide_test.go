@@ -57,6 +57,7 @@ func TestAnswerOfATryDecides(t *testing.T) {
 		{name: "enqueued before", try: enqueued(faas.Errorf(faas.Conflict, "known")), tries: 1, done: true, words: "delivered to http://d/x in 2 tries"},
 		{name: "no function", try: enqueued(faas.Errorf(faas.NotFound, "no function a/f")), done: true, words: "given up: no function a/f"},
 		{name: "queue is full", try: enqueued(faas.Errorf(faas.Busy, "full")), retry: time.Second / 2, words: "tried once, again in 500ms: full"},
+		{name: "closed to the function", try: failed(&url.Error{Op: "Post", URL: "http://d/x?token=1", Err: faas.Errorf(faas.Denied, "connect to d:80: closed")}), done: true, words: "given up: connect to d:80: closed"},
 		{name: "too large for the function", try: enqueued(faas.Errorf(faas.TooLarge, "too large")), done: true, words: "given up: too large"},
 		{name: "result rotated", try: unread(faas.Errorf(faas.NotFound, "result: %w", faas.ErrGone)), done: true, words: "given up: the result is not kept any more"},
 		{name: "call removed", try: unread(faas.Errorf(faas.NotFound, "no call X")), done: true, words: "given up: no call X"},

@@ -69,20 +69,16 @@ type Functions interface {
 type Deliverer struct {
 	calls     Calls
 	functions Functions
-	client    *http.Client
+	transport func(of faas.Call) http.RoundTripper
 	log       *slog.Logger
 	wake      chan struct{}
 }
 
-// New returns a Deliverer. client is that of deliveries over HTTP, without its
-// rule for redirects, which are never followed; nil is one of its own.
-func New(calls Calls, functions Functions, client *http.Client, log *slog.Logger) *Deliverer {
-	if client == nil {
-		client = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}
-	}
-	own := *client
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Deliverer{calls: calls, functions: functions, client: &own, log: log, wake: make(chan struct{}, 1)}
+// New returns a Deliverer. transport carries the deliveries of a call over HTTP: what
+// the call's function may reach is its business, and an error of kind Denied says
+// that it may not reach a destination. Redirects are not followed.
+func New(calls Calls, functions Functions, transport func(of faas.Call) http.RoundTripper, log *slog.Logger) *Deliverer {
+	return &Deliverer{calls: calls, functions: functions, transport: transport, log: log, wake: make(chan struct{}, 1)}
 }
 
 // Wake says that the store may have a delivery that is due. It never waits.
@@ -96,7 +92,6 @@ func (d *Deliverer) Wake() {
 // Run makes deliveries until ctx ends, and returns nil when all tries have ended.
 // Those that were cut off are due at the next start.
 func (d *Deliverer) Run(ctx context.Context) error {
-	defer d.client.CloseIdleConnections()
 	var tries sync.WaitGroup
 	defer tries.Wait()
 	ended := make(chan end)
@@ -229,7 +224,7 @@ func (d *Deliverer) try(ctx context.Context, one store.Delivery) try {
 		return unread(err)
 	}
 	if strings.Contains(one.Target, "://") {
-		return d.post(ctx, one.Target, header, body)
+		return d.post(ctx, call, one.Target, header, body)
 	}
 	defer body.Close()
 	app, function, _ := strings.Cut(one.Target, "/")
@@ -275,7 +270,7 @@ func (d *Deliverer) body(ctx context.Context, call faas.Call, header http.Header
 }
 
 // post sends a request, and closes body.
-func (d *Deliverer) post(ctx context.Context, target string, header http.Header, body store.Reader) try {
+func (d *Deliverer) post(ctx context.Context, call faas.Call, target string, header http.Header, body store.Reader) try {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, body)
 	if err != nil {
 		body.Close()
@@ -286,7 +281,8 @@ func (d *Deliverer) post(ctx context.Context, target string, header http.Header,
 		body.Close()
 		req.Body = http.NoBody
 	}
-	resp, err := d.client.Do(req)
+	client := http.Client{Transport: d.transport(call), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
 	if err != nil {
 		return failed(err)
 	}

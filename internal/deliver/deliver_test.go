@@ -47,6 +47,14 @@ func status(code int) *http.Response {
 	return &http.Response{StatusCode: code, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("thanks"))}
 }
 
+// transport is the network of a function.
+func (w *world) transport(of faas.Call) http.RoundTripper {
+	if of.FuncID != "F" {
+		w.t.Errorf("a delivery is on behalf of %q", of.FuncID)
+	}
+	return w
+}
+
 // RoundTrip is the network.
 func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.note(r.URL.String(), r.Header, r.Body)
@@ -86,8 +94,8 @@ func (w *world) tries() int {
 }
 
 // run starts a Deliverer, which ends with the test or by stop.
-func (w *world) run(client *http.Client) (d *deliver.Deliverer, stop func()) {
-	d = deliver.New(w.store, w, client, slog.New(slog.NewTextHandler(&w.log, nil)))
+func (w *world) run() (d *deliver.Deliverer, stop func()) {
+	d = deliver.New(w.store, w, w.transport, slog.New(slog.NewTextHandler(&w.log, nil)))
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var ended sync.WaitGroup
 	ended.Go(func() {
@@ -151,7 +159,7 @@ func TestResultIsPosted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		call := w.ends(faas.CallSucceeded, "hello", 3, "https://there/hook?token=1")
-		_, stop := w.run(&http.Client{Transport: w}) // of a former run: due at once
+		_, stop := w.run() // of a former run: due at once
 		defer stop()
 		synctest.Wait()
 		w.expect(call.ID, "delivered to https://there/hook")
@@ -176,7 +184,7 @@ func TestFailureIsPostedWithItsReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		call := w.ends(faas.CallFailed, `exit status 3 "x"`, 0, "http://there/")
-		_, stop := w.run(&http.Client{Transport: w})
+		_, stop := w.run()
 		defer stop()
 		synctest.Wait()
 		var got struct {
@@ -213,7 +221,7 @@ func TestDestinationThatComesBackGetsTheResult(t *testing.T) {
 			}
 			return status(204), nil
 		}
-		d, stop := w.run(&http.Client{Transport: w})
+		d, stop := w.run()
 		defer stop()
 		start := time.Now()
 		call := w.ends(faas.CallSucceeded, "hello", 0, "http://there/")
@@ -239,10 +247,10 @@ func TestDeadDestinationIsGivenUpAfterADayVisibly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.reply = func(string) (*http.Response, error) { return status(500), nil }
-		_, stop := w.run(&http.Client{Transport: w})
+		_, stop := w.run()
 		call := w.ends(faas.CallSucceeded, "", 0, "http://there/?token=1")
 		stop()
-		_, stop = w.run(&http.Client{Transport: w})
+		_, stop = w.run()
 		time.Sleep(24*time.Hour + time.Minute)
 		w.expect(call.ID, "given up after 24h: 500 Internal Server Error")
 		stop()
@@ -268,7 +276,7 @@ func TestDeadHostBlocksNobody(t *testing.T) {
 			w.ends(faas.CallSucceeded, "x", 0, "http://dead/")
 		}
 		call := w.ends(faas.CallSucceeded, "x", 0, "http://alive/")
-		_, stop := w.run(&http.Client{Transport: w})
+		_, stop := w.run()
 		defer stop()
 		synctest.Wait()
 		w.expect(call.ID, "delivered to http://alive/")
@@ -288,7 +296,7 @@ func TestFunctionGetsTheResultOnceUnderTheIDOfTheDelivery(t *testing.T) {
 		w := newWorld(t)
 		w.refuse = faas.Errorf(faas.Busy, "the queue is full")
 		call := w.ends(faas.CallSucceeded, "hello", 15, "app/two")
-		_, stop := w.run(nil)
+		_, stop := w.run()
 		defer stop()
 		synctest.Wait()
 		if got, _ := w.words(call.ID); !strings.HasPrefix(got, "tried once") || !strings.HasSuffix(got, "the queue is full") {
@@ -317,7 +325,7 @@ func TestWhatCannotBeDeliveredSaysWhy(t *testing.T) {
 		loop := w.ends(faas.CallSucceeded, "x", 16, "http://there/")
 		removed := w.ends(faas.CallSucceeded, "x", 0, "app/two")
 		bad := w.ends(faas.CallSucceeded, "x", 0, "http://bad host/")
-		_, stop := w.run(&http.Client{Transport: w})
+		_, stop := w.run()
 		defer stop()
 		synctest.Wait()
 		w.expect(gone.ID, "given up: the result is not kept any more")
@@ -360,7 +368,7 @@ func TestFullDiskRepeatsNoDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		call := w.ends(faas.CallSucceeded, "x", 0, "http://there/")
-		d := deliver.New(&full{w.store, 20}, w, &http.Client{Transport: w}, slog.New(slog.NewTextHandler(&w.log, nil)))
+		d := deliver.New(&full{w.store, 20}, w, w.transport, slog.New(slog.NewTextHandler(&w.log, nil)))
 		ctx, stop := context.WithCancel(t.Context())
 		var ended sync.WaitGroup
 		ended.Go(func() { d.Run(ctx) })
@@ -379,7 +387,7 @@ func TestTryThatIsCutOffIsDueAtTheNextStart(t *testing.T) {
 		w := newWorld(t)
 		w.reply = func(string) (*http.Response, error) { return nil, nil }
 		call := w.ends(faas.CallSucceeded, "x", 0, "http://there/")
-		_, stop := w.run(&http.Client{Transport: w})
+		_, stop := w.run()
 		synctest.Wait()
 		start := time.Now()
 		stop()
@@ -388,7 +396,7 @@ func TestTryThatIsCutOffIsDueAtTheNextStart(t *testing.T) {
 		}
 		w.expect(call.ID, "")
 		w.reply = func(string) (*http.Response, error) { return status(200), nil }
-		_, stop = w.run(&http.Client{Transport: w})
+		_, stop = w.run()
 		defer stop()
 		synctest.Wait()
 		w.expect(call.ID, "delivered to http://there/")
@@ -410,7 +418,9 @@ func TestOverTheNetwork(t *testing.T) {
 	w := newWorld(t)
 	written := make(chan string, 10) // a second try of the dead port fits too
 	large := w.ends(faas.CallSucceeded, strings.Repeat("hello", 1<<20), 0, server.URL+"/large")
-	d := deliver.New(telling{w.store, written}, w, nil, slog.New(slog.DiscardHandler))
+	transport := new(http.Transport)
+	defer transport.CloseIdleConnections()
+	d := deliver.New(telling{w.store, written}, w, func(faas.Call) http.RoundTripper { return transport }, slog.New(slog.DiscardHandler))
 	ctx, stop := context.WithCancel(t.Context())
 	var ended sync.WaitGroup
 	ended.Go(func() { d.Run(ctx) })

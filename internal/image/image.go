@@ -80,8 +80,16 @@ const (
 // with the credentials of the node.
 type PullOptions struct {
 	Policy      Policy
-	Credentials *Auth          // nil: those of the node
+	Credentials *Auth // nil: those of the node
+	Owner       Owner
 	Progress    func(Progress) // called in the goroutine of Pull with each change, not more than about ten times a second; may be nil
+}
+
+// Owner is on whose behalf registries are asked: what Config.Dial decides by. The zero
+// Owner is anybody.
+type Owner struct {
+	App, Function faas.Reach // that the image is for
+	Operator      bool       // who has this machine: the registry of the reference may be anywhere, though not what it leads to
 }
 
 // Progress is how far a pull or load is.

@@ -17,7 +17,7 @@ import (
 
 // Pull brings the image that ref names to this node, as the policy says, and
 // returns it, ready to run. Two pulls of the same reference with the same
-// credentials are one; it goes on until the last of their callers has left.
+// credentials and owner are one; it goes on until the last of their callers has left.
 // What a pull that was cut off has fetched is kept for the next.
 //
 // A digest or the beginning of one ("sha256:…") means an image that is here.
@@ -54,11 +54,11 @@ func (s *Store) Pull(ctx context.Context, ref string, opt PullOptions) (Image, e
 	default:
 		return Image{}, faas.Errorf(faas.Invalid, "pull policy %q is not one of: missing, always, never", opt.Policy)
 	}
-	key := flightKey{ref: r}
+	key := flightKey{ref: r, owner: fmt.Sprint(opt.Owner)}
 	if opt.Credentials != nil {
 		key.own, key.auth = true, *opt.Credentials
 	}
-	return s.flight.do(ctx, s, key, opt.Progress)
+	return s.flight.do(ctx, s, key, opt)
 }
 
 // touch makes the image used now, so that Collect spares it while whoever
@@ -70,9 +70,9 @@ func (s *Store) touch(digest string) {
 }
 
 // fetch is one pull, on the network.
-func (s *Store) fetch(ctx context.Context, r Reference, cred *Auth, t *tracker) (img Image, err error) {
+func (s *Store) fetch(ctx context.Context, r Reference, opt PullOptions, t *tracker) (img Image, err error) {
 	began := time.Now()
-	reg, err := s.connect(ctx, r, cred)
+	reg, err := s.connect(ctx, r, opt)
 	if err != nil {
 		return Image{}, err
 	}
@@ -136,9 +136,10 @@ type flights struct {
 
 // flightKey tells pulls apart.
 type flightKey struct {
-	ref  Reference
-	own  bool // with the caller's own credentials
-	auth Auth
+	ref   Reference
+	owner string
+	own   bool // with the caller's own credentials
+	auth  Auth
 }
 
 // flight is one pull and those who wait for it.
@@ -154,7 +155,7 @@ type flight struct {
 var errAllLeft = fmt.Errorf("everybody who waited for the pull has left: %w", context.Canceled)
 
 // do joins the pull with this key, or begins it.
-func (f *flights) do(ctx context.Context, s *Store, key flightKey, progress func(Progress)) (Image, error) {
+func (f *flights) do(ctx context.Context, s *Store, key flightKey, opt PullOptions) (Image, error) {
 	f.mu.Lock()
 	if s.life.Err() != nil {
 		f.mu.Unlock()
@@ -174,11 +175,7 @@ func (f *flights) do(ctx context.Context, s *Store, key flightKey, progress func
 				p.cancel(faas.Errorf(faas.Busy, "pull %s: the server is stopping", key.ref.Familiar()))
 			})
 			defer stop()
-			var cred *Auth
-			if key.own {
-				cred = &key.auth
-			}
-			p.img, p.err = s.fetch(pctx, key.ref, cred, p.tracker)
+			p.img, p.err = s.fetch(pctx, key.ref, opt, p.tracker)
 			if p.err != nil && pctx.Err() != nil && errors.Is(p.err, context.Canceled) {
 				p.err = context.Cause(pctx)
 			}
@@ -194,7 +191,7 @@ func (f *flights) do(ctx context.Context, s *Store, key flightKey, progress func
 	p.callers++
 	f.mu.Unlock()
 
-	p.tracker.follow(ctx, p.done, progress)
+	p.tracker.follow(ctx, p.done, opt.Progress)
 	select {
 	case <-p.done:
 		return p.img, p.err

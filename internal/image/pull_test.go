@@ -305,20 +305,6 @@ func TestPlainHTTPNeedsLeaveOffLoopback(t *testing.T) {
 	}
 }
 
-func TestRegistryCannotSendTheNodeElsewhereInItsNetwork(t *testing.T) {
-	reg := serve(t)
-	ref := reg.push(t, "app:v1", build(t, v1.Config{}, files(t, file("f", "1"))))
-	reg.spoil = func(w http.ResponseWriter, r *http.Request) bool {
-		if _, ok := blobRequest(r); ok {
-			http.Redirect(w, r, "http://169.254.169.254/latest", http.StatusTemporaryRedirect)
-			return true
-		}
-		return false
-	}
-	_, err := open(t).Pull(t.Context(), ref, image.PullOptions{})
-	fails(t, err, faas.Busy, "169.254.169.254")
-}
-
 func TestTwoPullsOfAReferenceAreOne(t *testing.T) {
 	reg := serve(t)
 	ref := reg.push(t, "app:v1", build(t, v1.Config{}, files(t, file("f", "1"))))

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,8 @@ import (
 )
 
 const (
-	maxTries    = 5                // of one request that brings nothing new
+	maxTries    = 5 // of one request that brings nothing new
+	dialTimeout = 10 * time.Second
 	idleTimeout = 60 * time.Second // without a byte, then the connection is given up
 	userAgent   = "hob"
 )
@@ -43,7 +45,7 @@ type remote struct {
 }
 
 // connect settles scheme and authentication with the registry of ref.
-func (s *Store) connect(ctx context.Context, ref Reference, cred *Auth) (*remote, error) {
+func (s *Store) connect(ctx context.Context, ref Reference, opt PullOptions) (*remote, error) {
 	host := ref.Registry
 	if host == dockerHub {
 		host = name.DefaultRegistry
@@ -59,7 +61,7 @@ func (s *Store) connect(ctx context.Context, ref Reference, cred *Auth) (*remote
 	repo := reg.Repo(ref.Repository)
 	r := &remote{ref: ref, base: "https://" + host + "/v2/" + ref.Repository, wait: s.cfg.RetryWait}
 	var auth authn.Authenticator
-	if cred != nil {
+	if cred := opt.Credentials; cred != nil {
 		auth = authn.FromConfig(authn.AuthConfig{Username: cred.Username, Password: cred.Password, RegistryToken: cred.Token})
 	} else if auth, err = authn.Resolve(ctx, s.cfg.Keychain, repo); err != nil {
 		return nil, faas.Errorf(faas.Denied, "find the credentials for %s: %w", ref.Registry, err)
@@ -68,7 +70,7 @@ func (s *Store) connect(ctx context.Context, ref Reference, cred *Auth) (*remote
 		r.user = cfg.Username
 		r.anonymous = *cfg == authn.AuthConfig{}
 	}
-	base := s.transport()
+	base := s.transport(reg, opt.Owner)
 	var refused error // nobody listens there: whoever waits should know at once
 	err = r.retry(ctx, func(context.Context) (bool, error) {
 		rt, err := transport.NewWithContext(ctx, reg, auth, base, []string{repo.Scope(transport.PullScope)})
@@ -77,7 +79,7 @@ func (s *Store) connect(ctx context.Context, ref Reference, cred *Auth) (*remote
 			return false, nil
 		}
 		if err == nil {
-			r.client = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
+			r.client = &http.Client{Transport: rt}
 		}
 		return false, err
 	})
@@ -116,15 +118,13 @@ type httpTransport struct {
 	plain func(host string) bool
 }
 
-func (s *Store) transport() *httpTransport {
-	proxy := http.ProxyFromEnvironment
-	if s.proxy != nil {
-		proxy = http.ProxyURL(s.proxy)
-	}
+// transport is for a registry and what it leads to.
+func (s *Store) transport(reg name.Registry, of Owner) *httpTransport {
+	w := &way{Store: s, registry: reg, owner: of}
 	return &httpTransport{
 		Transport: &http.Transport{
-			Proxy:                 proxy,
-			DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			Proxy:                 w.proxy,
+			DialContext:           w.dial,
 			TLSHandshakeTimeout:   10 * time.Second,
 			ResponseHeaderTimeout: 30 * time.Second,
 			IdleConnTimeout:       10 * time.Second,
@@ -141,27 +141,6 @@ func (t *httpTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("plain HTTP to %s is not allowed: it must offer TLS, or be allowed by name", req.URL.Host)
 	}
 	return t.Transport.RoundTrip(req)
-}
-
-// checkRedirect keeps a registry of the world from sending this node to
-// addresses of its own network.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= 10 {
-		return errors.New("more than 10 redirects")
-	}
-	from, to := via[0].URL.Hostname(), req.URL.Hostname()
-	if from != to && inside(to) && !inside(from) {
-		return fmt.Errorf("%s redirects to the private address %s", from, to)
-	}
-	return nil
-}
-
-func inside(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified())
 }
 
 // retry calls try until it succeeds, fails in a way that trying again cannot
@@ -190,6 +169,9 @@ func (r *remote) retry(ctx context.Context, try func(context.Context) (further b
 
 // temporary reports whether trying again may help.
 func temporary(err error) bool {
+	if faas.KindOf(err) == faas.Denied {
+		return false
+	}
 	if te, ok := errors.AsType[*transport.Error](err); ok {
 		return te.StatusCode >= 500 || te.StatusCode == http.StatusTooManyRequests || te.StatusCode == http.StatusRequestTimeout
 	}
@@ -207,6 +189,9 @@ var errCutOff = errors.New("the registry cut the transfer off")
 
 // explain turns an error of talking to the registry into one for who pulls.
 func (r *remote) explain(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok && faas.KindOf(err) == faas.Denied {
+		return faas.Errorf(faas.Denied, "pull %s: %w", r.ref.Familiar(), e.Err)
+	}
 	if err == nil || faas.KindOf(err) != faas.Internal {
 		return err
 	}

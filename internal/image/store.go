@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -40,8 +41,14 @@ type Config struct {
 	Limits    layer.Limits           // of one layer
 	Parallel  int                    // layers at once of one pull; 0: 4
 	RetryWait time.Duration          // before the first retry, doubled with each; 0: half a second
-	Hook      content.Hook           // for tests: asked before changes to the disk
-	Log       *slog.Logger           // nil: none
+	// Dial connects by "tcp" to "host:port" for the owner of a pull: to registries, and to
+	// whatever these lead to. An error of kind Denied is final. Check tells of such an
+	// error ahead, where a proxy connects. nil: nothing is closed.
+	Dial  func(ctx context.Context, of Owner, network, address string) (net.Conn, error)
+	Check func(ctx context.Context, of Owner, address string) error
+
+	Hook content.Hook // for tests: asked before changes to the disk
+	Log  *slog.Logger // nil: none
 }
 
 // Store is the images of this node. Its methods may be called from many

@@ -73,10 +73,10 @@ func (o Only) Isolated(_ context.Context, _ faas.App, fn faas.Function) (sandbox
 	return o.Driver, o.Caps, nil
 }
 
-// Ready makes sure that the image of fn is on the node, and returns its digest: it
+// Ready makes sure that the image of fn, of app, is on the node, and returns its digest: it
 // is pulled if it is missing, by its digest if fn is pinned to one. The time that
 // takes counts to no limit of the call.
-func (l *Launcher) Ready(ctx context.Context, fn faas.Function) (digest string, err error) {
+func (l *Launcher) Ready(ctx context.Context, app faas.App, fn faas.Function) (digest string, err error) {
 	if fn.Digest != "" && l.Images.Has(fn.Digest) {
 		return fn.Digest, nil
 	}
@@ -94,7 +94,7 @@ func (l *Launcher) Ready(ctx context.Context, fn faas.Function) (digest string, 
 		name = ref.Name() + "@" + fn.Digest
 	}
 	l.Log.InfoContext(ctx, "fetching an image for a call", "function", fn.Name, "image", fn.Image, "digest", fn.Digest)
-	img, err := l.Images.Pull(ctx, name, image.PullOptions{})
+	img, err := l.Images.Pull(ctx, name, image.PullOptions{Owner: image.Owner{App: app.Reach(), Function: fn.Reach()}})
 	if err != nil {
 		return "", noImage{fmt.Errorf("image %s of function %s: %w", fn.Image, fn.Name, err)}
 	}

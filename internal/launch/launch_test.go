@@ -390,14 +390,14 @@ func TestFailedStartUndoesItsSteps(t *testing.T) {
 func TestMissingImageIsNotFound(t *testing.T) {
 	r := newRig(t, succeed)
 	fn := r.image(t, v1.Config{Cmd: []string{"prog"}})
-	if _, err := r.Ready(t.Context(), fn); err != nil {
+	if _, err := r.Ready(t.Context(), faas.App{}, fn); err != nil {
 		t.Errorf("an image that is there is not ready: %v", err)
 	}
 	fn.Digest = "sha256:" + strings.Repeat("0", 64)
 	if _, err := r.Start(t.Context(), testApp, fn, nil); faas.KindOf(err) != faas.NotFound || !strings.HasPrefix(err.Error(), "image hob.local/test:1 of function resize: ") {
 		t.Errorf("start: %v", err)
 	}
-	if _, err := r.Ready(t.Context(), fn); err == nil || !strings.HasPrefix(err.Error(), "image hob.local/test:1 of function resize: ") {
+	if _, err := r.Ready(t.Context(), faas.App{}, fn); err == nil || !strings.HasPrefix(err.Error(), "image hob.local/test:1 of function resize: ") {
 		t.Errorf("an image that was only ever loaded cannot be fetched again: %v", err)
 	}
 }
@@ -409,7 +409,7 @@ func TestSlowPullIsTimedOut(t *testing.T) {
 	fn := r.image(t, v1.Config{Cmd: []string{"prog"}})
 	fn.Image, fn.Digest = strings.TrimPrefix(registry.URL, "http://")+"/slow:1", ""
 	r.PullTimeout = 20 * time.Millisecond
-	_, err := r.Ready(t.Context(), fn)
+	_, err := r.Ready(t.Context(), faas.App{}, fn)
 	if faas.KindOf(err) != faas.TimedOut || !errors.Is(err, faas.ErrPullTimeout) || !strings.HasSuffix(err.Error(), "the pull of the image took too long: it may take 20ms") {
 		t.Errorf("error %v of kind %q", err, faas.KindOf(err))
 	}

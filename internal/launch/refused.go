@@ -11,17 +11,27 @@ func (l *Launcher) Refused(id, what, rule string) {
 	if p == nil {
 		return // it has ended
 	}
+	opens := ""
+	if rule != "" {
+		opens = fmt.Sprintf("hob update %s --allow %s", p.name, rule)
+	}
+	l.RefusedOf(p.function, callOf(p.call.Load()), what, opens)
+}
+
+// RefusedOf is Refused for a connection of the node itself on behalf of the function with
+// this ID, for one of its calls. opens is the command that opens it; "": none does.
+func (l *Launcher) RefusedOf(function, call, what, opens string) {
 	l.mu.Lock()
 	if l.refused == nil {
 		l.refused = make(map[string]int)
 	}
-	l.refused[p.function]++
+	l.refused[function]++
 	l.mu.Unlock()
 	line := "refused: " + what + "; this address cannot be opened"
-	if rule != "" {
-		line = fmt.Sprintf("refused: %s; this opens it: hob update %s --allow %s", what, p.name, rule)
+	if opens != "" {
+		line = fmt.Sprintf("refused: %s; this opens it: %s", what, opens)
 	}
-	w := l.Logs.Writer(p.function, callOf(p.call.Load()), "hob")
+	w := l.Logs.Writer(function, call, "hob")
 	fmt.Fprintln(w, line) // what the log cannot keep, it counts itself
 	w.Close()
 }

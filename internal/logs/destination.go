@@ -20,7 +20,7 @@ const chunkSize = 64 << 10
 // sends them, in order: run, which the forwarder starts and waits for.
 type destination struct {
 	forwarder *forwarder
-	target    string // URL
+	to        server
 	scheme    string // of it, in lower case
 	datagrams bool   // a message is a datagram; else it ends with a line end
 	counted   bool   // its length stands before it
@@ -62,10 +62,10 @@ type entry struct {
 	from       *sender
 }
 
-func newDestination(f *forwarder, target string) *destination {
-	scheme, _, _ := strings.Cut(strings.ToLower(target), "://")
+func newDestination(f *forwarder, to server) *destination {
+	scheme, _, _ := strings.Cut(strings.ToLower(to.url), "://")
 	d := &destination{
-		forwarder: f, target: target, scheme: scheme, limit: messageSize,
+		forwarder: f, to: to, scheme: scheme, limit: messageSize,
 		wake: make(chan struct{}, 1), senders: make(map[string]*sender),
 	}
 	switch scheme {
@@ -302,7 +302,7 @@ func (d *destination) connect(ctx context.Context) error {
 			return nil
 		}
 	}
-	conn, err := d.forwarder.dial(ctx, d.target)
+	conn, err := d.forwarder.dial(ctx, d.to)
 	if err != nil {
 		return err
 	}
@@ -331,11 +331,11 @@ func (d *destination) report(err error) {
 	switch {
 	case loud:
 		if !d.down {
-			log.Warn("syslog server cannot be reached: lines for it wait, and are dropped when there are too many", "url", d.target, "err", err)
+			log.Warn("syslog server cannot be reached: lines for it wait, and are dropped when there are too many", "url", d.to.url, "err", err)
 		}
 		d.warned, d.down = time.Now(), true
 	case recovered:
-		log.Info("syslog server takes lines again", "url", d.target)
+		log.Info("syslog server takes lines again", "url", d.to.url)
 		d.down = false
 	}
 	d.tell(err, loud, recovered)
@@ -363,9 +363,9 @@ func (d *destination) news(err error, loud, recovered bool) map[string]string {
 	for id, s := range d.senders {
 		switch {
 		case s.lost > 0:
-			news[id] = fmt.Sprintf("… %s not sent to %s: %s", linesText(s.lost), d.target, why)
+			news[id] = fmt.Sprintf("… %s not sent to %s: %s", linesText(s.lost), d.to.url, why)
 		case loud && !s.told:
-			news[id] = fmt.Sprintf("… lines wait for %s: %s", d.target, why)
+			news[id] = fmt.Sprintf("… lines wait for %s: %s", d.to.url, why)
 		}
 		s.lost = 0
 		s.told = (s.told || loud) && !recovered

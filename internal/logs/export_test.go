@@ -1,18 +1,9 @@
 package logs
 
-import (
-	"context"
-	"net"
-	"path/filepath"
-)
+import "path/filepath"
 
 // DirOf is the directory of a store, for tests that look at its files.
 func DirOf(s *Store) string { return filepath.Dir(s.dir) }
-
-// DialWith lets a store reach syslog servers by dial, before its first line.
-func DialWith(s *Store, dial func(ctx context.Context, target string) (net.Conn, error)) {
-	s.syslog.dial = dial
-}
 
 // Destinations is how many syslog servers a store has lines or connections for.
 func Destinations(s *Store) int {

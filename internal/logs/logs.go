@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -46,7 +47,10 @@ type Config struct {
 
 	// Syslog says where the lines of the function with this ID go besides, and is
 	// asked while it writes: it must not wait. nil: nowhere.
-	Syslog      func(funcID string) Source
+	Syslog func(funcID string) Source
+	// Dial connects to a server for the Owner of a Source, by "tcp" or "udp" to "host:port", by
+	// "unix" or "unixgram" to a path. nil: anywhere.
+	Dial        func(ctx context.Context, owner, network, address string) (net.Conn, error)
 	SyslogRoots *x509.CertPool // who vouches for servers of tcp+tls; nil: whom the system trusts
 
 	Log  *slog.Logger // nil: nothing is logged

@@ -12,6 +12,7 @@ import (
 // A Source is whose lines a function's are, for a syslog server and the daemon's log.
 type Source struct {
 	Syslog      string // URL of the server (faas.CheckSyslog); "": there is none
+	Owner       string // for whom the server is dialled (Config.Dial): lines of others go over other connections
 	AppID       string
 	App, Func   string // names
 	Image, Path string // of Config.Echo alone: the source of a trigger, or ""

@@ -38,7 +38,6 @@ const (
 type forwarder struct {
 	store    *Store
 	hostname string
-	dial     func(ctx context.Context, target string) (net.Conn, error)
 	dropped  atomic.Uint64 // lines that reached no server
 	queued   atomic.Int64  // bytes of all destinations
 
@@ -48,20 +47,22 @@ type forwarder struct {
 	running  sync.WaitGroup // their goroutines
 
 	mu           sync.Mutex
-	closed       bool                    // guarded by mu, as all below
-	destinations map[string]*destination // by URL
+	closed       bool // guarded by mu, as all below
+	destinations map[server]*destination
 	latest       map[string]*destination // where the last line of a function went, by its ID
 	refused      map[string]bool         // IDs of functions that were told, since refusing, that there are too many servers
 	refusing     time.Time
 }
 
+// server is where lines go, and for whom.
+type server struct{ owner, url string }
+
 func newForwarder(s *Store) *forwarder {
 	hostname, _ := os.Hostname() // "" becomes "-"
 	f := &forwarder{
 		store: s, hostname: hostname, draining: make(chan struct{}),
-		destinations: make(map[string]*destination), latest: make(map[string]*destination), refused: make(map[string]bool),
+		destinations: make(map[server]*destination), latest: make(map[string]*destination), refused: make(map[string]bool),
 	}
-	f.dial = f.dialServer
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	return f
 }
@@ -85,13 +86,13 @@ func (f *forwarder) send(m *message) {
 // destination returns that of m, or nil when f is closed or has mostAtOnce others.
 // The one before of the same function learns that it has left.
 func (f *forwarder) destination(m *message) *destination {
-	target := m.from.Syslog
+	to := server{m.from.Owner, m.from.Syslog}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d := f.destinations[target]
+	d := f.destinations[to]
 	if d == nil && !f.closed && len(f.destinations) < mostAtOnce {
-		d = newDestination(f, target)
-		f.destinations[target] = d
+		d = newDestination(f, to)
+		f.destinations[to] = d
 		f.running.Go(func() { d.run(f.ctx) })
 	}
 	before := f.latest[m.funcID]
@@ -137,7 +138,7 @@ func (f *forwarder) remove(d *destination) bool {
 	defer d.mu.Unlock()
 	d.ended = len(d.queue.entries) == 0
 	if d.ended {
-		delete(f.destinations, d.target)
+		delete(f.destinations, d.to)
 		for id := range d.senders {
 			if f.latest[id] == d {
 				delete(f.latest, id)
@@ -163,29 +164,40 @@ func (f *forwarder) close() {
 	f.stop()
 }
 
-// dialServer connects to the server with this URL. A stream is TCP, a Unix socket
-// or TLS, whose certificate must be that of the host.
-func (f *forwarder) dialServer(ctx context.Context, target string) (net.Conn, error) {
-	if err := faas.CheckSyslog(target); err != nil {
+// dial connects to a server. A stream is TCP, a Unix socket or TLS, whose
+// certificate must be that of the host.
+func (f *forwarder) dial(ctx context.Context, to server) (net.Conn, error) {
+	if err := faas.CheckSyslog(to.url); err != nil {
 		return nil, err
 	}
-	u, err := url.Parse(target)
+	u, err := url.Parse(to.url)
 	if err != nil {
 		return nil, fmt.Errorf("syslog URL: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialPatience)
 	defer cancel()
-	var d net.Dialer
+	connect := f.store.config.Dial
+	if connect == nil {
+		connect = func(ctx context.Context, _, network, address string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+	}
 	switch u.Scheme {
 	case "unix", "unixgram":
-		return d.DialContext(ctx, u.Scheme, u.Path)
+		return connect(ctx, to.owner, u.Scheme, u.Path)
 	case "tcp+tls":
-		secure := tls.Dialer{NetDialer: &d, Config: &tls.Config{
-			RootCAs: f.store.config.SyslogRoots, ServerName: u.Hostname(), MinVersion: tls.VersionTLS12,
-		}}
-		return secure.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "6514")))
+		conn, err := connect(ctx, to.owner, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "6514")))
+		if err != nil {
+			return nil, err
+		}
+		secure := tls.Client(conn, &tls.Config{RootCAs: f.store.config.SyslogRoots, ServerName: u.Hostname(), MinVersion: tls.VersionTLS12})
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return secure, nil
 	}
-	return d.DialContext(ctx, u.Scheme, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "514")))
+	return connect(ctx, to.owner, u.Scheme, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "514")))
 }
 
 // SyslogDropped is how many lines could not be sent to a syslog server, since

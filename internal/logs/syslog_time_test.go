@@ -17,11 +17,14 @@ import (
 )
 
 // dialed is a store in a bubble of synctest, whose syslog servers are reached by dial.
-func dialed(t *testing.T, dial func() (net.Conn, error)) (s *logs.Store) {
+func dialed(t *testing.T, dial func() (net.Conn, error)) *logs.Store {
 	t.Helper()
-	s = open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: to("tcp://server")})
-	logs.DialWith(s, func(context.Context, string) (net.Conn, error) { return dial() })
-	return s
+	return open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: to("tcp://server"), Dial: by(dial)})
+}
+
+// by is how any server is reached.
+func by(dial func() (net.Conn, error)) func(context.Context, string, string, string) (net.Conn, error) {
+	return func(context.Context, string, string, string) (net.Conn, error) { return dial() }
 }
 
 func TestServerThatTakesNothingHoldsUpNobody(t *testing.T) {
@@ -141,12 +144,11 @@ func TestServerThatNobodyHasLinesForIsLeftAtOnce(t *testing.T) {
 				return logs.Source{Syslog: "tcp://server0"}
 			}
 			return logs.Source{Syslog: fmt.Sprint("tcp://server", server)}
-		}})
-		logs.DialWith(s, func(context.Context, string) (net.Conn, error) {
+		}, Dial: by(func() (net.Conn, error) {
 			theirs, ours := net.Pipe()
 			conns <- theirs
 			return ours, nil
-		})
+		})})
 		var readers []*bufio.Reader
 		for ; server < 4; server++ {
 			write(t, s, "goes", "c", "one\n")
@@ -171,14 +173,40 @@ func TestServerThatNobodyHasLinesForIsLeftAtOnce(t *testing.T) {
 	})
 }
 
+func TestServerIsDialledForEachOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		theirs, ours := net.Pipe()
+		s := open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: func(id string) logs.Source {
+			return logs.Source{Syslog: "tcp://server", Owner: id}
+		}, Dial: func(_ context.Context, owner, network, address string) (net.Conn, error) {
+			if owner != "may" {
+				return nil, fmt.Errorf("%s %s is closed", network, address)
+			}
+			return ours, nil
+		}})
+		write(t, s, "may", "c", "one\n")
+		write(t, s, "f", "c", "two\n")
+		write(t, s, "may", "c", "three\n")
+		from := bufio.NewReader(theirs)
+		for _, want := range []string{"one", "three"} {
+			if m := next(t, from); m.text != want {
+				t.Errorf("got %q, want %q", m.text, want)
+			}
+		}
+		if said, want := hobs(t, s), "… lines wait for tcp://server: tcp server:514 is closed"; !slices.Equal(said, []string{want}) {
+			t.Errorf("the log says %q, want %q", said, want)
+		}
+		theirs.Close()
+	})
+}
+
 func TestServersOverTheMostGetNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := 0
 		s := open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: func(string) logs.Source {
 			server++
 			return logs.Source{Syslog: fmt.Sprint("tcp://server", server)}
-		}})
-		logs.DialWith(s, func(context.Context, string) (net.Conn, error) { return nil, errors.New("nobody is there") })
+		}, Dial: by(func() (net.Conn, error) { return nil, errors.New("nobody is there") })})
 		for range 1003 {
 			write(t, s, "f", "c", "line\n")
 		}

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"hob/faas"
+	"hob/internal/api"
 	"hob/internal/image"
 	"hob/internal/store"
 )
@@ -135,7 +135,7 @@ func (s *Server) createFunction(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.Catalog.Function(app.Name, fn.Name); err == nil {
 		return faas.Errorf(faas.Conflict, "function %q exists already in app %q", fn.Name, app.Name)
 	}
-	if fn, err = s.pin(r.Context(), fn, pull); err != nil {
+	if fn, err = s.pin(r, fn, pull); err != nil {
 		return err
 	}
 	if fn, err = s.Catalog.PutFunction(r.Context(), fn, store.IfNew); err != nil {
@@ -174,7 +174,7 @@ func (s *Server) updateFunction(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if newImage || pull != "" {
-			fn, err = s.pin(r.Context(), fn, pull)
+			fn, err = s.pin(r, fn, pull)
 		} else if fields["entrypoint"] != nil || fields["command"] != nil {
 			err = s.checkCommand(fn)
 		}
@@ -461,7 +461,7 @@ func isRoot(user string) bool {
 // pin brings the image of fn to the node, as pull says, and writes its digest
 // into fn: a tag that moves later changes nothing. The empty pull is "missing";
 // with pullLater the first call does all this.
-func (s *Server) pin(ctx context.Context, fn faas.Function, pull string) (faas.Function, error) {
+func (s *Server) pin(r *http.Request, fn faas.Function, pull string) (faas.Function, error) {
 	if ref, err := s.Images.Normalize(fn.Image); err == nil && ref.Local() {
 		fn.Image = ref.String() // the server's address may be another one tomorrow
 	}
@@ -469,7 +469,12 @@ func (s *Server) pin(ctx context.Context, fn faas.Function, pull string) (faas.F
 		fn.Digest = ""
 		return fn, nil
 	}
-	m, err := s.Images.Pull(ctx, fn.Image, image.PullOptions{Policy: image.Policy(pull)})
+	app, err := s.Catalog.AppByID(fn.App)
+	if err != nil {
+		return fn, err
+	}
+	owner := image.Owner{App: app.Reach(), Function: fn.Reach(), Operator: api.Caller(r) == ""}
+	m, err := s.Images.Pull(r.Context(), fn.Image, image.PullOptions{Policy: image.Policy(pull), Owner: owner})
 	if err != nil {
 		return fn, err
 	}

@@ -65,7 +65,7 @@ func (s *Server) pullImage(w http.ResponseWriter, r *http.Request) error {
 	out := newLines(w)
 	ctx, stop := context.WithCancel(r.Context())
 	defer stop()
-	opt := image.PullOptions{Policy: cmp.Or(in.Policy, image.PullAlways), Progress: func(p image.Progress) {
+	opt := image.PullOptions{Policy: cmp.Or(in.Policy, image.PullAlways), Owner: image.Owner{Operator: api.Caller(r) == ""}, Progress: func(p image.Progress) {
 		wire := wireOfProgress(p)
 		if !out.write(wirePullStep{Progress: &wire}) {
 			stop() // nobody waits for it any more

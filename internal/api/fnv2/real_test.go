@@ -45,7 +45,7 @@ type real struct {
 
 // Ready implements invoke.Images.
 func (r *real) Ready(ctx context.Context, fn faas.Function) (_ faas.Function, err error) {
-	fn.Digest, err = r.Launcher.Ready(ctx, fn)
+	fn.Digest, err = r.Launcher.Ready(ctx, faas.App{}, fn)
 	return fn, err
 }
 
