@@ -251,6 +251,9 @@ func (a App) Check() error {
 	if err := CheckAnnotations(a.Annotations); err != nil {
 		return err
 	}
+	if _, ok := a.Annotations[AnnotationIsolation]; ok {
+		return Errorf(Invalid, "annotation %s is for functions, not for app %s", AnnotationIsolation, a.Name)
+	}
 	if NetworkMode(a.Reach().Network) == NetworkHost {
 		return Errorf(Invalid, "network host is for single functions, not for app %s", a.Name)
 	}

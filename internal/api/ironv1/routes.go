@@ -277,8 +277,8 @@ func (s *Server) appOrNew(ctx context.Context, name string) (faas.App, error) {
 	return a, err
 }
 
-// newRoute makes a route, and its app if that is not there. What is no route makes
-// no app.
+// newRoute makes a route, and its app if that is not there. What is no route, or not
+// on this node, makes no app.
 func (s *Server) newRoute(ctx context.Context, app string, in routeIn) (route, error) {
 	known, _ := s.Catalog.App(app) // a new one says nothing of patterns
 	if err := checkPath(in.Path, known.Patterns(s.Patterns)); err != nil {
@@ -292,9 +292,14 @@ func (s *Server) newRoute(ctx context.Context, app string, in routeIn) (route, e
 		return rt, err
 	}
 	named := rt
-	named.fn.Name, named.trigger.Name = functionName(in.Path, 1), functionName(in.Path, 1)
+	named.fn.ID, named.fn.Name, named.trigger.Name = faas.NewID(), functionName(in.Path, 1), functionName(in.Path, 1)
 	if err := cmp.Or(named.fn.Check(), named.trigger.Check()); err != nil {
 		return rt, err
+	}
+	if s.Catalog.Admit != nil {
+		if err := s.Catalog.Admit(ctx, known, named.fn); err != nil {
+			return rt, err
+		}
 	}
 	for try := 1; ; try++ {
 		if rt.app, err = s.appOrNew(ctx, app); err != nil {
