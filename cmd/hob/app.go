@@ -31,6 +31,7 @@ type appFlags struct {
 	env, files, annotations []string
 	concurrent              int
 	syslog, shape, runner   string
+	reachFlags
 }
 
 func (f *appFlags) add(cmd *cobra.Command) {
@@ -42,6 +43,8 @@ func (f *appFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.runner, "runner", "", "`who` runs the asynchronous calls of its functions: \"external\" for a program that asks for them, \"\" for the server")
 	registerFlag(cmd, "runner", cobra.FixedCompletions([]string{faas.RunnerExternal}, cobra.ShellCompDirectiveNoFileComp))
 	annotationFlag(cmd, &f.annotations)
+	f.reachFlags.add(cmd, "`what` its functions reach that choose nothing themselves: \"none\", \"open\", \"allow\", or a network of the server by its name, as for \"hob create\" (default: that of the server)",
+		faas.NetworkNone, faas.NetworkOpen, faas.NetworkAllow)
 }
 
 // settings are those that were given on the command line; unset are annotations to
@@ -51,6 +54,9 @@ func (f *appFlags) settings(c *cli, cmd *cobra.Command, unset ...string) (s clie
 		return s, err
 	}
 	given := cmd.Flags().Changed
+	if err := f.set(given, &s.Network, &s.Allow); err != nil {
+		return s, err
+	}
 	take(given, "syslog", &f.syslog, &s.Syslog)
 	take(given, "shape", &f.shape, &s.Shape)
 	take(given, "runner", &f.runner, &s.Runner)
@@ -65,6 +71,7 @@ func newAppCreate(c *cli) *cobra.Command {
 		Use:   "create NAME",
 		Short: "make an app",
 		Example: "  hob app create photos -e BUCKET=holidays --max-concurrency 20\n" +
+			"  hob app create bills --network allow --allow 10.1.2.0/24:5432\n" +
 			"  hob app create shop --syslog tcp+tls://logs.example.com:6514 --annotation 'hob/hosts=[\"shop.example.com\"]'",
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -120,9 +127,10 @@ func runAppLs(ctx context.Context, c *cli) error {
 	if c.json {
 		return c.printJSON(apps)
 	}
-	t := c.table("NAME", "VARIABLES", "UPDATED")
+	t := c.table("NAME", "VARIABLES", "NETWORK", "ALLOW", "UPDATED")
 	for _, a := range apps {
-		t.row(a.Name, count(len(a.Env)), age(a.Updated))
+		reach := reachOfApp(a)
+		t.row(a.Name, count(len(a.Env)), orDash(reach.Network), count(len(reach.Allow)), age(a.Updated))
 	}
 	return t.flush()
 }
@@ -158,6 +166,11 @@ func appRows(t table, a client.App) {
 	} else {
 		t.row("max concurrency", count(a.MaxConcurrency))
 	}
+	reach := reachOfApp(a)
+	t.row("network", or(reach.Network, "of the server"))
+	for _, rule := range reach.Allow {
+		t.row("allow", rule)
+	}
 	t.row("syslog", orDash(a.Syslog))
 	t.row("shape", or(a.Shape, "any"))
 	t.row("runner", or(a.Runner, "this server"))
@@ -173,8 +186,8 @@ func newAppUpdate(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "update NAME",
 		Short:             "change an app",
-		Long:              "Change an app: variables, annotations and settings that are not named stay as they are.",
-		Example:           "  hob app update photos -e BUCKET=winter --unset-env LEVEL\n  hob app update shop --annotation hob/patterns=true --syslog ''\n  hob app update jobs --runner external",
+		Long:              "Change an app: variables, annotations, rules and settings that are not named stay as they are.",
+		Example:           "  hob app update photos -e BUCKET=winter --unset-env LEVEL\n  hob app update bills --allow 10.1.3.4:6379 --disallow 10.1.2.0/24:5432\n  hob app update shop --annotation hob/patterns=true --syslog ''\n  hob app update jobs --runner external",
 		Args:              exactly(1),
 		ValidArgsFunction: completeApps(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -191,21 +204,22 @@ func newAppUpdate(c *cli) *cobra.Command {
 				}
 				settings.Env[name] = nil
 			}
-			return runAppUpdate(cmd.Context(), c, args[0], settings)
+			return runAppUpdate(cmd.Context(), c, args[0], settings, &flags.reachFlags)
 		},
 	}
 	flags.add(cmd)
+	flags.addDisallow(cmd)
 	cmd.Flags().StringArrayVar(&unset, "unset-env", nil, "remove a `variable`")
 	unsetAnnotationFlag(cmd, &unnoted)
 	return cmd
 }
 
-func runAppUpdate(ctx context.Context, c *cli, name string, s client.AppSettings) error {
+func runAppUpdate(ctx context.Context, c *cli, name string, s client.AppSettings, reach *reachFlags) error {
 	cl, err := c.client()
 	if err != nil {
 		return err
 	}
-	app, err := cl.UpdateApp(ctx, name, s)
+	app, err := reach.updateApp(ctx, cl, name, s)
 	if err != nil {
 		return err
 	}

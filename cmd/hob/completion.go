@@ -201,7 +201,7 @@ func completeFlags(c *cli, cmd *cobra.Command) {
 	}
 	offers := map[string]completer{
 		"app": completeApps(c, -1), "image": completeImages(c, -1), "call": completeCalls(c, -1), "callid": completeCalls(c, -1),
-		"freeze": words("auto", faas.FreezeNever), "on-node-loss": words("rerun", faas.NodeLossFail), "network": words("none", "host"),
+		"freeze": words("auto", faas.FreezeNever), "on-node-loss": words("rerun", faas.NodeLossFail),
 		"profile": words(string(faas.ProfileFn)), "pull": words("missing", "always", "never"), "shape": words(faas.Shapes()...),
 		"size": words(sizeNames()...), "state": words("queued", "running", "succeeded", "failed", "timed_out", "canceled"),
 	}

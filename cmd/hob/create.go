@@ -28,12 +28,18 @@ printed, by whoever knows it: "hob update --refresh" makes a new one.
 
 Each call has a fresh container: the payload on its standard input, the result on
 its standard output, its log on standard error. With another --format a container
-is hot: it serves many calls, and docs/contract.md says how it is spoken to.`,
+is hot: it serves many calls, and docs/contract.md says how it is spoken to.
+
+The function reaches what its --network says, and what the rules of --allow, of its
+app and of the server open besides. A connection that is refused is a line in its log,
+with the command that opens it. Nobody connects to the function: it is called.`,
 		Example: `  hob create --name hello busybox echo hello
   hob create --name resizer --memory 256m --timeout 1m photos/imagemagick convert - -resize 50% fd:1
   hob create --name site --format port --port 80 --concurrency 50 nginx
   hob create --name report --size s2 --async-timeout 2h --retries 3 --on-failure https://example.com/alarm hob.local/report
   hob create --name greet --profile fn --format http-stream --pull later --annotation 'team="red"' registry.example.com/greet:3
+  hob create --name bill --network allow --allow api.example.com:443 --allow 10.1.2.3:5432 hob.local/bill
+  hob create --name judge --network none --isolation gvisor hob.local/judge
   hob create --name photos/tag -e LEVEL=2 --env-file tag.env hob.local/tag:7`,
 		Args:              between(1, -1),
 		ValidArgsFunction: completeImages(c, 1),

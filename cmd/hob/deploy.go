@@ -28,6 +28,8 @@ type deployFlags struct {
 	noBump    bool
 	bump      string
 	image     imageFlags
+	confine   confineFlags
+	set       client.Settings // what the command line says of the function
 	watch     bool
 	debounce  time.Duration
 	ignore    []string
@@ -55,7 +57,7 @@ of a go function the program, of all others the directory, on --base, or the
 
 The app is that of --app, else the one that an app.yaml names which lies beside the
 function, in the working directory or above the function; else "default". An app.yaml
-also gives the app variables and annotations, and makes it if it is missing. --all
+also gives the app variables, annotations and a network, and makes it if it is missing. --all
 deploys every function below the directory.
 
 The new version is written to func.yaml once the function is deployed; a failure
@@ -68,6 +70,9 @@ of a file deploys again, without a new version, until Ctrl-C.`,
   hob deploy --app photos --base hob.local/python --watch`,
 		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.confine.set(cmd.Flags().Changed, &flags.set); err != nil {
+				return err
+			}
 			dir := below(flags.dir, args)
 			if flags.watch {
 				return runWatch(cmd.Context(), c, flags, dir)
@@ -83,6 +88,7 @@ of a file deploys again, without a new version, until Ctrl-C.`,
 	f.BoolVar(&flags.noBump, "no-bump", false, "leave the version as it is")
 	f.StringVar(&flags.bump, "bump", "patch", "`part` of the version that is counted up: major, minor or patch")
 	flags.image.add(cmd)
+	flags.confine.add(cmd)
 	f.BoolVar(&flags.watch, "watch", false, "deploy again with each change of a file, without a new version, until Ctrl-C")
 	f.DurationVar(&flags.debounce, "debounce", 500*time.Millisecond, "watch: how long no file changes before it is deployed")
 	f.StringArrayVar(&flags.ignore, "ignore", nil, "watch: `pattern` of files that are left alone, beside those in .fnignore")
@@ -115,6 +121,8 @@ func below(dir string, args []string) string {
 type project struct {
 	dir string
 	funcfile.Function
+	set client.Settings // what the command line says of its network, isolation and devices
+	app funcfile.App    // of one that is run here; without a name if there is none
 }
 
 // deployed is what --json prints of one function.
@@ -192,6 +200,7 @@ func (flags deployFlags) find(dir string) ([]project, funcfile.App, error) {
 		if err != nil {
 			return nil, app, err
 		}
+		p.set = flags.set
 		projects = append(projects, p)
 	}
 	return projects, app, nil
@@ -206,7 +215,7 @@ func readProject(dir string) (project, error) {
 	if err == nil {
 		err = faas.CheckName("function", f.ShortName())
 	}
-	return project{dir, f}, err
+	return project{dir: dir, Function: f}, err
 }
 
 // findApp reads the first app.yaml in these directories; none is no error.

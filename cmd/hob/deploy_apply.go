@@ -39,6 +39,7 @@ func (d *deployer) putApp(ctx context.Context) (client.App, error) {
 	}
 	d.c.notes(d.file.Notes)
 	s := client.AppSettings{Env: variables(d.file.Config), Annotations: annotations(d.file.Annotations)}
+	reachSettings(&s, d.file)
 	if d.file.Syslog != "" {
 		s.Syslog = &d.file.Syslog
 	}
@@ -71,7 +72,18 @@ func hasApp(app client.App, file funcfile.App) bool {
 			return false
 		}
 	}
-	return file.Syslog == "" || file.Syslog == app.Syslog
+	return (file.Syslog == "" || file.Syslog == app.Syslog) &&
+		(file.Network == "" || file.Network == app.Network) && (file.Allow == nil || slices.Equal(file.Allow, app.Allow))
+}
+
+// reachSettings are those of an app as its file says.
+func reachSettings(s *client.AppSettings, file funcfile.App) {
+	if file.Network != "" {
+		s.Network = &file.Network
+	}
+	if file.Allow != nil {
+		s.Allow = &file.Allow
+	}
 }
 
 // did notes a step that went well.
@@ -218,6 +230,7 @@ func (p project) settings(img imageOf, old client.Function) client.Settings {
 			*to = value
 		}
 	}
+	p.confine(&s, old)
 	profile, user, memory := string(faas.ProfileFn), "1000:1000", cmp.Or(p.Memory, faas.DefaultMemory)
 	switch {
 	case old.Name == "" && p.Schema && format == string(faas.FormatHTTPStream):
@@ -226,6 +239,32 @@ func (p project) settings(img imageOf, old client.Function) client.Settings {
 		s.TmpSize = &memory
 	}
 	return s
+}
+
+// confine sets what the function reaches and has of the machine: what the command line
+// says goes before the file, and its rules add to those of the file, or where that has
+// none to those that there are.
+func (p project) confine(s *client.Settings, old client.Function) {
+	s.Network, s.Isolation, s.Devices = p.set.Network, p.set.Isolation, p.set.Devices
+	if s.Network == nil && p.Network != "" {
+		s.Network = &p.Network
+	}
+	if s.Isolation == nil && p.Isolation != "" {
+		s.Isolation = &p.Isolation
+	}
+	if s.Devices == nil && p.Devices != nil {
+		s.Devices = &p.Devices
+	}
+	rules := p.Allow
+	if p.set.Allow != nil {
+		if rules == nil {
+			rules = old.Allow
+		}
+		rules = withRules(rules, *p.set.Allow)
+	}
+	if rules != nil {
+		s.Allow = &rules
+	}
 }
 
 // triggerSettings are those of t: what its file does not name stays as it is.

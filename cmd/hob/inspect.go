@@ -49,7 +49,7 @@ func runInspect(ctx context.Context, c *cli, app, format string, args []string) 
 			return client.Function{}, err
 		}
 		return cl.Function(ctx, name.app, name.function)
-	}, func(t table, f client.Function) { functionRows(t, f, callAddress(ctx, cl, f)) })
+	}, func(t table, f client.Function) { functionRows(t, f, callAddress(ctx, cl, f), defaultsOf(ctx, cl, f)) })
 }
 
 // inspectEach shows each of args: by rows, as JSON, or by a template.
@@ -90,7 +90,7 @@ func inspectEach[T any](c *cli, format string, args []string, get func(string) (
 	return nil
 }
 
-func functionRows(t table, f client.Function, address string) {
+func functionRows(t table, f client.Function, address string, defaults defaults) {
 	t.row("name", f.Name)
 	t.row("app", f.App)
 	t.row("id", f.ID)
@@ -106,7 +106,7 @@ func functionRows(t table, f client.Function, address string) {
 	t.row("workdir", or(f.Workdir, "of the image"))
 	t.row("user", or(f.User, "of the image"))
 	t.row("writable", yesNo(f.Writable))
-	t.row("network", or(f.Network, "none"))
+	reachRows(t, f, defaults)
 	t.row("memory", f.Memory.String())
 	if f.CPUs == 0 {
 		t.row("cpus", "no limit")

@@ -140,7 +140,7 @@ func runLambdaImport(ctx context.Context, c *cli, flags lambdaFlags, n name, fro
 	if !flags.update {
 		return runCreate(ctx, c, n, s, "never")
 	}
-	fn, err := cl.UpdateFunction(ctx, n.app, n.function, s, "never")
+	fn, err := flags.reachFlags.update(ctx, cl, n, s, "never")
 	if err != nil {
 		return fmt.Errorf("import %s: %w", n.function, err)
 	}

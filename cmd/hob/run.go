@@ -25,6 +25,7 @@ import (
 
 func newRun(c *cli) *cobra.Command {
 	var flags imageFlags
+	var confine confineFlags
 	var env, files []string
 	var format string
 	cmd := &cobra.Command{
@@ -33,41 +34,49 @@ func newRun(c *cli) *cobra.Command {
 		Long: `Run a function once, here and now: standard input is the payload, the result goes
 to standard output, and what the function wrote on its own to standard error. What
 is run is the function of a directory with a func.yaml (default: this one), made as
-"hob deploy" makes it, with the variables of its app.yaml; or an image, as "hob image
+"hob deploy" makes it, with the variables and the network of its app.yaml; or an image, as "hob image
 build --base" takes it.
 
 The function runs as a server runs it, in the same sandbox and with the same limits,
 in a server of its own on a temporary directory (below TMPDIR, else /tmp), which is
-gone afterwards. It needs root. The exit code is that of "hob call".`,
+gone afterwards; of that server's own settings, those of networks, isolations and devices
+are taken from the environment (HOB_NETWORK and so on). It needs root. The exit code is that of "hob call".`,
 		Example: `  echo Ada | hob run hello
   hob run -e LEVEL=3 <photo.jpg >small.jpg
-  hob run --format http hob.local/hot`,
+  hob run --format http hob.local/hot
+  hob run --network allow --allow 10.1.2.3:5432 report`,
 		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vars, err := readEnv(c, files, env)
 			if err != nil {
 				return err
 			}
-			return runRun(cmd.Context(), c, flags, append(args, ".")[0], format, vars)
+			var set client.Settings
+			if err := confine.set(cmd.Flags().Changed, &set); err != nil {
+				return err
+			}
+			p, err := toRun(append(args, ".")[0], format)
+			if err != nil {
+				return err
+			}
+			p.set = set
+			return runRun(cmd.Context(), c, flags, p, vars)
 		},
 	}
 	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "set a variable, as `NAME=value`; NAME alone takes the value from here")
 	cmd.Flags().StringArrayVar(&files, "env-file", nil, "read variables from a `file`, one NAME=value a line")
 	cmd.Flags().StringVar(&format, "format", "", "how an image is spoken to, as `name` (default \"default\")")
 	flags.add(cmd)
+	confine.add(cmd)
 	return cmd
 }
 
-func runRun(ctx context.Context, c *cli, flags imageFlags, what, format string, vars map[string]*string) error {
-	p, err := toRun(what, format)
-	if err != nil {
-		return err
-	}
+func runRun(ctx context.Context, c *cli, flags imageFlags, p project, vars map[string]*string) error {
 	c.notes(p.Notes)
 	if err := p.setenv(vars, c.Environ()); err != nil {
 		return err
 	}
-	l, err := c.startLocal(ctx)
+	l, err := c.startLocal(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -99,6 +108,7 @@ func (p *project) setenv(vars map[string]*string, environ []string) error {
 	if err != nil {
 		return err
 	}
+	p.app = app
 	all := map[string]string{}
 	maps.Copy(all, app.Config)
 	maps.Copy(all, p.Config)
@@ -125,10 +135,30 @@ type local struct {
 	dir   string
 }
 
-// startLocal starts one. Its driver is that of a server, or what HOB_DRIVER names.
-func (c *cli) startLocal(ctx context.Context) (*local, error) {
-	cfg := config.Default()
-	cfg.Driver = cmp.Or(c.Getenv("HOB_DRIVER"), cfg.Driver)
+// localConfig is what the environment says of sandboxes, and nothing of a server. What
+// the command line of root asks for is what the operator allows.
+func (c *cli) localConfig(p project) (config.Config, error) {
+	var environ []string
+	for _, name := range []string{"DRIVER", "ISOLATION", "RUNTIMES", "DEVICES", "NETWORK", "ALLOW", "NETWORKS", "NETWORK_RANGE"} {
+		environ = append(environ, "HOB_"+name+"="+c.Getenv("HOB_"+name))
+	}
+	cfg, err := config.Load(nil, append(environ, "HOB_CONFIG="+os.DevNull))
+	if err != nil {
+		return cfg, err
+	}
+	if p.set.Devices != nil {
+		cfg.Devices = append(cfg.Devices, *p.set.Devices...)
+	}
+	cfg.Insecure = p.set.Network != nil && *p.set.Network == string(faas.NetworkHost)
+	return cfg, nil
+}
+
+// startLocal starts one for p.
+func (c *cli) startLocal(ctx context.Context, p project) (*local, error) {
+	cfg, err := c.localConfig(p)
+	if err != nil {
+		return nil, err
+	}
 	if !c.Root && cfg.Driver == "ns" {
 		return nil, faas.Errorf(faas.Denied, "a function runs in a sandbox, which only root can make: run this as root, or deploy the function and call it")
 	}
@@ -176,6 +206,12 @@ func (l *local) create(ctx context.Context, c *cli, flags imageFlags, p project)
 	}
 	if err != nil {
 		return n, err
+	}
+	var s client.AppSettings
+	if reachSettings(&s, p.app); s.Network != nil || s.Allow != nil {
+		if _, err := l.cl.UpdateApp(ctx, n.app, s); err != nil {
+			return n, err
+		}
 	}
 	_, err = l.cl.CreateFunction(ctx, n.app, n.function, p.settings(img, client.Function{}), "")
 	return n, err

@@ -53,9 +53,11 @@ func newServer(t testing.TB) string {
 			}
 		},
 		Node: func() core.Node {
-			return core.Node{Version: "v1.2.3", Go: "go1", Platform: "linux/amd64", Driver: "fake", CgroupVersion: 2, Started: time.Now(), Listen: server.Listener.Addr().String()}
+			return core.Node{Version: "v1.2.3", Go: "go1", Platform: "linux/amd64", Driver: "fake", CgroupVersion: 2, Started: time.Now(), Listen: server.Listener.Addr().String(),
+				Network: "open", Refused: 7, Isolations: []core.Isolation{{Name: faas.IsolationNative}, {Name: faas.IsolationRunc}, {Name: faas.IsolationGVisor, Missing: errors.New("no program runsc")}}}
 		},
-		Log: slog.New(slog.DiscardHandler),
+		Refusals: func(string) int { return 3 },
+		Log:      slog.New(slog.DiscardHandler),
 	}
 	server.Config.Handler = api.Handler()
 	server.Start()

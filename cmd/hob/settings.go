@@ -30,7 +30,7 @@ type settingFlags struct {
 	workdir    string
 	user       string
 	writable   bool
-	network    string
+	confineFlags
 	concurrent int
 	line       int
 	format     string
@@ -72,7 +72,6 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 	flags.StringVarP(&f.workdir, "workdir", "w", "", "working `directory` in place of the image's")
 	flags.StringVar(&f.user, "user", "", "run as `user[:group]`, numbers or names of the image (default: the image's, else 1000:1000, or with --writable root of a user namespace)")
 	flags.BoolVar(&f.writable, "writable", false, "give each call a writable root of its own")
-	flags.StringVar(&f.network, "network", "", "`network`: \"none\" for loopback only, or \"host\" where the server allows it (default none)")
 	flags.IntVar(&f.concurrent, "max-concurrency", 0, "most calls at once (default 0: as memory allows)")
 	flags.IntVar(&f.line, "line", 0, "most calls that may wait for a sandbox (default 1000)")
 	flags.StringVar(&f.format, "format", "", "how the process is spoken to, as `name`: \"default\", or one that is hot: "+hotFormats()+" (default \"default\")")
@@ -93,6 +92,7 @@ func (f *settingFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.profile, "profile", "", "rules of its sandboxes that the server sets, by `name`: \"fn\" for functions made for Fn (default: hob's own)")
 	flags.StringVar(&f.shape, "shape", "", "`processor` that it is made for, kept and shown only: "+strings.Join(faas.Shapes(), ", "))
 	annotationFlag(cmd, &f.annotations)
+	f.confineFlags.add(cmd)
 	flags.StringVar(&f.pull, "pull", "", "fetch the image: \"missing\", \"always\", \"never\", or \"later\" with the first call (default missing)")
 }
 
@@ -114,12 +114,8 @@ func (f *settingFlags) settings(c *cli, cmd *cobra.Command) (s client.Settings, 
 		}
 		s.Entrypoint = &entrypoint
 	}
-	if given("network") {
-		network := f.network
-		if network == "none" {
-			network = ""
-		}
-		s.Network = &network
+	if err := f.confineFlags.set(given, &s); err != nil {
+		return s, err
 	}
 	if given("freeze") {
 		freeze, err := parseFreeze(f.freeze)

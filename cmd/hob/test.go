@@ -28,6 +28,7 @@ const (
 
 func newTest(c *cli) *cobra.Command {
 	var flags imageFlags
+	var confine confineFlags
 	var env []string
 	cmd := &cobra.Command{
 		Use:   "test [DIRECTORY]",
@@ -50,11 +51,16 @@ code is 1 if a test fails.`,
 			if err != nil {
 				return err
 			}
-			return runTest(cmd.Context(), c, flags, below(".", args), vars)
+			var set client.Settings
+			if err := confine.set(cmd.Flags().Changed, &set); err != nil {
+				return err
+			}
+			return runTest(cmd.Context(), c, flags, below(".", args), vars, set)
 		},
 	}
 	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "set a variable, as `NAME=value`; NAME alone takes the value from here")
 	flags.add(cmd)
+	confine.add(cmd)
 	return cmd
 }
 
@@ -75,11 +81,12 @@ type tested struct {
 	Why  string          `json:"why,omitempty"`
 }
 
-func runTest(ctx context.Context, c *cli, flags imageFlags, dir string, vars map[string]*string) error {
+func runTest(ctx context.Context, c *cli, flags imageFlags, dir string, vars map[string]*string, set client.Settings) error {
 	p, err := readProject(dir)
 	if err != nil {
 		return err
 	}
+	p.set = set
 	tests, err := readTests(p)
 	if err != nil {
 		return err
@@ -88,7 +95,7 @@ func runTest(ctx context.Context, c *cli, flags imageFlags, dir string, vars map
 	if err := p.setenv(vars, c.Environ()); err != nil {
 		return err
 	}
-	l, err := c.startLocal(ctx)
+	l, err := c.startLocal(ctx, p)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,8 @@ func newUpdate(c *cli) *cobra.Command {
 		Short: "change a function",
 		Long: `Change a function: what is not named stays as it is. Calls that run go on with
 what they began with. A variable given with -e is added or replaced, the others
-stay.
+stay; --allow adds a rule to those there are, and --disallow removes one. --network ''
+and --isolation '' mean the default again.
 
 With another --format, what only the old format had goes back to its default.
 
@@ -35,6 +36,8 @@ function; the old address is unknown from then on.`,
 		Example: `  hob update hello --memory 256m -e LEVEL=3
   hob update hello --pull always
   hob update hello --unset-env LEVEL --reset timeout,command
+  hob update hello --allow db.example.lan:5432 --disallow 10.0.0.0/8:5432
+  hob update hello --network open --isolation gvisor --reset allow
   hob update hello -- echo good morning
   hob update --refresh hello`,
 		Args:              between(1, -1),
@@ -77,13 +80,14 @@ function; the old address is unknown from then on.`,
 				}
 				settings.Reset = append(settings.Reset, field)
 			}
-			return runUpdate(cmd.Context(), c, name, settings, flags.pull, refresh)
+			return runUpdate(cmd.Context(), c, name, settings, &flags, refresh)
 		},
 	}
 	appFlag(cmd, &app)
 	cmd.Flags().StringVar(&image, "image", "", "another `image`")
 	cmd.Flags().BoolVar(&refresh, "refresh", false, "make a new address, and print it")
 	flags.add(cmd)
+	flags.addDisallow(cmd)
 	cmd.Flags().StringArrayVar(&unset, "unset-env", nil, "remove a `variable`")
 	unsetAnnotationFlag(cmd, &unnoted)
 	cmd.Flags().StringSliceVar(&reset, "reset", nil, "set `fields` back to their default: "+strings.Join(resettable(), ", "))
@@ -92,14 +96,14 @@ function; the old address is unknown from then on.`,
 
 // resettable are the fields that have a default to go back to.
 func resettable() []string {
-	return []string{"entrypoint", "command", "env", "workdir", "user", "writable", "network", "memory", "cpus", "tmp_size",
+	return []string{"entrypoint", "command", "env", "workdir", "user", "writable", "network", "allow", "isolation", "devices", "memory", "cpus", "tmp_size",
 		"timeout", "wait", "start_timeout", "idle_timeout", "max_concurrency", "line",
 		"format", "port", "concurrency", "min", "max_calls", "freeze",
 		"async_timeout", "delay", "retries", "retry_delay", "retry_max", "on_success", "on_failure", "on_node_loss", "log_payload",
 		"profile", "shape", "annotations"}
 }
 
-func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, pull string, refresh bool) error {
+func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, flags *settingFlags, refresh bool) error {
 	cl, err := c.client()
 	if err != nil {
 		return err
@@ -107,9 +111,10 @@ func runUpdate(ctx context.Context, c *cli, name name, s client.Settings, pull s
 	var fn client.Function
 	update := func(pull string) error {
 		var err error
-		fn, err = cl.UpdateFunction(ctx, name.app, name.function, s, pull)
+		fn, err = flags.update(ctx, cl, name, s, pull)
 		return err
 	}
+	pull := flags.pull
 	nothing := pull == "" && reflect.ValueOf(s).IsZero()
 	switch {
 	case refresh && nothing:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -78,6 +79,14 @@ func runVersion(ctx context.Context, c *cli, own bool) error {
 			cgroup = fmt.Sprintf("cgroup v%d", n.CgroupVersion)
 		}
 		t.row("driver", n.Driver, cgroup)
+		var have []string
+		for _, i := range n.Isolations {
+			if i.Available {
+				have = append(have, i.Name)
+			}
+		}
+		t.row("isolation", orDash(strings.Join(have, ", ")))
+		t.row("network", orDash(n.Network), fmt.Sprintf("%d packets refused", n.Refused))
 	}
 	if err := t.flush(); err != nil {
 		return err

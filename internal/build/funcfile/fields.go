@@ -182,6 +182,28 @@ func (r *reader) list(at field) (all []string) {
 	return all
 }
 
+// network reads what a function reaches: a mode, or a name.
+func (r *reader) network(at field) string {
+	name := r.text(at)
+	if err := faas.CheckNetwork(name); err != nil {
+		r.fail(at.value, "%v", err)
+	}
+	return name
+}
+
+// rules reads a list of rules; never nil. A slip is told before an image is built.
+func (r *reader) rules(at field) []string {
+	all := []string{}
+	for item := range r.items(at) {
+		rule := r.text(item)
+		if _, err := faas.ParseEgressRule(rule); err != nil {
+			r.fail(item.value, "%v", err)
+		}
+		all = append(all, rule)
+	}
+	return all
+}
+
 // texts reads an object of scalars.
 func (r *reader) texts(at field) map[string]string {
 	all := map[string]string{}

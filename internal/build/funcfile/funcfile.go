@@ -56,6 +56,9 @@ type Function struct {
 	AsyncTimeout         time.Duration
 	OnSuccess, OnFailure string // targets of the detached mode
 
+	Network, Isolation string
+	Allow, Devices     []string // nil: nothing is said of them; rules can be parsed
+
 	Config      map[string]string
 	Annotations map[string]string // compact JSON by key
 	Expects     []Expect
@@ -116,6 +119,8 @@ type App struct {
 	Config      map[string]string
 	Annotations map[string]string // compact JSON by key
 	Syslog      string
+	Network     string
+	Allow       []string // as Function.Allow
 	Notes       []string
 }
 
@@ -224,6 +229,10 @@ func ParseApp(file string, data []byte) (App, error) {
 			a.Annotations = r.annotations(at)
 		case "syslog_url":
 			a.Syslog = r.text(at)
+		case "network":
+			a.Network = r.network(at)
+		case "allow":
+			a.Allow = r.rules(at)
 		default:
 			r.note(at, "is not known, and does nothing")
 		}

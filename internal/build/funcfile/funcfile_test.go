@@ -26,6 +26,9 @@ headers:
   X-Level: ["1", 2]
   X-Other: a
 jwt_key: secret
+network: none
+isolation: gvisor
+allow: []
 config:
   LEVEL: 3
   ON: yes
@@ -48,6 +51,7 @@ const version2 = `{
   "version": "1.2.3",
   "memory": "128m",
   "cpus": "500m",
+  "network": "db", "allow": ["10.1.2.3:5432", "*.example.com:443/tcp"], "devices": ["/dev/kvm"],
   "annotations": {"example.org/team": {"name": "blue"}},
   "triggers": [{"name": "all", "source": "all"}],
   "deploy": {"oci": {
@@ -75,7 +79,7 @@ func TestVersionOneIsRead(t *testing.T) {
 			Headers: map[string][]string{"X-Level": {"1", "2"}, "X-Other": {"a"}},
 		}},
 		Tests: []Test{{Name: "greets", In: "Ada", Out: &out}},
-		Build: []string{"go vet"}, MaxConcurrency: 2,
+		Build: []string{"go vet"}, MaxConcurrency: 2, Network: "none", Isolation: "gvisor", Allow: []string{},
 	}
 	if !reflect.DeepEqual(f, want) {
 		t.Errorf("got  %+v\nwant %+v", f, want)
@@ -93,6 +97,7 @@ func TestVersionTwoIsRead(t *testing.T) {
 	f.Notes = nil
 	want := Function{
 		Path: "func.json", Schema: true, Name: "hello", Version: "1.2.3", Memory: 128 * faas.MB, CPUs: 500, Min: new(4),
+		Network: "db", Allow: []string{"10.1.2.3:5432", "*.example.com:443/tcp"}, Devices: []string{"/dev/kvm"},
 		AsyncTimeout: 20 * time.Minute, OnFailure: "ops/alarm", Triggers: []Trigger{{Name: "all", Type: "http", Source: "/all"}},
 		Annotations: map[string]string{"example.org/team": `{"name":"blue"}`, AnnotationFreeform: `{"stage":"test"}`},
 	}
@@ -198,6 +203,9 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"func.yaml", "a: &a [*a]\nname: f", "func.yaml:1: nested deeper than the limit of 32"},
 		{"func.yaml", strings.Repeat("#", MaxBytes+1), "func.yaml is over the limit of 1 MB"},
 		{"func.yaml", "name: f\ntriggers:\n- name: a", "func.yaml:3: triggers[0] needs a name and a source. Please update your func.yaml to satisfy the schema."},
+		{"func.yaml", "name: f\nnetwork: The LAN", `func.yaml:2: network "The LAN" is not none, open, allow, host, or the name of a network of this node (at most 63 of the characters a-z, 0-9, '-', '_' and '.'). Please update your func.yaml to satisfy the schema.`},
+		{"func.yaml", "name: f\nallow:\n- db.lan:5432\n- db.lan", `func.yaml:4: allow "db.lan": it names no port (want HOST:PORT such as api.example.com:443, 10.0.0.0/8:5432 or [fd00::1]:80). Please update your func.yaml to satisfy the schema.`},
+		{"func.yaml", "name: f\nallow: db.lan:5432", `func.yaml:2: allow is "db.lan:5432", and a list is wanted. Please update your func.yaml to satisfy the schema.`},
 		{"func.yaml", "name: f\nentrypoint: a 'b", "func.yaml:2: entrypoint has a quote that is not closed. Please update your func.yaml to satisfy the schema."},
 		{"func.yaml", "name: f\nmemory: -1", "func.yaml:2: memory is -1, and a whole number up to 2147483647 is wanted. Please update your func.yaml to satisfy the schema."},
 	} {
@@ -239,12 +247,12 @@ func TestFileThatIsNoFileIsRefused(t *testing.T) {
 }
 
 func TestAppFileIsRead(t *testing.T) {
-	a, err := ParseApp("app.yaml", []byte("name: shop\nconfig: {LEVEL: 1}\nsyslog_url: tcp://log:514\nannotations: {a: [1, 2]}\ncolour: red\n"))
+	a, err := ParseApp("app.yaml", []byte("name: shop\nconfig: {LEVEL: 1}\nsyslog_url: tcp://log:514\nannotations: {a: [1, 2]}\ncolour: red\nnetwork: allow\nallow: [\"db.lan:5432\"]\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := App{Path: "app.yaml", Name: "shop", Config: map[string]string{"LEVEL": "1"}, Annotations: map[string]string{"a": "[1,2]"},
-		Syslog: "tcp://log:514", Notes: []string{"app.yaml:5: colour is not known, and does nothing"}}
+		Syslog: "tcp://log:514", Network: "allow", Allow: []string{"db.lan:5432"}, Notes: []string{"app.yaml:5: colour is not known, and does nothing"}}
 	if !reflect.DeepEqual(a, want) {
 		t.Errorf("got %+v", a)
 	}

@@ -22,7 +22,7 @@ const (
 func (r *reader) function(f *Function, fields object) {
 	texts := map[string]*string{
 		"name": &f.Name, "runtime": &f.Runtime, "image": &f.Image, "build_image": &f.BuildImage, "run_image": &f.RunImage,
-		"content_type": &f.ContentType, "type": &f.Type, "format": &f.Format,
+		"content_type": &f.ContentType, "type": &f.Type, "format": &f.Format, "isolation": &f.Isolation,
 	}
 	route := Trigger{Type: faas.TriggerHTTP, Convention: string(faas.ConventionFn)} // of version 1
 	for _, name := range slices.Sorted(maps.Keys(fields)) {                         // in order: the first error is always the same
@@ -54,6 +54,12 @@ func (r *reader) function(f *Function, fields object) {
 			f.IdleTimeout = r.duration(at)
 		case "max_concurrency":
 			f.MaxConcurrency = r.count(at)
+		case "network":
+			f.Network = r.network(at)
+		case "allow":
+			f.Allow = r.rules(at)
+		case "devices":
+			f.Devices = append([]string{}, r.list(at)...)
 		case "config":
 			f.Config = r.texts(at)
 		case "annotations":

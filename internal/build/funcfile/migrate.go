@@ -85,7 +85,7 @@ func migrated(file string, data []byte) ([]byte, error) {
 // asText quotes what version 1 took for text and the schema of the new one would
 // take for a number.
 func asText(key string, n *yaml.Node) {
-	if slices.Contains([]string{"name", "runtime", "image", "build_image", "run_image", "content_type", "type", "format"}, key) &&
+	if slices.Contains([]string{"name", "runtime", "image", "build_image", "run_image", "content_type", "type", "format", "network", "isolation"}, key) &&
 		n.Kind == yaml.ScalarNode && n.ShortTag() != "!!str" && n.Tag != "!!null" {
 		n.Tag, n.Style = "!!str", yaml.DoubleQuotedStyle
 	}
