@@ -111,3 +111,56 @@ func (s *Server) pruneImages(w http.ResponseWriter, r *http.Request) error {
 	}
 	return answer(w, http.StatusOK, wirePruned{Removed: wireOfImages(removed), Freed: int64(freed)})
 }
+
+// pin brings the image of fn to the node, as pull says, and writes its digest
+// into fn: a tag that moves later changes nothing. The empty pull is "missing";
+// with pullLater the first call does all this.
+func (s *Server) pin(r *http.Request, fn faas.Function, pull string) (faas.Function, error) {
+	if ref, err := s.Images.Normalize(fn.Image); err == nil && ref.Local() {
+		fn.Image = ref.String() // the server's address may be another one tomorrow
+	}
+	if pull == pullLater {
+		fn.Digest = ""
+		return fn, nil
+	}
+	app, err := s.Catalog.AppByID(fn.App)
+	if err != nil {
+		return fn, err
+	}
+	owner := image.Owner{App: app.Reach(), Function: fn.Reach(), Operator: api.Caller(r) == ""}
+	m, err := s.Images.Pull(r.Context(), fn.Image, image.PullOptions{Policy: image.Policy(pull), Owner: owner})
+	if err != nil {
+		return fn, err
+	}
+	fn.Digest = m.Digest
+	return fn, hasCommand(fn, m)
+}
+
+// checkCommand reports whether fn can be started with its image as it is pinned.
+func (s *Server) checkCommand(fn faas.Function) error {
+	if fn.Digest == "" {
+		return nil
+	}
+	m, err := s.Images.Get(fn.Digest)
+	if faas.KindOf(err) == faas.NotFound {
+		return nil // it is pulled again when the function is called, and says so then
+	}
+	if err != nil {
+		return err
+	}
+	return hasCommand(fn, m)
+}
+
+func hasCommand(fn faas.Function, m image.Image) error {
+	entrypoint, command := fn.Entrypoint, fn.Command
+	if entrypoint == nil {
+		entrypoint = m.Config.Entrypoint
+		if command == nil {
+			command = m.Config.Command
+		}
+	}
+	if len(entrypoint)+len(command) == 0 {
+		return faas.Errorf(faas.Invalid, "image %s has no command, and function %s gives none", fn.Image, fn.Name)
+	}
+	return nil
+}

@@ -189,18 +189,9 @@ func (s *Server) definition(in wireFunc) (faas.Function, error) {
 	if len(in.Name) > faas.MaxNameLength || !namePattern.MatchString(in.Name) {
 		return fn, faas.Errorf(faas.Invalid, "bad function name %q: use 1 to %d of the characters a-z, 0-9 and '-', not beginning or ending with '-'", in.Name, faas.MaxNameLength)
 	}
-	switch mode := host.NetworkMode; {
-	case mode == "", mode == "bridge", mode == "default": // what the node gives
-	case mode == "none":
-		fn.Network = string(faas.NetworkNone)
-	case mode == "host" && s.Insecure:
-		fn.Network = string(faas.NetworkHost)
-	case mode == "host":
-		return fn, faas.Errorf(faas.Invalid, "HostConfig.NetworkMode host: this server allows that only when it runs with --insecure")
-	case strings.HasPrefix(mode, "container:"):
-		return fn, faas.Errorf(faas.Invalid, "HostConfig.NetworkMode %s cannot be honoured: there are no other containers here", mode)
-	default:
-		return fn, faas.Errorf(faas.Invalid, "HostConfig.NetworkMode %q is not one of: bridge, none, host", mode)
+	var err error
+	if fn.Network, err = s.network(host.NetworkMode); err != nil {
+		return fn, err
 	}
 	for port := range c.ExposedPorts {
 		if err := checkPort("Config.ExposedPorts", port); err != nil {
@@ -216,7 +207,6 @@ func (s *Server) definition(in wireFunc) (faas.Function, error) {
 	if c.Env != nil {
 		env = *c.Env
 	}
-	var err error
 	fn.ID, fn.Name, fn.Image, fn.Format = faas.NewID(), in.Name, c.Image, faas.FormatDefault
 	if fn.Env, err = envOf(env); err != nil {
 		return fn, err
@@ -252,6 +242,21 @@ func (s *Server) definition(in wireFunc) (faas.Function, error) {
 	fn.Wait = longWait
 	fn = fn.WithDefaults()
 	return fn, fn.Check()
+}
+
+// network is the network of a function with this NetworkMode.
+func (s *Server) network(mode string) (string, error) {
+	switch {
+	case mode == "", mode == "bridge", mode == "default":
+		return "", nil // what the app or the node says
+	case mode == string(faas.NetworkNone), mode == string(faas.NetworkHost) && s.Insecure:
+		return mode, nil
+	case mode == string(faas.NetworkHost):
+		return "", faas.Errorf(faas.Invalid, "HostConfig.NetworkMode host: this server allows that only when it runs with --insecure")
+	case strings.HasPrefix(mode, "container:"):
+		return "", faas.Errorf(faas.Invalid, "HostConfig.NetworkMode %s cannot be honoured: there are no other containers here", mode)
+	}
+	return "", faas.Errorf(faas.Invalid, "HostConfig.NetworkMode %q is not one of: bridge, none, host", mode)
 }
 
 // checkPort reports whether port is one as Docker writes it: "8080/tcp".
