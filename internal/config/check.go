@@ -30,7 +30,7 @@ func (c Config) Check() error {
 		return bad("cgroup-parent", "%q holds '..'", c.CgroupParent)
 	}
 	for _, check := range []func(complaint) error{
-		c.checkServers, c.checkWords, c.checkNumbers, c.checkSizes, c.checkWeb, c.checkFn, c.checkHyper, c.checkIsolation, c.checkNetworks,
+		c.checkServers, c.checkWords, c.checkNumbers, c.checkSizes, c.checkWeb, c.checkRegistries, c.checkFn, c.checkHyper, c.checkIsolation, c.checkNetworks,
 	} {
 		if err := check(bad); err != nil {
 			return err
@@ -218,6 +218,17 @@ func domain(s string) bool {
 	return len(s) <= 253
 }
 
+func (c Config) checkRegistries(bad complaint) error {
+	for name, list := range map[string][]string{"plain-http": c.PlainHTTP, "registries": c.Registries} {
+		for _, registry := range list {
+			if !hostPort(registry) {
+				return bad(name, "%q is not of the form host or host:port, such as registry.lan:5000", registry)
+			}
+		}
+	}
+	return nil
+}
+
 // checkFn looks at what functions of the API of Fn get.
 func (c Config) checkFn(bad complaint) error {
 	if c.FnPrivileged && !c.Insecure {
@@ -267,12 +278,16 @@ func (c Config) checkHyper(bad complaint) error {
 	if c.HyperRegion == "" || strings.ContainsAny(c.HyperRegion, "/, \t") {
 		return bad("hyper-region", "%q is not a name such as us-west-1", c.HyperRegion)
 	}
-	if c.HyperHost != "" {
-		if u, err := url.Parse("//" + c.HyperHost); err != nil || u.Host != c.HyperHost {
-			return bad("hyper-host", "%q is not of the form host or host:port", c.HyperHost)
-		}
+	if c.HyperHost != "" && !hostPort(c.HyperHost) {
+		return bad("hyper-host", "%q is not of the form host or host:port", c.HyperHost)
 	}
 	return nil
+}
+
+// hostPort reports whether s is host or host:port; an IPv6 address stands in brackets.
+func hostPort(s string) bool {
+	u, err := url.Parse("//" + s)
+	return err == nil && u.Host == s && u.Hostname() != ""
 }
 
 func loopback(host string) bool {

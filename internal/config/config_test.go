@@ -249,6 +249,11 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 		{"device that leads elsewhere", func(c *config.Config) { c.Devices = []string{"/dev/../etc/passwd"} }, faas.Invalid, "below /dev"},
 		{"directory of devices", func(c *config.Config) { c.Devices = []string{"/dev/"} }, faas.Invalid, "below /dev"},
 		{"device twice", func(c *config.Config) { c.Devices = []string{"/dev/kvm", "/dev/kvm"} }, faas.Invalid, "twice"},
+		{"registries", func(c *config.Config) {
+			c.PlainHTTP, c.Registries = []string{"[fd00::1]:5000"}, []string{"registry.lan", "10.1.2.3:80"}
+		}, faas.OK, ""},
+		{"registry that is a URL", func(c *config.Config) { c.Registries = []string{"http://registry.lan"} }, faas.Invalid, "registry.lan:5000"},
+		{"registry with a path", func(c *config.Config) { c.PlainHTTP = []string{"registry.lan/images"} }, faas.Invalid, "registry.lan:5000"},
 		{"no network", func(c *config.Config) { c.Network = "none" }, faas.OK, ""},
 		{"rules alone", func(c *config.Config) { c.Network, c.Allow = "allow", []string{"10.0.0.0/8:5432", "[fd00::1]:80/tcp"} }, faas.OK, ""},
 		{"named network", func(c *config.Config) { c.Networks, c.Network = []string{"db=allow 10.1.2.3:5432"}, "db" }, faas.OK, ""},
