@@ -52,21 +52,25 @@ func TestAttacksAreReal(t *testing.T) {
 func TestNoAttackReachesOut(t *testing.T) {
 	testenv.NeedRoot(t)
 	o, s := underAttack(t)
+	w := sandboxtest.NewWorld(t)
+	withRouter := func(c *Config) { c.Router = w.Router }
 	run := func(t *testing.T, d *Driver, user uint32, writable bool) {
-		s := s
-		s.User, s.Writable, s.Sockets = sandbox.User{UID: user, GID: user}, writable, "/tmp/iofs"
-		o.TestAttacks(t, d, s)
+		for _, mode := range []faas.NetworkMode{faas.NetworkNone, faas.NetworkOpen} {
+			s := s
+			s.User, s.Writable, s.Sockets, s.Network.Mode = sandbox.User{UID: user, GID: user}, writable, "/tmp/iofs", mode
+			o.TestAttacks(t, d, s)
+		}
 	}
 	t.Run("mapped users", func(t *testing.T) {
 		testenv.NeedFeature(t, testenv.UserNS)
-		d := open(t)
+		d := open(t, withRouter)
 		testenv.SkipUnless(t, d.caps.UserNamespaces, "needs user namespaces with mapped owners", "Linux 5.19 or newer")
 		t.Run("root", func(t *testing.T) { run(t, d, 0, true) })
 		t.Run("user", func(t *testing.T) { run(t, d, 1000, false) })
 	})
 	t.Run("users of the machine", func(t *testing.T) {
 		withoutMappedUsers(t)
-		d := open(t)
+		d := open(t, withRouter)
 		if d.caps.UserNamespaces {
 			t.Fatal("the driver has found mapped users on a ramfs")
 		}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"hob/faas"
 	"hob/internal/sandbox"
@@ -58,6 +59,27 @@ func (s *suite) testNetworks(t *testing.T) {
 		})
 		s.asks(t, s.within(t, "allow", nil), map[string]string{onInternet: "", onPrivate: "", byName: ""})
 		s.asks(t, s.within(t, "open", []string{onNode}), map[string]string{onInternet: "internet", onNode: "node", onPrivate: ""})
+	})
+	t.Run("AddressesOfOthersAreNotTaken", func(t *testing.T) {
+		other := s.startSpec(t, s.within(t, "open", nil, "welcome", "443"))
+		var theirs string
+		for _, a := range strings.Fields(lines(t, other)["eth0"]) {
+			if addr := netip.MustParsePrefix(a).Addr(); addr.Is6() && !addr.IsLinkLocalUnicast() {
+				theirs = addr.String() // with IPv4 no program without rights gets so far
+			}
+		}
+		if theirs == "" {
+			return
+		}
+		got := s.say(t, s.within(t, "open", nil, "send", onDatagrams, theirs, "fd00:9::3", "2600::1", "-"))
+		select {
+		case from := <-s.World.heard:
+			if from != "-" { // which was sent last
+				t.Errorf("%s is heard, and sent was with the outcomes %v", from, got)
+			}
+		case <-time.After(patience):
+			t.Errorf("nothing is heard; sent was with the outcomes %v", got)
+		}
 	})
 	t.Run("NamesAreAskedOfTheRouter", func(t *testing.T) {
 		want := string(s.World.Router.ResolvConf())

@@ -33,6 +33,7 @@ type World struct {
 	mu      sync.Mutex
 	refused []network.Refusal
 	told    chan struct{} // closed with the next of refused
+	heard   chan string   // datagrams on the internet
 }
 
 // Where in a World somebody answers.
@@ -41,6 +42,7 @@ const (
 	onInternet6 = "[2600::8888]:443"
 	onPrivate   = "10.1.2.3:5432"
 	onNode      = "9.9.9.2:443"
+	onDatagrams = "[2600::8888]:9"      // UDP, on the internet
 	byName      = "api.example.com:443" // is onInternet to the name server
 )
 
@@ -49,7 +51,7 @@ func NewWorld(t testing.TB) *World {
 	t.Helper()
 	testenv.NeedRoot(t)
 	testenv.NeedFeature(t, testenv.NetNS)
-	w := &World{t: t, told: make(chan struct{})}
+	w := &World{t: t, told: make(chan struct{}), heard: make(chan string, 16)}
 	w.namespaces(&w.node, &w.internet, &w.private)
 	w.in(w.node, func(h *netlink.Handle) error {
 		for name, to := range map[string]int{"wan": w.internet, "lan": w.private} {
@@ -83,6 +85,7 @@ func NewWorld(t testing.TB) *World {
 	w.serve(w.private, onPrivate, "private")
 	w.serve(w.node, "0.0.0.0:443", "node")
 	w.names()
+	w.hear()
 	w.route()
 	return w
 }
@@ -261,6 +264,27 @@ func (w *World) names() {
 			}
 			if out, err := m.Pack(); err == nil {
 				p.WriteTo(out, from)
+			}
+		}
+	})
+	w.t.Cleanup(func() { p.Close(); work.Wait() })
+}
+
+// hear has somebody on the internet listen to datagrams, the first 16.
+func (w *World) hear() {
+	var p net.PacketConn
+	w.check(w.try(w.internet, func() (err error) { p, err = net.ListenPacket("udp", onDatagrams); return err }))
+	var work sync.WaitGroup
+	work.Go(func() {
+		b := make([]byte, 2048)
+		for {
+			n, _, err := p.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			select {
+			case w.heard <- string(b[:n]):
+			default:
 			}
 		}
 	})

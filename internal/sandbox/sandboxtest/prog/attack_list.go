@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -130,19 +129,39 @@ var attacks = map[string]func() error{
 	"vsock socket":      socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0),
 	"device events":     socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT),
 	"firewall":          socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER),
-	"network device":    takesLoopbackDown,
-	"abstract socket":   connect("unix", "ABSTRACT"),
-	"port of the host":  connect("tcp", "PORT"),
-	"unix socket":       connect("unix", "SOCKET"),
-	"shared memory":     func() error { return try(unix.SYS_SHMGET, key(), 0, 0) },
-	"message queue":     func() error { return try(unix.SYS_MSGGET, key(), 0) },
-	"semaphores":        func() error { return try(unix.SYS_SEMGET, key(), 0, 0) },
-	"posix queue":       func() error { return try(unix.SYS_MQ_OPEN, c(os.Getenv("QUEUE")), unix.O_RDONLY, 0, 0) },
-	"dev shm":           func() error { return steal("/dev/shm/" + os.Getenv("QUEUE")) },
-	"x32 calls":         x32Mount,
-	"I/O ports":         ioPorts,
-	"I/O level":         ioLevel,
-	"32-bit calls":      compatGetpid,
+	"network device":    routing(unix.RTM_SETLINK, unix.IfInfomsg{Index: noDevice}),
+	"new device":        routing(unix.RTM_NEWLINK, unix.IfInfomsg{}, unix.IFLA_IFNAME, 'h', 'o', 'b', 0),
+	"network address":   routing(unix.RTM_NEWADDR, unix.IfAddrmsg{Family: unix.AF_INET, Prefixlen: 32, Index: noDevice}, unix.IFA_LOCAL, 10, 1, 2, 3),
+	"network route": routing(unix.RTM_NEWROUTE, unix.RtMsg{Family: unix.AF_INET, Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_STATIC, Scope: unix.RT_SCOPE_LINK, Type: unix.RTN_UNICAST},
+		unix.RTA_OIF, 0, 0, 0, noDevice>>24),
+	"neighbour": routing(unix.RTM_NEWNEIGH, struct {
+		Family uint8
+		_      [3]uint8
+		Index  int32
+		State  uint16
+		_      [2]uint8
+	}{Family: unix.AF_INET, Index: noDevice, State: unix.NUD_PERMANENT}, unix.NDA_DST, 10, 1, 2, 3),
+	"bandwidth": routing(unix.RTM_DELQDISC, struct {
+		Family                uint8
+		_                     [3]uint8
+		Index                 int32
+		Handle, Parent, Extra uint32
+	}{Index: noDevice}),
+	"packet mark":        option(unix.SOL_SOCKET, unix.SO_MARK),
+	"foreign address":    option(unix.SOL_IP, unix.IP_TRANSPARENT),
+	"network of another": opens("/proc/"+os.Getenv("VICTIM")+"/net/tcp", unix.O_RDONLY),
+	"abstract socket":    connect("unix", "ABSTRACT"),
+	"port of the host":   connect("tcp", "PORT"),
+	"unix socket":        connect("unix", "SOCKET"),
+	"shared memory":      func() error { return try(unix.SYS_SHMGET, key(), 0, 0) },
+	"message queue":      func() error { return try(unix.SYS_MSGGET, key(), 0) },
+	"semaphores":         func() error { return try(unix.SYS_SEMGET, key(), 0, 0) },
+	"posix queue":        func() error { return try(unix.SYS_MQ_OPEN, c(os.Getenv("QUEUE")), unix.O_RDONLY, 0, 0) },
+	"dev shm":            func() error { return steal("/dev/shm/" + os.Getenv("QUEUE")) },
+	"x32 calls":          x32Mount,
+	"I/O ports":          ioPorts,
+	"I/O level":          ioLevel,
+	"32-bit calls":       compatGetpid,
 }
 
 // cwd is AT_FDCWD as an argument.
@@ -387,29 +406,4 @@ func disk() uint64 {
 		}
 	}
 	return unix.Mkdev(7, 0)
-}
-
-// takesLoopbackDown would, on a device that does not exist.
-func takesLoopbackDown() error {
-	s, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(s)
-	request := struct {
-		unix.NlMsghdr
-		unix.IfInfomsg
-	}{
-		unix.NlMsghdr{Len: 32, Type: unix.RTM_SETLINK, Flags: unix.NLM_F_REQUEST | unix.NLM_F_ACK},
-		unix.IfInfomsg{Index: 1 << 30},
-	}
-	if err := unix.Sendto(s, (*[32]byte)(unsafe.Pointer(&request))[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return err
-	}
-	answer := make([]byte, 4096)
-	n, _, err := unix.Recvfrom(s, answer, 0)
-	if err != nil || n < 20 {
-		return err
-	}
-	return refusal(syscall.Errno(-*(*int32)(unsafe.Pointer(&answer[16]))))
 }

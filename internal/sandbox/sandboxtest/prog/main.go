@@ -107,6 +107,10 @@ func run(args []string) int {
 		for _, addr := range args[2:] {
 			fmt.Println(addr, ask(addr))
 		}
+	case "send": // a datagram from each of some addresses, which says the address
+		for _, from := range args[3:] {
+			fmt.Println(from, send(args[2], from))
+		}
 	case "devices": // of the network, with their addresses
 		printDevices()
 	case "welcome": // who connects to a port
