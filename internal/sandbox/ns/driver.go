@@ -1,11 +1,12 @@
 // Package ns is the sandbox driver made of our own Linux code: namespaces, an
-// overlay, a cgroup, a user namespace, a seccomp filter, and a process that
+// overlay, a cgroup, a user namespace, a Landlock fence, a seccomp filter, and a process that
 // carries out a prepared list of system calls until it executes the function's
 // program. No program of ours and no Go runtime runs inside the sandbox.
 //
 // It owns the threads that make processes, what is made ahead of need (berths,
-// blanks, prepared roots, networks), and every cgroup below its generation's. It leaves
-// to others what an image is, when to start and when to stop. README.md tells
+// blanks, prepared roots, networks of a loopback), and every cgroup below its generation's. It leaves
+// to others what an image is, when to start and when to stop, and what a network with a
+// device reaches: that is a slot of package network. README.md tells
 // how a start goes and what must stay true.
 package ns
 
