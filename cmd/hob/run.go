@@ -267,6 +267,10 @@ func (l *local) printLog(ctx context.Context, c *cli, n name) {
 		if err != nil {
 			return
 		}
-		fmt.Fprintln(c.Stderr, printable(line.Text))
+		text := line.Text
+		if line.Stream == "hob" { // what opens a connection that was refused is a flag of this very command
+			text = strings.Replace(text, "hob update "+n.function+" --allow", "hob run --allow", 1)
+		}
+		fmt.Fprintln(c.Stderr, printable(text))
 	}
 }
