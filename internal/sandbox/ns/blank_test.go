@@ -15,6 +15,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/sandbox"
+	"hob/internal/sandbox/sandboxtest"
 	"hob/internal/testenv"
 )
 
@@ -93,8 +94,11 @@ func TestStartReportsItsBlank(t *testing.T) {
 // TestSandboxOfABlankIsLikeAnyOther compares what a process sees of itself.
 func TestSandboxOfABlankIsLikeAnyOther(t *testing.T) {
 	s := spec(t, "sh", "-c", `id; pwd; hostname; ls -l /proc/self/fd | sed 's/.* //;s/[0-9]*//g' ; cut -d' ' -f 5- /proc/self/mountinfo | sed 's/ - / /'
-grep -vE 'ctxt|^(Pid|Tgid|PPid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm|Rss|Hug|Cpus|Mems|Sig[QP]|Shd|THP|untag|Core|x86)' /proc/self/status; ulimit -a; echo "$@"; env; cat /proc/self/cgroup | cut -d: -f3; stat -c "%A %u %g %n" /tmp/* /dev/*`, "sh", "x", "y z")
+grep -vE 'ctxt|^(Pid|Tgid|PPid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm|Rss|Hug|Cpus|Mems|Sig[QP]|Shd|THP|untag|Core|x86)' /proc/self/status; ulimit -a; echo "$@"; env; cat /proc/self/cgroup | cut -d: -f3; stat -c "%A %u %g %n" /tmp/* /dev/*; cut -c1-5 /proc/net/dev; cat /etc/resolv.conf`, "sh", "x", "y z")
 	s.Listen = "127.0.0.1:9001" // of which nothing is seen
+	w := sandboxtest.NewWorld(t)
+	withRouter := func(c *Config) { c.Router = w.Router }
+	s.Network.Mode, s.Devices = faas.NetworkOpen, []string{"/dev/tty1"}
 	s.Sockets, s.Volumes, s.Dir, s.User.Groups = "/tmp/iofs", []string{"/data"}, "/srv", []uint32{7, 9}
 	layer(t)
 	for _, applet := range []string{"sed", "cut", "env", "sort"} {
@@ -102,7 +106,7 @@ grep -vE 'ctxt|^(Pid|Tgid|PPid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm|Rss|Hug|Cpus|Me
 		os.Symlink("busybox", filepath.Join(dir, "bin", applet))
 	}
 	want := make(map[faas.Start]string)
-	d := open(t)
+	d := open(t, withRouter)
 	got := func(d *Driver) {
 		b := start(t, d, s)
 		b.Stdio().Stdin.Close()
@@ -121,7 +125,7 @@ grep -vE 'ctxt|^(Pid|Tgid|PPid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm|Rss|Hug|Cpus|Me
 	got(d)
 	stocked(t, d, s, 1)
 	got(d)
-	got(open(t, func(c *Config) { c.Blanks = -1 }))
+	got(open(t, withRouter, func(c *Config) { c.Blanks = -1 }))
 	if len(want) != 3 || want[faas.StartOnDemand] == "" {
 		t.Fatalf("starts of %d sorts, want 3", len(want))
 	}
