@@ -10,6 +10,7 @@ import (
 	"hob/faas"
 	"hob/internal/api"
 	"hob/internal/api/core"
+	"hob/internal/api/definition"
 	"hob/internal/api/fnv2"
 	"hob/internal/api/hyperfunc"
 	"hob/internal/api/ironv1"
@@ -45,8 +46,7 @@ func (d *Daemon) fn() *fnv2.Server {
 	return &fnv2.Server{
 		Catalog: d.catalog, Images: onNode{d.images}, Logs: d.logs, Calls: d.queue.View(), Caller: d.invoker,
 		Settings: fnv2.Settings{
-			PublicURL: d.cfg.PublicURL, MaxRequest: d.cfg.MaxRequest, MaxResponse: cmp.Or(d.cfg.MaxResponse, d.cfg.MaxResult), MaxResponseHeader: d.cfg.MaxResponseHeader,
-			CallsGone: d.cfg.FnCallsGone, Patterns: d.cfg.Patterns, Room: d.health.room, Domain: d.cfg.Domain, Hosts: d.cfg.Hosts, TokenKey: d.cfg.JWTAuthKey, NoInvoke: d.managesOnly(),
+			Settings: d.family(), PublicURL: d.cfg.PublicURL, CallsGone: d.cfg.FnCallsGone, Domain: d.cfg.Domain, Hosts: d.cfg.Hosts,
 		},
 		Log: d.log,
 	}
@@ -56,11 +56,16 @@ func (d *Daemon) fn() *fnv2.Server {
 func (d *Daemon) iron() *ironv1.Server {
 	return &ironv1.Server{
 		Catalog: d.catalog, Images: onNode{d.images}, Logs: d.logs, Calls: d.queue.View(), Caller: d.invoker, Tasks: d.invoker,
-		Settings: ironv1.Settings{
-			MaxRequest: d.cfg.MaxRequest, MaxResponse: cmp.Or(d.cfg.MaxResponse, d.cfg.MaxResult), MaxResponseHeader: d.cfg.MaxResponseHeader,
-			Patterns: d.cfg.Patterns, Room: d.health.room, TokenKey: d.cfg.JWTAuthKey, NoInvoke: d.managesOnly(),
-		},
-		Log: d.log,
+		Settings: d.family(),
+		Log:      d.log,
+	}
+}
+
+// family is what the two have alike.
+func (d *Daemon) family() definition.Settings {
+	return definition.Settings{
+		MaxRequest: d.cfg.MaxRequest, MaxResponse: cmp.Or(d.cfg.MaxResponse, d.cfg.MaxResult), MaxResponseHeader: d.cfg.MaxResponseHeader,
+		Patterns: d.cfg.Patterns, Room: d.health.room, TokenKey: d.cfg.JWTAuthKey, NoInvoke: d.managesOnly(),
 	}
 }
 

@@ -1,22 +1,20 @@
 // Package definition is what the APIs of Fn's family do alike with apps, functions
 // and triggers: how a body is read, what a change merges and how it is tried, what is
-// legal in annotations and names, and how a list is cut into pages.
+// legal in annotations and names, how a list is cut into pages, and how apps are made
+// and removed.
 //
-// Its errors are Invalid in the words of Fn. Paths, JSON fields and statuses are for
-// the API to know.
+// Its errors have a Kind and are in the words of Fn. Paths, JSON fields and statuses are
+// for the API to know.
 package definition
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +24,6 @@ import (
 	"hob/faas"
 	"hob/internal/api"
 	"hob/internal/api/buffered"
-	"hob/internal/catalog"
 )
 
 // A Stamp is a time as Fn writes it: RFC 3339 in UTC, with milliseconds.
@@ -68,35 +65,6 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, in any) error {
 		return ErrJSON()
 	}
 	return nil
-}
-
-// updates is how often a change is tried that others overtake.
-const updates = 200
-
-// Update changes a definition: it reads, merges and puts it, and does so again when
-// somebody was quicker, so that no merge is lost. What merge leaves as it is stays at
-// its revision. put returns Conflict for a revision that is not the stored one, and
-// for nothing else.
-func Update[T any](ctx context.Context, read func() (T, error), merge, put func(T) (T, error)) (T, error) {
-	for try := 1; ; try++ {
-		old, err := read()
-		if err != nil {
-			return old, err
-		}
-		next, err := merge(old)
-		if err != nil || reflect.DeepEqual(old, next) {
-			return next, err
-		}
-		next, err = put(next)
-		if faas.KindOf(err) != faas.Conflict || try == updates {
-			return next, err
-		}
-		select { // others shall not come all at once again
-		case <-time.After(rand.N(time.Duration(min(try, 16)) * time.Millisecond)):
-		case <-ctx.Done():
-			return next, context.Cause(ctx)
-		}
-	}
 }
 
 // MergedConfig is config with changes: an empty value removes a key. It is config
@@ -193,26 +161,6 @@ func CheckSyslog(target string) error {
 // IsWord reports whether s has only letters and digits of any script, "_" and "-".
 func IsWord(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '-' })
-}
-
-// Untouched reports whether a is the app that is there from the start and nobody has
-// done anything with: in Fn there is none, so it is not listed and can be created.
-func Untouched(c *catalog.Catalog, a faas.App) bool {
-	if a.Name != faas.DefaultApp || a.Revision > 1 {
-		return false
-	}
-	for range c.FunctionsAfter(a.ID, "") {
-		return false
-	}
-	return true
-}
-
-// HostTaken reports whether another app has a host name of a.
-func HostTaken(c *catalog.Catalog, a faas.App) bool {
-	return slices.ContainsFunc(a.Hosts(), func(host string) bool {
-		other, err := c.AppByHost(host)
-		return err == nil && other.ID != a.ID
-	})
 }
 
 // Seconds is d in whole seconds, rounded up.

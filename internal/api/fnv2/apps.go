@@ -2,9 +2,7 @@ package fnv2
 
 import (
 	"encoding/json"
-	"iter"
 	"net/http"
-	"slices"
 	"unicode/utf8"
 
 	"hob/faas"
@@ -51,24 +49,13 @@ func (s *Server) app(id string) (faas.App, error) {
 	return a, nil
 }
 
-// appsAfter yields the apps to be listed whose names come after name.
-func (s *Server) appsAfter(name string) iter.Seq[faas.App] {
-	return func(yield func(faas.App) bool) {
-		for a := range s.Catalog.AppsAfter(name) {
-			if !definition.Untouched(s.Catalog, a) && !yield(a) {
-				return
-			}
-		}
-	}
-}
-
 func (s *Server) listApps(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	p, err := definition.PageOf(q, definition.DecodeName)
 	if err != nil {
 		return err
 	}
-	apps := s.appsAfter(p.After)
+	apps := definition.AppsAfter(s.Catalog, p.After)
 	if name := q.Get("name"); name != "" {
 		a, err := s.Catalog.App(name)
 		if err == nil && definition.Untouched(s.Catalog, a) {
@@ -102,16 +89,7 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 	if err := in.merge(&a, true); err != nil {
 		return err
 	}
-	if old, err := s.Catalog.App(a.Name); err == nil {
-		if !definition.Untouched(s.Catalog, old) {
-			return errAppExists
-		}
-		a.ID, a.Revision = old.ID, old.Revision
-	}
-	a, err := s.Catalog.PutApp(r.Context(), a, a.Revision) // 0 is store.IfNew
-	if _, known := s.Catalog.App(in.Name); known == nil && faas.KindOf(err) == faas.Conflict {
-		return errAppExists // somebody else was first
-	}
+	a, err := definition.CreateApp(r.Context(), s.Catalog, a)
 	if err != nil {
 		return err
 	}
@@ -127,19 +105,13 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 	if in.ID != "" && in.ID != id {
 		return invalid("App ID in path does not match ID in body")
 	}
-	a, err := definition.Update(r.Context(), func() (faas.App, error) { return s.app(id) }, func(a faas.App) (faas.App, error) {
+	a, err := definition.UpdateApp(r.Context(), s.Catalog, func() (faas.App, error) { return s.app(id) }, func(a faas.App) (faas.App, error) {
 		if in.Name != "" && in.Name != a.Name {
 			return a, errImmutable
 		}
 		a.Env = definition.MergedConfig(a.Env, in.Config)
 		err := in.merge(&a, false)
 		return a, err
-	}, func(a faas.App) (faas.App, error) {
-		put, err := s.Catalog.PutApp(r.Context(), a, a.Revision)
-		if faas.KindOf(err) == faas.Conflict && definition.HostTaken(s.Catalog, a) {
-			return put, fault{http.StatusConflict, err.Error()}
-		}
-		return put, err
 	})
 	if err != nil {
 		return err
@@ -165,24 +137,14 @@ func (in appIn) merge(a *faas.App, isNew bool) (err error) {
 	return err
 }
 
-// deleteApp removes an app with all that is in it. Calls of its functions that run
-// go on to their end, those in line are canceled by the daemon, which sees that
-// their functions are gone.
+// deleteApp removes an app with all that is in it.
 func (s *Server) deleteApp(w http.ResponseWriter, r *http.Request) error {
-	a, err := s.app(r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	functions := slices.Collect(s.Catalog.FunctionsAfter(a.ID, ""))
-	err = s.Catalog.DeleteApp(r.Context(), a.ID)
+	err := definition.DeleteApp(r.Context(), s.Catalog, s.Logs, r.PathValue("id"))
 	if faas.KindOf(err) == faas.NotFound {
 		return errNoApp
 	}
 	if err != nil {
 		return err
-	}
-	for _, fn := range functions {
-		s.Logs.Forget(fn.ID)
 	}
 	return done(w)
 }

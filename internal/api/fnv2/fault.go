@@ -28,7 +28,6 @@ var (
 	errNoTrigger     = fault{http.StatusNotFound, "Trigger not found"}
 	errNoCall        = fault{http.StatusNotFound, "Call not found"}
 	errNoCallLog     = fault{http.StatusNotFound, "Call log not found"}
-	errAppExists     = fault{http.StatusConflict, "App already exists"}
 	errFnExists      = fault{http.StatusConflict, "Fn with specified name already exists"}
 	errTriggerExists = fault{http.StatusConflict, "Trigger already exists"}
 	errSourceTaken   = fault{http.StatusConflict, "Trigger with the same type and source exists on this app"}

@@ -18,6 +18,7 @@ import (
 	"hob/faas"
 	"hob/internal/api"
 	"hob/internal/api/buffered"
+	"hob/internal/api/definition"
 	"hob/internal/catalog"
 	"hob/internal/logs"
 	"hob/internal/store"
@@ -41,17 +42,11 @@ type Server struct {
 
 // Settings are what the operator decides.
 type Settings struct {
-	PublicURL         string       // base of the addresses of functions and triggers; "": that of the request
-	MaxRequest        faas.Bytes   // body of a call; 0: no limit
-	MaxResponse       faas.Bytes   // body of an answer; 0: no limit
-	MaxResponseHeader faas.Bytes   // header of an answer; 0: no limit of this API
-	CallsGone         bool         // the calls of a function are answered as a Fn server does: 410
-	Patterns          bool         // parameters and wildcards in sources are such, unless the app says otherwise
-	Domain            string       // {app}.Domain is the host name of an app; "": none has one by its name
-	Hosts             []string     // names, without port, that are the node's own whatever apps there are
-	Room              func() error // why nothing more may be kept on the disk; nil: never
-	TokenKey          string       // of the tokens of management, which no function is to have; "": there are none
-	NoInvoke          bool         // this node manages only: nothing can be called through it
+	definition.Settings
+	PublicURL string   // base of the addresses of functions and triggers; "": that of the request
+	CallsGone bool     // the calls of a function are answered as a Fn server does: 410
+	Domain    string   // {app}.Domain is the host name of an app; "": none has one by its name
+	Hosts     []string // names, without port, that are the node's own whatever apps there are
 }
 
 // Images tells which image a reference means.
@@ -117,16 +112,7 @@ func (s *Server) handler(h api.Handler) http.Handler { return s.told(h, writeFau
 
 // told answers with the errors of h as write writes them.
 func (s *Server) told(h api.Handler, write func(http.ResponseWriter, fault)) http.Handler {
-	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
-		waits := buffered.Waits(r) // calls drop the header
-		err := h(w, r)
-		if err == nil {
-			return nil
-		}
-		if !waits {
-			buffered.HearOut(w, r)
-		}
-		buffered.LimitReader(w, r)
+	return definition.Serve(h, func(w http.ResponseWriter, err error) error {
 		f, known := faultOf(err)
 		if !known {
 			return err

@@ -2,10 +2,8 @@ package ironv1
 
 import (
 	"encoding/json"
-	"iter"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 
 	"hob/faas"
@@ -45,23 +43,12 @@ func (s *Server) app(name string) (faas.App, error) {
 	return a, nil
 }
 
-// appsAfter yields the apps whose names come after name.
-func (s *Server) appsAfter(name string) iter.Seq[faas.App] {
-	return func(yield func(faas.App) bool) {
-		for a := range s.Catalog.AppsAfter(name) {
-			if !definition.Untouched(s.Catalog, a) && !yield(a) {
-				return
-			}
-		}
-	}
-}
-
 func (s *Server) listApps(w http.ResponseWriter, r *http.Request) error {
 	p, err := pageOf(r.URL.Query())
 	if err != nil {
 		return err
 	}
-	list, next := listed(s.appsAfter(p.After), p.Limit, wireOfApp, func(a faas.App) string { return a.Name })
+	list, next := listed(definition.AppsAfter(s.Catalog, p.After), p.Limit, wireOfApp, func(a faas.App) string { return a.Name })
 	return answer(w, http.StatusOK, wireApps{"Successfully listed applications", next, list})
 }
 
@@ -88,16 +75,7 @@ func (s *Server) createApp(w http.ResponseWriter, r *http.Request) error {
 	if err := in.merge(&a, true); err != nil {
 		return err
 	}
-	if old, err := s.Catalog.App(a.Name); err == nil {
-		if !definition.Untouched(s.Catalog, old) {
-			return errAppExists
-		}
-		a.ID, a.Revision = old.ID, old.Revision
-	}
-	a, err = s.Catalog.PutApp(r.Context(), a, a.Revision) // 0 is store.IfNew
-	if _, known := s.Catalog.App(in.Name); known == nil && faas.KindOf(err) == faas.Conflict {
-		return errAppExists // somebody else was first
-	}
+	a, err = definition.CreateApp(r.Context(), s.Catalog, a)
 	if err != nil {
 		return err
 	}
@@ -110,7 +88,7 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	name := r.PathValue("app")
-	a, err := definition.Update(r.Context(), func() (faas.App, error) { return s.app(name) }, func(a faas.App) (faas.App, error) {
+	a, err := definition.UpdateApp(r.Context(), s.Catalog, func() (faas.App, error) { return s.app(name) }, func(a faas.App) (faas.App, error) {
 		if in.Name != "" && in.Name != name {
 			return a, errNameImmutable
 		}
@@ -120,12 +98,6 @@ func (s *Server) updateApp(w http.ResponseWriter, r *http.Request) error {
 		a.Env = definition.MergedConfig(a.Env, in.Config)
 		err := in.merge(&a, false)
 		return a, err
-	}, func(a faas.App) (faas.App, error) {
-		put, err := s.Catalog.PutApp(r.Context(), a, a.Revision)
-		if faas.KindOf(err) == faas.Conflict && definition.HostTaken(s.Catalog, a) {
-			return put, fault{http.StatusConflict, err.Error()}
-		}
-		return put, err
 	})
 	if err != nil {
 		return err
@@ -154,9 +126,7 @@ func (in appIn) merge(a *faas.App, isNew bool) (err error) {
 	return err
 }
 
-// deleteApp removes an app, and with ?force=true all that is in it. Calls of its
-// functions that run go on to their end, those in line are canceled by the daemon,
-// which sees that their functions are gone.
+// deleteApp removes an app, and with ?force=true all that is in it.
 func (s *Server) deleteApp(w http.ResponseWriter, r *http.Request) error {
 	force, err := forced(r.URL.Query())
 	if err != nil {
@@ -166,30 +136,26 @@ func (s *Server) deleteApp(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	functions := slices.Collect(s.Catalog.FunctionsAfter(a.ID, ""))
-	if err := s.removable(a, functions); err != nil && !force {
+	if err := s.removable(a); err != nil && !force {
 		return err
 	}
-	err = s.Catalog.DeleteApp(r.Context(), a.ID)
+	err = definition.DeleteApp(r.Context(), s.Catalog, s.Logs, a.ID)
 	if faas.KindOf(err) == faas.NotFound {
 		return errNoApp
 	}
 	if err != nil {
 		return err
 	}
-	for _, fn := range functions {
-		s.Logs.Forget(fn.ID)
-	}
 	return answer(w, http.StatusOK, done{"App deleted"})
 }
 
 // removable reports what would be lost with a: routes, or functions that no route
 // leads to, but for what is left of a route that was half made.
-func (s *Server) removable(a faas.App, functions []faas.Function) error {
+func (s *Server) removable(a faas.App) error {
 	for range s.Catalog.SourcesAfter(a.ID, "") {
 		return errHasRoutes
 	}
-	for _, fn := range functions {
+	for fn := range s.Catalog.FunctionsAfter(a.ID, "") {
 		if fn.Beside[beside] == "" {
 			return faas.Errorf(faas.Invalid, "Cannot remove apps with functions: no route leads to %s, which would go too; ?force=true removes all", fn.Name)
 		}

@@ -24,7 +24,6 @@ func invalid(message string) fault { return fault{http.StatusBadRequest, message
 var (
 	errNoApp         = fault{http.StatusNotFound, "App not found"}
 	errNoRoute       = fault{http.StatusNotFound, "Route not found"}
-	errAppExists     = fault{http.StatusConflict, "App already exists"}
 	errRouteExists   = fault{http.StatusConflict, "Route already exists"}
 	errNameImmutable = invalid("Could not update app - name is immutable")
 	errPathImmutable = fault{http.StatusConflict, "Could not update - path is immutable"}

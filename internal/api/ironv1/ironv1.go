@@ -19,6 +19,7 @@ import (
 	"hob/faas"
 	"hob/internal/api"
 	"hob/internal/api/buffered"
+	"hob/internal/api/definition"
 	"hob/internal/catalog"
 	"hob/internal/logs"
 	"hob/internal/store"
@@ -33,21 +34,10 @@ type Server struct {
 	Calls   store.Calls
 	Caller  Caller
 	Tasks   Tasks
-	Settings
+	definition.Settings
 	Log *slog.Logger
 
 	begun time.Time // when Handler was asked for
-}
-
-// Settings are what the operator decides.
-type Settings struct {
-	MaxRequest        faas.Bytes   // body of a call; 0: no limit
-	MaxResponse       faas.Bytes   // body of an answer; 0: no limit
-	MaxResponseHeader faas.Bytes   // header of an answer; 0: no limit of this API
-	Patterns          bool         // parameters and wildcards in paths are such, unless the app says otherwise
-	Room              func() error // why nothing more may be kept on the disk; nil: never
-	TokenKey          string       // of the tokens of management, which no function is to have; "": there are none
-	NoInvoke          bool         // this node manages only: nothing can be called through it
 }
 
 // Images tells which image a reference means.
@@ -91,22 +81,11 @@ func (s *Server) Handler() http.Handler {
 
 // handler answers with the errors of h in the words of this API.
 func (s *Server) handler(h api.Handler) http.Handler {
-	return api.Serve(func(w http.ResponseWriter, r *http.Request) error {
-		waits := buffered.Waits(r) // calls drop the header
-		err := h(w, r)
-		if err == nil {
-			return nil
-		}
-		if !waits {
-			buffered.HearOut(w, r)
-		}
-		buffered.LimitReader(w, r)
-		return s.told(w, err)
-	}, WriteFault, s.Log)
+	return definition.Serve(h, told, WriteFault, s.Log)
 }
 
 // told answers with err if it has words of this API; else it is for the operator.
-func (s *Server) told(w http.ResponseWriter, err error) error {
+func told(w http.ResponseWriter, err error) error {
 	f, decided := errors.AsType[fault](err)
 	if kind := faas.KindOf(err); !decided && err != nil && kind != faas.Internal {
 		f, decided = fault{api.Status(err), err.Error()}, true
