@@ -50,6 +50,7 @@ func TestFilterVerdicts(t *testing.T) {
 		{"userfaultfd", auditArch, unix.SYS_USERFAULTFD, nil, eperm},
 		{"kexec", auditArch, unix.SYS_KEXEC_LOAD, nil, eperm},
 		{"module", auditArch, unix.SYS_FINIT_MODULE, nil, eperm},
+		{"slices of the processor", auditArch, unix.SYS_SCHED_SETATTR, nil, eperm},
 		{"perf", auditArch, unix.SYS_PERF_EVENT_OPEN, nil, eperm},
 		{"unknown number", auditArch, 5000, nil, eperm},
 		{"32-bit number of x86-64", auditArch, 0x40000000, nil, eperm},

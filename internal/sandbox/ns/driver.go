@@ -127,6 +127,9 @@ func (d *Driver) open() error {
 	if err := linux.KeepStandardDescriptors(); err != nil {
 		return fmt.Errorf("open the standard descriptors: %w", err)
 	}
+	if err := linux.ShortSlices(); err != nil {
+		return err
+	}
 	var err error
 	if d.lock, err = lockGeneration(d.cfg.LockDir, d.cfg.Generation); err != nil {
 		return err
@@ -341,7 +344,7 @@ const manners = 5 * time.Millisecond
 // newBerth makes a berth, which must be seated.
 func (d *Driver) newBerth() (*berth, error) {
 	t, err := linux.NewThread(func() error {
-		if err := linux.JoinMounts(d.lobbyNS); err != nil {
+		if err := errors.Join(linux.JoinMounts(d.lobbyNS), linux.UsualSlice()); err != nil {
 			return err
 		}
 		return linux.DropBoundingSet() // of the sandboxes: an execution can give no capability
