@@ -363,7 +363,7 @@ action(type="omfile" file="%s" template="fields")
 		t.Fatalf("%v: %s", err, out)
 	}
 	s.run(nil, "image", "build", "-t", "logs", "--entrypoint", `["/bin/fn-cli","/bin/sh","-c","echo one line >&2"]`, root)
-	app := s.fnMade("apps", `{"name":"a","syslog_url":"tcp://%s"}`, addr)
+	app := s.fnMade("apps", `{"name":"a","syslog_url":"tcp://%s","annotations":{"hob/allow":["%[1]s"]}}`, addr)
 	fn := s.fnMade("fns", `{"name":"f","app_id":%q,"image":"hob.local/logs"}`, app)
 	a := s.fn("POST", "/invoke/"+fn, "")
 	want := fmt.Sprintf("a.f|app_id=%s,fn_id=%s|%s|one line\n", app, fn, a.header.Get("Fn-Call-Id"))

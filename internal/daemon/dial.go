@@ -54,7 +54,7 @@ func opens(app faas.App, fn faas.Function, rule string) string {
 			name = app.Name + "/" + name
 		}
 		return fmt.Sprintf("hob update %s --allow %s", name, rule)
-	case app.ID != "" && app.Reach().Network != none:
+	case app.Name != "" && app.Reach().Network != none:
 		return fmt.Sprintf("hob app update %s --allow %s", app.Name, rule)
 	}
 	return fmt.Sprintf("the setting allow of this node, with %s", rule)
@@ -181,7 +181,7 @@ func (d *Daemon) sourceOf(function string) logs.Source {
 	return from
 }
 
-// dialSyslog connects to the syslog server of an app; "": of one that may reach what the node says.
+// dialSyslog connects to the syslog server of an app; "": of those that choose nothing.
 func (d *Daemon) dialSyslog(ctx context.Context, app, netw, address string) (net.Conn, error) {
 	if netw == "unix" || netw == "unixgram" {
 		if !d.cfg.UnixTargets {
@@ -189,9 +189,12 @@ func (d *Daemon) dialSyslog(ctx context.Context, app, netw, address string) (net
 		}
 		return new(net.Dialer).DialContext(ctx, netw, address)
 	}
-	owner, err := d.catalog.AppByID(app)
-	if err != nil {
-		owner = faas.App{}
+	owner := faas.App{ID: app, Name: "APP"} // in a command: it is dialled for several
+	if app != "" {
+		var err error
+		if owner, err = d.catalog.AppByID(app); err != nil {
+			return nil, err
+		}
 	}
 	e, err := d.onBehalf(owner, faas.Function{})
 	if err != nil {

@@ -193,10 +193,13 @@ func syslogServer(t *testing.T) (addr string, lines <-chan string) {
 	return l.Addr().String(), got
 }
 
+// nearTargets has the node connect to what runs here for owners of apps.
+func nearTargets(c *config.Config) { c.Allow, c.UnixTargets = []string{"127.0.0.1:*"}, true }
+
 func TestLogOfAFnAppReachesItsSyslogServer(t *testing.T) {
 	addr, lines := syslogServer(t)
 	other, more := syslogServer(t)
-	n := startFn(t)
+	n := startFn(t, nearTargets)
 	if a := n.ask("PUT", "/v2/apps/"+n.app, fmt.Sprintf(`{"syslog_url":"tcp://%s"}`, addr)); a.status != 200 {
 		t.Fatalf("syslog_url: %+v", a)
 	}
@@ -265,7 +268,7 @@ func TestDeadSyslogServerFailsNoCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone.Close()
-	n := startFn(t)
+	n := startFn(t, nearTargets)
 	fn := n.fn("f", "")
 	for _, url := range []string{"tcp://" + gone.Addr().String(), "tcp://" + l.Addr().String(), "udp://127.0.0.1:1", "unix:///none/socket", "tcp+tls://" + l.Addr().String()} {
 		if a := n.ask("PUT", "/v2/apps/"+n.app, fmt.Sprintf(`{"syslog_url":%q}`, url)); a.status != 200 {
