@@ -22,7 +22,11 @@ func NewUserNamespace(base, count uint32) (int, error) {
 		return -1, fmt.Errorf("make a user namespace: %w", err)
 	}
 	defer unix.Close(pipe[0])
-	release := func() { unix.Close(pipe[1]) }
+	release := func() {
+		// A byte, not the end: others that begin at the same time have a copy of the writing end.
+		_, _ = unix.Write(pipe[1], make([]byte, 1))
+		unix.Close(pipe[1])
+	}
 
 	p := NewProgram(8)
 	buf := new([8]byte)

@@ -40,6 +40,9 @@ var differ = map[bool][]sandboxtest.Difference{
 			"devices": gets("2 can be opened: /dev/fuse /dev/net/tun"),
 		},
 	}, {
+		Why:  "gVisor's network lets it, and the router drops what does not come from the slot's addresses",
+		Gets: map[string][]string{"foreign address": gets("done")},
+	}, {
 		Why:  "what root writes to is its own copy in memory; another user may not",
 		Gets: map[string][]string{"own program": gets("done", "EACCES")},
 	}},
@@ -66,4 +69,31 @@ func TestNoAttackReachesOut(t *testing.T) {
 			}
 		})
 	}, "crun")
+}
+
+// rig is a driver of the test's own, with sandboxes that run package prog.
+func rig(t *testing.T, program string) sandboxtest.Rig {
+	d := open(t, program)
+	return sandboxtest.Rig{
+		Driver: d, OwnKernel: d.kind.ownKernel,
+		Spec: func(args ...string) sandbox.Spec { return spec(t, append([]string{"prog"}, args...)...) },
+	}
+}
+
+func TestMemoryIsLimitedInEachKind(t *testing.T) {
+	each(t, func(t *testing.T, program string) {
+		r := rig(t, program)
+		most := 80
+		if r.OwnKernel { // the function may use what gVisor leaves of its own
+			most += int(r.Driver.(*Driver).kind.overhead / faas.MB)
+		}
+		r.TestBombs(t, most)
+	})
+}
+
+func TestStormsStayInTheirSandbox(t *testing.T) {
+	each(t, func(t *testing.T, program string) {
+		testenv.NothingLeft(t, "hobtest")
+		rig(t, program).TestStorms(t)
+	})
 }

@@ -27,11 +27,12 @@ type kind struct {
 	ownKernel bool
 	overhead  faas.Bytes // memory that it needs besides the function
 	leastPIDs int        // processes and threads that a start takes
+	users     int        // the first of the machine's users that stand for those of sandboxes; usersRoom are for them
 }
 
 var kinds = []kind{
-	{name: "runc", leastPIDs: 16},
-	{name: "crun", leastPIDs: 4},
+	{name: "runc", leastPIDs: 16, users: 3_000_000_000},
+	{name: "crun", leastPIDs: 4, users: 3_400_000_000},
 	{
 		name: "runsc", ownKernel: true, overhead: 128 * faas.MB, leastPIDs: 1,
 		// Its own network has a loopback; the directory for sockets is the machine's.

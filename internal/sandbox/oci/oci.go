@@ -42,13 +42,6 @@ type Config struct {
 	Log          *slog.Logger    // nil: discard
 }
 
-// idBase is the first of the machine's user and group IDs that stand for the IDs
-// 0 to idCount-1 of sandboxes. They are those of the driver ns.
-const (
-	idBase  = 1_900_000_000
-	idCount = 1 << 16
-)
-
 // Driver implements sandbox.Driver.
 type Driver struct {
 	cfg     Config
@@ -63,10 +56,9 @@ type Driver struct {
 	visitor  *linux.Thread // visits the networks of sandboxes
 	hostNet  int           // the network it comes back to
 	hostPIDs int           // the PID namespace that the hall comes back to
-	userns   int           // a user namespace like those of the sandboxes; -1: they have none
-	ids      int           // machine ID of a sandbox's ID 0: idBase, or 0 without user namespace
 	self     int           // pidfd of this process
 	seed     *os.File
+	cores    unix.Rlimit // of core files: less than would be handed to a program of the machine
 	networks *network.Stock
 	seats    chan struct{} // one for each start that may be in progress
 	last     atomic.Int64  // number given to a sandbox
@@ -75,9 +67,11 @@ type Driver struct {
 	end      context.CancelFunc
 	work     sync.WaitGroup
 
-	mu     sync.Mutex
-	boxes  map[*box]struct{} // live ones; guarded by mu, as all below
-	closed bool
+	mu        sync.Mutex
+	boxes     map[*box]struct{} // live ones; guarded by mu, as all below
+	lastUsers int               // highest number of users
+	freeUsers []int             // numbers of users that nobody has
+	closed    bool
 }
 
 var _ sandbox.Driver = (*Driver)(nil)
@@ -86,7 +80,7 @@ var _ sandbox.Driver = (*Driver)(nil)
 // error of kind Unsupported says what this machine lacks.
 func New(cfg Config) (*Driver, error) {
 	d := &Driver{
-		cfg: cfg, userns: -1, self: -1, hostNet: -1, hostPIDs: -1, boxes: make(map[*box]struct{}),
+		cfg: cfg, self: -1, hostNet: -1, hostPIDs: -1, boxes: make(map[*box]struct{}),
 		seats: make(chan struct{}, 4*runtime.GOMAXPROCS(0)),
 	}
 	d.life, d.end = context.WithCancel(context.Background())
@@ -134,6 +128,8 @@ func (d *Driver) open() (err error) {
 	if d.self, err = linux.OpenPidfdSelf(); err != nil {
 		return faas.Errorf(faas.Unsupported, "%w: Linux 5.12 or newer is needed", err)
 	}
+	core := limit(unix.RLIMIT_CORE, 1).most
+	d.cores = unix.Rlimit{Cur: core, Max: core}
 	if d.seed, err = openSeed(); err != nil {
 		return fmt.Errorf("make the seed of sandboxes: %w", err)
 	}
@@ -151,7 +147,7 @@ func (d *Driver) open() (err error) {
 	}
 	d.caps = sandbox.Capabilities{
 		Driver: d.kind.name, CgroupVersion: d.cgroups.Version, Freezer: d.cgroups.CanFreeze(d.cgroup()),
-		UserNamespaces: true, Egress: d.cfg.Router != nil, Ports: !d.kind.ownKernel, Notes: slices.Clone(d.kind.notes),
+		UserNamespaces: true, Egress: d.cfg.Router != nil, Ports: !d.kind.ownKernel, Devices: !d.kind.ownKernel, Notes: slices.Clone(d.kind.notes),
 	}
 	if !d.kind.ownKernel {
 		d.openUserNamespace()
@@ -181,20 +177,11 @@ func openHall() error {
 // openUserNamespace finds out whether sandboxes can have user namespaces, which
 // takes showing the files of an image under other owners.
 func (d *Driver) openUserNamespace() {
-	fd, err := linux.NewUserNamespace(idBase, idCount)
-	if err == nil {
-		d.userns, d.ids = fd, idBase
-		err = d.tryMappedRoot()
+	if err := d.tryMappedRoot(); err != nil {
+		d.caps.UserNamespaces = false
+		d.caps.Notes = append(d.caps.Notes, fmt.Sprintf("sandboxes have no user namespace (%v): a function cannot run as root; "+
+			"Linux 5.19 or newer and a data directory on ext4, xfs or btrfs give it", err))
 	}
-	if err == nil {
-		return
-	}
-	if fd >= 0 {
-		unix.Close(fd)
-	}
-	d.userns, d.ids, d.caps.UserNamespaces = -1, 0, false
-	d.caps.Notes = append(d.caps.Notes, fmt.Sprintf("sandboxes have no user namespace (%v): a function cannot run as root; "+
-		"Linux 5.19 or newer and a data directory on ext4, xfs or btrfs give it", err))
 }
 
 func (d *Driver) tryMappedRoot() error {
@@ -208,7 +195,13 @@ func (d *Driver) tryMappedRoot() error {
 		return err
 	}
 	defer os.RemoveAll(at)
-	fd, err := d.mountRoot(at, sandbox.Spec{Root: sandbox.Root{Layers: []string{dir}}})
+	u, err := d.takeUsers()
+	if err != nil {
+		return err
+	}
+	defer d.leaveUsers(u)
+	b := &box{d: d, dir: at, users: u}
+	fd, err := b.mountRoot(sandbox.Spec{Root: sandbox.Root{Layers: []string{dir}}})
 	if err == nil {
 		unix.Close(fd)
 	}
@@ -277,7 +270,7 @@ func (d *Driver) Close() error {
 	if d.seed != nil {
 		d.seed.Close()
 	}
-	for _, fd := range []int{d.userns, d.self, d.hostNet, d.hostPIDs} {
+	for _, fd := range []int{d.self, d.hostNet, d.hostPIDs} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}

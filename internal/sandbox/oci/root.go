@@ -11,18 +11,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hob/faas"
 	"hob/internal/linux"
 	"hob/internal/sandbox"
 )
 
 // mountRoot returns a detached overlay of the layers of spec, over a skeleton in
-// dir, with an upper of its own if it is to be writable and the runtime program makes none. It ends with its last user.
-func (d *Driver) mountRoot(dir string, spec sandbox.Spec) (root int, err error) {
-	skeleton := filepath.Join(dir, "skeleton")
-	if err := d.makeSkeleton(skeleton, directories(spec)); err != nil {
+// the bundle, with an upper of its own if it is to be writable and the runtime program makes none. It ends with its last user.
+func (b *box) mountRoot(spec sandbox.Spec) (root int, err error) {
+	skeleton := filepath.Join(b.dir, "skeleton")
+	if err := b.makeSkeleton(skeleton, directories(spec)); err != nil {
 		return -1, fmt.Errorf("root filesystem: %w", err)
 	}
-	over, err := d.makeNames(dir, spec)
+	over, err := b.makeNames(spec)
 	if err != nil {
 		return -1, fmt.Errorf("root filesystem: %w", err)
 	}
@@ -39,12 +40,12 @@ func (d *Driver) mountRoot(dir string, spec sandbox.Spec) (root int, err error) 
 			return -1, fmt.Errorf("root filesystem: %w", err)
 		}
 		layers = append(layers, fd)
-		if err := linux.SetReadOnly(fd, d.userns); err != nil {
+		if err := linux.SetReadOnly(fd, b.users.namespace); err != nil {
 			return -1, fmt.Errorf("root filesystem: layer %s: %w", layer, err)
 		}
 	}
-	d.hall.Do(func() {
-		root, err = d.overlay(dir, layers, over, skeleton, spec)
+	b.d.hall.Do(func() {
+		root, err = b.overlay(layers, over, skeleton, spec)
 		layers = nil // overlay has closed them
 	})
 	if err != nil {
@@ -54,11 +55,11 @@ func (d *Driver) mountRoot(dir string, spec sandbox.Spec) (root int, err error) 
 }
 
 // makeNames makes the layer with the name server of spec, if it has one; over is "" without.
-func (d *Driver) makeNames(dir string, spec sandbox.Spec) (over string, err error) {
+func (b *box) makeNames(spec sandbox.Spec) (over string, err error) {
 	var conf []byte
 	switch {
 	case spec.OwnDevice():
-		conf = d.cfg.Router.ResolvConf()
+		conf = b.d.cfg.Router.ResolvConf()
 	case spec.HostNetwork():
 		conf, _ = os.ReadFile("/etc/resolv.conf") // the node may have none
 	}
@@ -66,13 +67,13 @@ func (d *Driver) makeNames(dir string, spec sandbox.Spec) (over string, err erro
 	if conf == nil || !can {
 		return "", nil
 	}
-	over = filepath.Join(dir, "names")
-	return over, names.Make(over, conf, d.ids)
+	over = filepath.Join(b.dir, "names")
+	return over, names.Make(over, conf, b.users.base)
 }
 
 // overlay is mountRoot on the hall's thread, with the directories over and skeleton as
 // the topmost ("": none) and the lowest layer. It closes layers.
-func (d *Driver) overlay(dir string, layers []int, over, skeleton string, spec sandbox.Spec) (root int, err error) {
+func (b *box) overlay(layers []int, over, skeleton string, spec sandbox.Spec) (root int, err error) {
 	var mounted []string
 	defer func() {
 		for _, at := range mounted {
@@ -82,7 +83,7 @@ func (d *Driver) overlay(dir string, layers []int, over, skeleton string, spec s
 		}
 	}()
 	attach := func(fd int, name string) (string, error) {
-		at := filepath.Join(dir, name)
+		at := filepath.Join(b.dir, name)
 		if err := os.Mkdir(at, 0o700); err != nil {
 			unix.Close(fd)
 			return "", err
@@ -105,7 +106,7 @@ func (d *Driver) overlay(dir string, layers []int, over, skeleton string, spec s
 		return -1, err
 	}
 	var upper, work string
-	if spec.Writable && !d.kind.ownKernel {
+	if spec.Writable && !b.d.kind.ownKernel {
 		fd, err := linux.Tmpfs(map[string]string{"mode": "700", "size": strconv.FormatInt(int64(spec.TmpSize), 10), "nr_inodes": strconv.Itoa(spec.TmpInodes)})
 		if err != nil {
 			return -1, err
@@ -116,7 +117,7 @@ func (d *Driver) overlay(dir string, layers []int, over, skeleton string, spec s
 		}
 		upper, work = filepath.Join(at, "u"), filepath.Join(at, "w")
 		for _, sub := range []string{upper, work} {
-			if err := d.makeDir(sub); err != nil {
+			if err := b.makeDir(sub); err != nil {
 				return -1, err
 			}
 		}
@@ -126,15 +127,15 @@ func (d *Driver) overlay(dir string, layers []int, over, skeleton string, spec s
 
 // makeSkeleton makes the lowest layer of a root: the directories that a sandbox
 // mounts on and that the function asks for, and /etc/hosts, in case the image lacks them.
-func (d *Driver) makeSkeleton(dir string, dirs []string) error {
-	if err := d.makeDir(dir); err != nil {
+func (b *box) makeSkeleton(dir string, dirs []string) error {
+	if err := b.makeDir(dir); err != nil {
 		return err
 	}
 	for _, sub := range append([]string{"/proc", "/sys", "/dev", "/tmp", "/etc"}, dirs...) {
 		at := dir
 		for part := range strings.SplitSeq(strings.Trim(sub, "/"), "/") {
 			at = path.Join(at, part)
-			if err := d.makeDir(at); err != nil && !os.IsExist(err) {
+			if err := b.makeDir(at); err != nil && !os.IsExist(err) {
 				return err
 			}
 		}
@@ -142,23 +143,47 @@ func (d *Driver) makeSkeleton(dir string, dirs []string) error {
 	hosts := path.Join(dir, "etc/hosts")
 	return errors.Join(
 		os.Chmod(path.Join(dir, "tmp"), 0o777|os.ModeSticky),
-		os.WriteFile(hosts, []byte(sandbox.Hosts), 0o644), os.Chmod(hosts, 0o644), os.Chown(hosts, d.ids, d.ids),
+		os.WriteFile(hosts, []byte(sandbox.Hosts), 0o644), os.Chmod(hosts, 0o644), os.Chown(hosts, b.users.base, b.users.base),
 	)
 }
 
-func (d *Driver) makeDir(dir string) error {
+func (b *box) makeDir(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	return os.Chown(dir, d.ids, d.ids)
+	return os.Chown(dir, b.users.base, b.users.base)
+}
+
+// devices makes a detached tmpfs with the devices of spec: the machine's files belong to
+// others, and not everybody may open them.
+func (b *box) devices(spec sandbox.Spec) (fd int, err error) {
+	if fd, err = linux.Tmpfs(map[string]string{"mode": "755", "size": "64k"}); err != nil {
+		return -1, err
+	}
+	for i, device := range spec.Devices {
+		kind, number, ok := linux.FindDevice(device)
+		if !ok {
+			unix.Close(fd)
+			return -1, faas.Errorf(faas.Unsupported, "this node has no device %s", device)
+		}
+		if err := linux.MakeDevice(filepath.Join("/proc/self/fd", strconv.Itoa(fd), strconv.Itoa(i)), kind, number, b.users.base); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_NODEV, Attr_set: unix.MOUNT_ATTR_NOEXEC}); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // socketDir makes the tmpfs that Spec.Sockets is. The driver keeps it open, so
 // that it needs no path to it which a function could change.
-func (d *Driver) socketDir(user sandbox.User) (*os.File, error) {
+func (b *box) socketDir(user sandbox.User) (*os.File, error) {
 	fd, err := linux.Tmpfs(map[string]string{
 		"mode": "755", "size": "64k", "nr_inodes": "32",
-		"uid": strconv.Itoa(d.ids + int(user.UID)), "gid": strconv.Itoa(d.ids + int(user.GID)),
+		"uid": strconv.Itoa(b.users.base + int(user.UID)), "gid": strconv.Itoa(b.users.base + int(user.GID)),
 	})
 	if err == nil {
 		if err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOEXEC}); err != nil {

@@ -40,6 +40,7 @@ type box struct {
 	slot     *network.Slot // its network, if it has a device; nil: a loopback, or the node's
 	sockets  *os.File      // the mount at Spec.Sockets; nil: none
 	listener net.Listener  // on Spec.Listen; nil: none
+	users    users
 	hostNet  bool
 	from     faas.Start
 
@@ -172,6 +173,7 @@ func (b *box) discard() error {
 		b.slot.Release()
 		b.slot = nil
 	}
+	b.d.leaveUsers(b.users)
 	return errors.Join(append(errs, os.RemoveAll(b.dir))...)
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -21,13 +22,13 @@ import (
 )
 
 // The seed is the program that a runtime executes in each sandbox, with the rights and
-// limits of the function: some 200 bytes that read from their standard input what to
+// limits of the function: some 250 bytes that read from their standard input what to
 // execute, and do. So a sandbox can be complete before it is known for which call
 // it is, no runtime has a say in arguments and environment, and the kernel tells
 // in one way what is wrong with a program.
 //
 // What it reads (see order) lies at seedBase in its memory when it has, so that all
-// addresses in it are right. It executes the first of the paths that can be executed. It
+// addresses in it are right. It lowers its limits and executes the first of the paths that can be executed. It
 // has two descriptors more than a function: seedStatus, that the execution closes and that
 // an errno is written to if there was none, and seedFile, its own program, that it closes.
 
@@ -110,22 +111,22 @@ func above(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// order is what a seed reads. It begins with where it ends, and with the addresses of argv and envp.
-// Those of the paths follow, and a zero; argv and envp; the words.
-func order(paths, argv, env []string) ([]byte, error) {
-	heads := 3 + len(paths) + 1 + len(argv) + 1 + len(env) + 1
-	var table, words []byte
-	number := func(n int) { table = binary.LittleEndian.AppendUint64(table, uint64(n)) }
-	at := func(item int) int { return seedBase + 8*item }
-	list := func(list []string) {
-		for _, s := range list {
-			number(at(heads) + len(words))
-			words = append(append(words, s...), 0)
-		}
-		number(0)
-	}
+// A rlimit is a limit of a process, by its number.
+type rlimit struct {
+	resource int
+	most     uint64
+}
+
+// order is what a seed reads. It begins with where it ends, and with the addresses of argv and
+// envp. Then come limits, each the address of a struct rlimit and its number, and a zero;
+// the paths and a zero; argv and envp; the limits' numbers; the words.
+func order(limits []rlimit, paths, argv, env []string) ([]byte, error) {
+	argvAt := 3 + 2*len(limits) + 1 + len(paths) + 1
+	envAt := argvAt + len(argv) + 1
+	limitsAt := envAt + len(env) + 1
+	heads := limitsAt + 2*len(limits)
 	size := 8 * heads
-	for _, s := range append(append(append([]string(nil), paths...), argv...), env...) {
+	for _, s := range slices.Concat(paths, argv, env) {
 		if strings.IndexByte(s, 0) >= 0 {
 			return nil, faas.Errorf(faas.Invalid, "there is a zero byte in %q, which no program can be given", s)
 		}
@@ -134,12 +135,28 @@ func order(paths, argv, env []string) ([]byte, error) {
 	if size > seedRoom {
 		return nil, unix.E2BIG
 	}
-	number(seedBase + size)
-	number(at(3 + len(paths) + 1))
-	number(at(3 + len(paths) + 1 + len(argv) + 1))
-	list(paths)
-	list(argv)
-	list(env)
+	var table, words []byte
+	number := func(list ...uint64) {
+		for _, n := range list {
+			table = binary.LittleEndian.AppendUint64(table, n)
+		}
+	}
+	at := func(item int) uint64 { return seedBase + 8*uint64(item) }
+	number(seedBase+uint64(size), at(argvAt), at(envAt))
+	for i, l := range limits {
+		number(at(limitsAt+2*i), uint64(l.resource))
+	}
+	number(0)
+	for _, list := range [][]string{paths, argv, env} {
+		for _, s := range list {
+			number(at(heads) + uint64(len(words)))
+			words = append(append(words, s...), 0)
+		}
+		number(0)
+	}
+	for _, l := range limits {
+		number(l.most, l.most)
+	}
 	return append(table, words...), nil
 }
 
@@ -148,7 +165,7 @@ var errUnused = errors.New("it had ended before its program was executed")
 
 // begin has a sandbox execute the program of spec. After an error it is of no use.
 func (b *box) begin(ctx context.Context, spec sandbox.Spec) error {
-	what, err := order(candidates(spec), spec.Args, spec.Told(b.host))
+	what, err := order(b.rlimits(spec), candidates(spec), spec.Args, spec.Told(b.host))
 	if err != nil {
 		return wrong(spec, err)
 	}
@@ -176,6 +193,28 @@ func (b *box) begin(ctx context.Context, spec sandbox.Spec) error {
 		return fmt.Errorf("%w: %w", errUnused, err)
 	}
 	return nil
+}
+
+// rlimits are those that the seed sets: a runtime that sets them from outside needs rights in
+// the user namespace that the daemon may lack. Those of gVisor are told to it.
+func (b *box) rlimits(spec sandbox.Spec) []rlimit {
+	if b.d.kind.ownKernel {
+		return nil
+	}
+	return []rlimit{
+		limit(unix.RLIMIT_NOFILE, uint64(spec.Files)), limit(unix.RLIMIT_MEMLOCK, uint64(spec.LockedMemory)),
+		limit(unix.RLIMIT_SIGPENDING, uint64(spec.PendingSignals)), limit(unix.RLIMIT_MSGQUEUE, uint64(spec.MessageQueues)),
+	}
+}
+
+// limit is a limit of a process. More than the daemon's own needs a capability that
+// it may lack.
+func limit(resource int, most uint64) rlimit {
+	var own unix.Rlimit
+	if err := unix.Getrlimit(resource, &own); err == nil {
+		most = min(most, own.Max)
+	}
+	return rlimit{resource, most}
 }
 
 // wrong says in words why a program could not be executed.

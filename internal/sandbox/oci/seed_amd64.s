@@ -30,7 +30,23 @@ more:
 	MOVL	$1, DX           // FD_CLOEXEC
 	SYSCALL
 
-	LEAQ	24(R13), R14     // paths
+	LEAQ	24(R13), R14     // limits, each an address and its number
+limits:
+	MOVQ	0(R14), DX
+	ADDQ	$8, R14
+	TESTQ	DX, DX
+	JEQ	paths
+	MOVQ	0(R14), SI
+	ADDQ	$8, R14
+	MOVL	$302, AX         // prlimit64
+	XORL	DI, DI
+	XORL	R10, R10
+	SYSCALL
+	MOVQ	AX, R8
+	TESTQ	AX, AX
+	JNE	report
+	JMP	limits
+paths:
 	MOVQ	$-2, R8          // -ENOENT; the kernel keeps R8
 next:
 	MOVQ	0(R14), DI

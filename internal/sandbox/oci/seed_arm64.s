@@ -29,7 +29,21 @@ more:
 	MOVD	$1, R2           // FD_CLOEXEC
 	SVC
 
-	ADD	$24, R19, R22    // paths
+	ADD	$24, R19, R22    // limits, each an address and its number
+limits:
+	MOVD	0(R22), R2
+	ADD	$8, R22
+	CBZ	R2, paths
+	MOVD	0(R22), R1
+	ADD	$8, R22
+	MOVD	$261, R8         // prlimit64
+	MOVD	$0, R0
+	MOVD	$0, R3
+	SVC
+	MOVD	R0, R23
+	CBNZ	R0, report
+	B	limits
+paths:
 	MOVD	$-2, R23         // -ENOENT
 next:
 	MOVD	0(R22), R0

@@ -26,7 +26,7 @@ const socketMemory = 16 << 20
 
 // The least that a sandbox can start with.
 const (
-	leastFiles  = 32 // a runtime program has files open when the limit is set
+	leastFiles  = 8  // its streams, and what a loader opens
 	leastInodes = 16 // directories for sockets, and of a writable root
 )
 
@@ -51,6 +51,14 @@ func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
 	}
 	if spec.TmpSize == 0 {
 		spec.TmpSize = min(defaultTmp, spec.Memory/2)
+	}
+	for _, device := range spec.Devices {
+		switch {
+		case !d.caps.Devices:
+			return spec, faas.Errorf(faas.Unsupported, "sandboxes of %s cannot have devices of the machine", d.kind.name)
+		case path.Clean(device) != device || !strings.HasPrefix(device, "/dev/"):
+			return spec, faas.Errorf(faas.Invalid, "device %q is not the path of a file below /dev", device)
+		}
 	}
 	if spec.OwnDevice() && d.cfg.Router == nil {
 		return spec, faas.Errorf(faas.Unsupported, "this node cannot give a function a network: only network none (a loopback) and host are possible")

@@ -66,11 +66,11 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 func (d *Driver) make(ctx context.Context, spec sandbox.Spec) (_ *box, err error) {
 	n := strconv.FormatInt(d.last.Add(1), 10)
 	b := &box{
-		d: d, id: spec.ID, host: spec.Named().Hostname, dir: filepath.Join(d.dir, n), name: path.Join(d.cgroup(), n), hostNet: spec.HostNetwork(),
+		d: d, users: users{namespace: -1}, id: spec.ID, host: spec.Named().Hostname, dir: filepath.Join(d.dir, n), name: path.Join(d.cgroup(), n), hostNet: spec.HostNetwork(),
 		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	b.inner = d.cgroups.Open(path.Join(b.name, innerCgroup))
-	o := &outfit{root: -1, net: -1, sockets: -1}
+	o := &outfit{root: -1, users: -1, devices: -1, net: -1, sockets: -1}
 	defer func() {
 		o.release()
 		if err != nil {
@@ -94,6 +94,9 @@ func (d *Driver) make(ctx context.Context, spec sandbox.Spec) (_ *box, err error
 		return nil, err
 	}
 	b.reaper.Resume(b.reap())
+	if err := b.inner.LimitSockets(socketMemory); err != nil { // which counts for the cgroup that a process is in
+		return nil, err
+	}
 	d.mu.Lock()
 	d.boxes[b] = struct{}{}
 	d.mu.Unlock()
@@ -113,6 +116,8 @@ type outfit struct {
 	inner   [3]*os.File
 	status  *os.File // for seedStatus
 	root    int      // a detached mount
+	users   int      // a detached mount of the user namespace; negative: none
+	devices int      // a detached mount of Spec.Devices; negative: none
 	net     int      // a network namespace; negative: the daemon's
 	sockets int      // a detached mount for Spec.Sockets; negative: none
 	close   []func()
@@ -127,8 +132,10 @@ func (o *outfit) release() {
 			f.Close()
 		}
 	}
-	if o.root >= 0 {
-		unix.Close(o.root)
+	for _, fd := range []int{o.root, o.users, o.devices} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 	}
 	for _, f := range o.close {
 		f()
@@ -140,7 +147,15 @@ func (d *Driver) outfit(ctx context.Context, b *box, o *outfit, spec sandbox.Spe
 	if err := os.Mkdir(b.dir, 0o711); err != nil {
 		return err
 	}
-	if o.root, err = d.mountRoot(b.dir, spec); err != nil {
+	if b.users, err = d.takeUsers(); err != nil {
+		return err
+	}
+	if b.users.namespace >= 0 {
+		if o.users, err = linux.CloneTree(fmt.Sprint("/proc/self/fd/", b.users.namespace)); err != nil {
+			return err
+		}
+	}
+	if o.root, err = b.mountRoot(spec); err != nil {
 		return err
 	}
 	if d.kind.ownKernel && spec.Writable && isEmpty(o.root, "tmp") {
@@ -149,11 +164,16 @@ func (d *Driver) outfit(ctx context.Context, b *box, o *outfit, spec sandbox.Spe
 	if err := places(o.root, spec); err != nil {
 		return err
 	}
-	if err := d.makeBundle(b.dir, spec, b.host); err != nil {
+	if err := b.makeBundle(spec); err != nil {
 		return err
 	}
 	o.scratches = len(scratches(spec))
-	o.scratch = fmt.Sprintf("mode=1777,size=%d,nr_inodes=%d,uid=%d,gid=%d", int64(spec.TmpSize), spec.TmpInodes, d.ids, d.ids)
+	o.scratch = fmt.Sprintf("mode=1777,size=%d,nr_inodes=%d,uid=%d,gid=%d", int64(spec.TmpSize), spec.TmpInodes, b.users.base, b.users.base)
+	if len(spec.Devices) > 0 {
+		if o.devices, err = b.devices(spec); err != nil {
+			return err
+		}
+	}
 	if err := b.limit(spec); err != nil {
 		return err
 	}
@@ -161,7 +181,7 @@ func (d *Driver) outfit(ctx context.Context, b *box, o *outfit, spec sandbox.Spe
 		return err
 	}
 	if spec.Sockets != "" {
-		if b.sockets, err = d.socketDir(spec.User); err != nil {
+		if b.sockets, err = b.socketDir(spec.User); err != nil {
 			return err
 		}
 		o.sockets = int(b.sockets.Fd())
@@ -204,9 +224,6 @@ func (b *box) limit(spec sandbox.Spec) (err error) {
 		pids = 4*spec.PIDs + 256
 	}
 	if err := b.cgroup.Limit(linux.Limits{Memory: int64(spec.Memory + b.d.kind.overhead), CPU: int64(spec.CPU), PIDs: pids}); err != nil {
-		return err
-	}
-	if err := b.cgroup.LimitSockets(socketMemory); err != nil {
 		return err
 	}
 	b.oom, err = b.cgroup.CountOOM()
@@ -334,6 +351,12 @@ func (d *Driver) runtime(ctx context.Context, b *box, o *outfit, args []string) 
 			}
 		}
 		attach("the root", o.root, rootDir)
+		if o.users >= 0 {
+			attach("the user namespace", o.users, userFile)
+		}
+		if o.devices >= 0 {
+			attach("the devices", o.devices, deviceDir)
+		}
 		if o.sockets >= 0 {
 			attach("the directory for sockets", o.sockets, sockDir)
 		}
@@ -344,6 +367,7 @@ func (d *Driver) runtime(ctx context.Context, b *box, o *outfit, args []string) 
 		p.Do("connect the seed", 0, unix.SYS_DUP3, d.seed.Fd(), seedFile, 0)
 		rest = seedFile + 1
 	}
+	p.Do("have no core files", 0, unix.SYS_PRLIMIT64, 0, unix.RLIMIT_CORE, linux.Pointer(p, &d.cores), 0)
 	p.Do("close the other descriptors", 0, unix.SYS_CLOSE_RANGE, rest, 1<<32-1, 0)
 	p.Do("let signals in", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, linux.Pointer(p, new(uint64)), 0, 8)
 	p.Exec([]string{d.program}, args, runtimeEnv)

@@ -1,0 +1,64 @@
+package oci
+
+import (
+	"golang.org/x/sys/unix"
+
+	"hob/faas"
+	"hob/internal/linux"
+)
+
+// idCount is how many users and groups a sandbox has, from 0 on. On the machine each
+// sandbox has that many of its own: what the kernel counts for a user, no sandbox
+// takes from another.
+const idCount = 1 << 16
+
+// usersRoom is how many of the machine's users are for the sandboxes of a kind.
+const usersRoom = 400_000_000
+
+// users are those of one sandbox.
+type users struct {
+	number    int // among those of the driver
+	base      int // the machine's ID for the sandbox's ID 0; 0: they are the machine's
+	namespace int // a user namespace with them; -1: none
+}
+
+// takeUsers returns users that no other sandbox of this driver has. The one behind them
+// owns the namespace: what is counted for it is not counted for root.
+func (d *Driver) takeUsers() (u users, err error) {
+	u.namespace = -1
+	if !d.caps.UserNamespaces || d.kind.ownKernel {
+		return u, nil
+	}
+	d.mu.Lock()
+	if n := len(d.freeUsers); n > 0 {
+		u.number, d.freeUsers = d.freeUsers[n-1], d.freeUsers[:n-1]
+	} else {
+		d.lastUsers++
+		u.number = d.lastUsers
+	}
+	d.mu.Unlock()
+	if u.number*(idCount+1) > usersRoom {
+		d.leaveUsers(u)
+		return users{namespace: -1}, faas.Errorf(faas.Busy, "there are no users of the machine left for another sandbox of %s", d.kind.name)
+	}
+	base := d.kind.users + (u.number-1)*(idCount+1)
+	if u.namespace, err = linux.NewUserNamespace(uint32(base), idCount); err != nil {
+		u.namespace = -1
+		d.leaveUsers(u)
+		return users{namespace: -1}, err
+	}
+	u.base = base
+	return u, nil
+}
+
+// leaveUsers gives them back when nothing of the sandbox is left.
+func (d *Driver) leaveUsers(u users) {
+	if u.namespace >= 0 {
+		unix.Close(u.namespace)
+	}
+	if u.number > 0 {
+		d.mu.Lock()
+		d.freeUsers = append(d.freeUsers, u.number)
+		d.mu.Unlock()
+	}
+}
