@@ -127,7 +127,7 @@ var gateTar = sync.OnceValues(func() ([]byte, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
-	for _, verb := range []string{"say", "echo", "cat", "env", "exit", "big", "log", "hang"} {
+	for _, verb := range []string{"say", "echo", "cat", "env", "exit", "big", "log", "flood", "hang"} {
 		if err := os.Symlink("gate", filepath.Join(bin, verb)); err != nil {
 			return nil, err
 		}

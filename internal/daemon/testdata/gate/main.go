@@ -56,6 +56,10 @@ func main() {
 			fmt.Fprintf(w, "line %d %s\n", i, strings.Repeat("-", 400))
 		}
 		w.Flush()
+	case "flood": // with a text, for ever
+		for block := []byte(strings.Repeat(arg, 1<<20/len(arg))); ; {
+			os.Stderr.Write(block)
+		}
 	case "hang":
 		time.Sleep(time.Hour)
 	default:
