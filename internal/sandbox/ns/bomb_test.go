@@ -1,53 +1,27 @@
 package ns
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"hob/faas"
 	"hob/internal/sandbox"
+	"hob/internal/sandbox/sandboxtest"
 	"hob/internal/testenv"
 )
 
-// TestMemoryIsLimitedInEachKind has sandboxes of 64 MB take 256 MB, in all the ways
-// in which the kernel holds memory for somebody.
-func TestMemoryIsLimitedInEachKind(t *testing.T) {
+// rig is a driver of the test's own, with sandboxes that run package prog.
+func rig(t *testing.T) sandboxtest.Rig {
 	testenv.NeedRoot(t)
-	d := open(t)
-	neighbour := start(t, d, spec(t, "prog", "echo"))
-	for _, kind := range []string{"anonymous", "tmpfs", "root", "memfd", "shm", "pipes", "unix", "tcp", "udp", "files"} {
-		t.Run(kind, func(t *testing.T) {
-			s := spec(t, "prog", "bomb", kind, "256")
-			s.Volumes, s.Writable, s.TmpSize = []string{"/data"}, kind == "root", 200*faas.MB
-			b := start(t, d, s)
-			last, most := "", 0
-			for lines := bufio.NewScanner(b.Stdio().Stdout); lines.Scan(); {
-				last = lines.Text()
-				n, _ := strconv.Atoi(last)
-				most = max(most, n)
-			}
-			exit, err := b.Wait(t.Context())
-			t.Logf("%d MB, then %q, %+v, %v, memory %v", most, last, exit, err, b.Usage().PeakMemory)
-			if most > 80 {
-				t.Errorf("it got %d MB, and its limit is 64", most)
-			}
-		})
-	}
-	fmt.Fprint(neighbour.Stdio().Stdin, "still here")
-	neighbour.Stdio().Stdin.Close()
-	if line, _ := bufio.NewReader(neighbour.Stdio().Stdout).ReadString('\n'); line != "still here" {
-		t.Errorf("the neighbour says %q", line)
-	}
+	return sandboxtest.Rig{Driver: open(t), Spec: func(args ...string) sandbox.Spec { return spec(t, append([]string{"prog"}, args...)...) }}
 }
+
+func TestMemoryIsLimitedInEachKind(t *testing.T) { rig(t).TestBombs(t, 80) }
 
 // TestPageCacheIsReclaimed has a sandbox read more of its image than it may hold.
 func TestPageCacheIsReclaimed(t *testing.T) {
@@ -69,42 +43,9 @@ func TestPageCacheIsReclaimed(t *testing.T) {
 	}
 }
 
-// TestStormsStayInTheirSandbox has functions keep the machine as busy as they can.
 func TestStormsStayInTheirSandbox(t *testing.T) {
-	testenv.NeedRoot(t)
 	testenv.NothingLeft(t, "hobtest")
-	d := open(t)
-	for _, kind := range []string{"forks", "zombies", "processors", "log", "signals", "timers", "inotify"} {
-		t.Run(kind, func(t *testing.T) {
-			s := spec(t, "prog", "storm", kind)
-			s.PIDs, s.Memory = 100, 128*faas.MB
-			b := start(t, d, s)
-			ready(t, b)
-			var slowest time.Duration
-			for range 10 { // a neighbour is started, works and ends
-				begin := time.Now()
-				if r := run(t, d, spec(t, "prog", "args", "well")); r.out != "well" {
-					t.Errorf("a neighbour says %q, %s", r.out, r.err)
-				}
-				slowest = max(slowest, time.Since(begin))
-			}
-			fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
-			if err != nil {
-				t.Errorf("root of the machine: %v", err)
-			}
-			unix.Close(fd)
-			u := b.Usage()
-			t.Logf("%d processes, memory %v, a call beside it took at most %v", u.Processes, u.Memory, slowest)
-			if u.Processes > 101 { // in version 1 of cgroups the daemon's thread has counted
-				t.Errorf("%d processes, and the limit is 100", u.Processes)
-			}
-			begin := time.Now()
-			if err := b.Stop(t.Context(), 0); err != nil {
-				t.Error(err)
-			}
-			t.Logf("stopped after %v", time.Since(begin))
-		})
-	}
+	rig(t).TestStorms(t)
 }
 
 // TestQuietNeighbourIsHeard tells how long a running sandbox takes to answer while
