@@ -15,20 +15,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// looks is what the node has that a router changes.
-func (w *world) looks() string {
+// links are the devices of the node.
+func (w *world) links() (names []string) {
 	w.t.Helper()
-	var found []string
 	w.in(w.node, func() error {
 		devices, err := netlink.LinkList()
 		for _, dev := range devices {
-			found = append(found, dev.Attrs().Name)
+			names = append(names, dev.Attrs().Name)
 		}
+		return err
+	})
+	return names
+}
+
+// looks is what the node has that a router changes.
+func (w *world) looks() string {
+	w.t.Helper()
+	found := w.links()
+	w.in(w.node, func() error {
 		for _, file := range []string{"ipv4/conf/wan/forwarding", "ipv4/conf/lan/forwarding", "ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/wan/force_forwarding"} {
 			data, _ := os.ReadFile("/proc/sys/net/" + file)
 			found = append(found, file+"="+strings.TrimSpace(string(data)))
 		}
-		return err
+		return nil
 	})
 	conn := w.filter()
 	chains, err := conn.ListChains()

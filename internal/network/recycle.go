@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -23,8 +23,12 @@ import (
 // function closed last waits a minute in the kernel.
 const quarantine = 70 * time.Second
 
-// recycle makes slots that came back ready for somebody else, in rounds: one look
-// at the processes of the machine is for all slots of a round.
+// roundTime is how long slots that came back are gathered: a look at the
+// processes of the machine and at the kernel's table of connections takes some
+// 30 ms, for one slot or for hundreds.
+const roundTime = 500 * time.Millisecond
+
+// recycle makes slots that came back ready for somebody else, in rounds.
 func (r *Router) recycle(ctx context.Context) {
 	var waiting []*Slot
 	for {
@@ -35,34 +39,63 @@ func (r *Router) recycle(ctx context.Context) {
 		select {
 		case s := <-r.returned:
 			waiting = r.arrive(waiting, s)
-			for len(r.returned) > 0 {
-				waiting = r.arrive(waiting, <-r.returned)
-			}
 		case <-again:
 		case <-ctx.Done():
 			return
 		}
-		busy := busyNetworks()
-		keep := waiting[:0]
-		for _, s := range waiting {
-			switch err := r.renew(s, busy); {
-			case err == nil:
-			case errors.Is(err, errNotClean) && time.Now().Before(s.deadline):
-				keep = append(keep, s)
-			default:
-				r.cfg.Log.Warn("a network slot is removed, not used again", "sandbox", s.Owner(), "err", err)
-				r.discard(s)
-			}
+		round := time.After(roundTime)
+		for len(r.returned) > 0 {
+			waiting = r.arrive(waiting, <-r.returned)
 		}
-		waiting = keep
+		waiting = r.renewAll(waiting)
+		select {
+		case <-round:
+		case <-ctx.Done():
+			return
+		}
 	}
+}
+
+// renewAll renews slots, and returns those that may become clean later.
+func (r *Router) renewAll(slots []*Slot) (later []*Slot) {
+	busy := busyNetworks()
+	clean := slots[:0]
+	for _, s := range slots {
+		err := r.unused(s, busy)
+		switch {
+		case err == nil && len(r.ready)+len(clean) < cap(r.ready):
+			clean = append(clean, s)
+		case err == nil: // enough are ready
+			r.discard(s)
+		case errors.Is(err, errNotClean) && time.Now().Before(s.deadline):
+			later = append(later, s)
+		default:
+			r.giveUp(s, err)
+		}
+	}
+	if err := r.forgetFlows(clean); err != nil {
+		for _, s := range clean {
+			r.giveUp(s, err)
+		}
+		return later
+	}
+	for _, s := range clean {
+		if err := r.renew(s); err != nil {
+			r.giveUp(s, err)
+		}
+	}
+	return later
+}
+
+func (r *Router) giveUp(s *Slot, why error) {
+	r.cfg.Log.Warn("a network slot is removed, not used again", "sandbox", s.Owner(), "err", why)
+	r.discard(s)
 }
 
 // arrive closes a slot to everything and adds it to those that are to be cleaned.
 func (r *Router) arrive(waiting []*Slot, s *Slot) []*Slot {
 	if err := r.filter.shut(s); err != nil {
-		r.cfg.Log.Warn("a network slot is removed, not used again", "sandbox", s.Owner(), "err", err)
-		r.discard(s)
+		r.giveUp(s, err)
 		return waiting
 	}
 	s.deadline = time.Now().Add(quarantine)
@@ -71,22 +104,16 @@ func (r *Router) arrive(waiting []*Slot, s *Slot) []*Slot {
 
 var errNotClean = errors.New("it is not clean")
 
-// renew proves that nothing of its last user is left in or of a slot and makes it
-// ready, or ends it where enough are ready.
-func (r *Router) renew(s *Slot, busy map[string]bool) error {
+// unused proves that nobody is in a slot, and nothing of its last user.
+func (r *Router) unused(s *Slot, busy map[string]bool) error {
 	if name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(s.fd)); err != nil || busy[name] {
 		return fmt.Errorf("%w: a process is in it", errNotClean)
 	}
-	if err := r.in(s.fd, noSockets); err != nil {
-		return err
-	}
-	if len(r.ready) == cap(r.ready) {
-		r.discard(s)
-		return nil
-	}
-	if err := r.forgetFlows(s); err != nil {
-		return err
-	}
+	return r.in(s.fd, noSockets)
+}
+
+// renew gives an unused slot new addresses and makes it ready.
+func (r *Router) renew(s *Slot) error {
 	if err := r.filter.expel(s); err != nil {
 		return err
 	}
@@ -140,31 +167,34 @@ func (s *Slot) close() {
 	}
 }
 
-// forgetFlows removes what the router remembers of the connections of a slot.
-func (r *Router) forgetFlows(s *Slot) error {
-	return r.in(r.fd, func() error {
-		h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		for _, a := range s.addrs() {
-			family := netlink.InetFamily(unix.AF_INET)
-			if a.Is6() {
-				family = unix.AF_INET6
-			}
-			for _, end := range []netlink.ConntrackFilterType{netlink.ConntrackOrigSrcIP, netlink.ConntrackOrigDstIP} {
-				f := new(netlink.ConntrackFilter)
-				if err := f.AddIP(end, a.AsSlice()); err != nil {
-					return err
-				}
-				if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, family, f); err != nil {
-					return fmt.Errorf("forget the connections of %s: %w", a, err)
-				}
-			}
-		}
+// forgetFlows removes what the router remembers of the connections of slots. Each
+// family costs a walk through the kernel's whole table.
+func (r *Router) forgetFlows(slots []*Slot) error {
+	if len(slots) == 0 {
 		return nil
-	})
+	}
+	theirs := flowsOf{}
+	for _, s := range slots {
+		for _, a := range s.addrs() {
+			theirs[a] = true
+		}
+	}
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		if _, err := r.flows.ConntrackDeleteFilters(netlink.ConntrackTable, family, theirs); err != nil {
+			return fmt.Errorf("forget the connections of slots: %w", err)
+		}
+	}
+	return nil
+}
+
+// flowsOf chooses the connections from and to some addresses.
+type flowsOf map[netip.Addr]bool
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (f flowsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	from, _ := netip.AddrFromSlice(flow.Forward.SrcIP)
+	to, _ := netip.AddrFromSlice(flow.Forward.DstIP)
+	return f[from.Unmap()] || f[to.Unmap()]
 }
 
 // noSockets returns errNotClean if the calling thread's network has a socket of
@@ -195,9 +225,12 @@ func noSockets() error {
 // busyNetworks has the names of the networks that the processes of this machine are in.
 func busyNetworks() map[string]bool {
 	busy := map[string]bool{}
-	links, _ := filepath.Glob("/proc/[0-9]*/ns/net")
-	for _, link := range links {
-		if name, err := os.Readlink(link); err == nil {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		if c := e.Name()[0]; c < '0' || c > '9' {
+			continue
+		}
+		if name, err := os.Readlink("/proc/" + e.Name() + "/ns/net"); err == nil {
 			busy[name] = true
 		}
 	}

@@ -60,6 +60,7 @@ type Router struct {
 	plan   plan
 	up     int // index of the uplink in the router
 	links  *netlink.Handle
+	flows  *netlink.Handle // the connections that the router tracks
 
 	filter *filter
 	edge   *nodeSide
@@ -71,11 +72,12 @@ type Router struct {
 	stop     context.CancelFunc
 	work     sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
-	slots  map[int]*Slot
-	byAddr map[netip.Addr]*Slot
-	next   uint32 // the number of the last address given out
-	closed bool
+	mu      sync.Mutex // guards what follows
+	slots   map[int]*Slot
+	byAddr  map[netip.Addr]*Slot
+	next    uint32 // the number of the last address given out
+	devices uint64 // how many were made for slots
+	closed  bool
 }
 
 // NewRouter makes a router and the first slots, which may take some milliseconds
@@ -217,6 +219,9 @@ func (r *Router) prepare() (err error) {
 	if r.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return err
 	}
+	if r.flows, err = netlink.NewHandle(unix.NETLINK_NETFILTER); err != nil {
+		return err
+	}
 	lo, err := r.links.LinkByName("lo")
 	if err != nil {
 		return err
@@ -243,14 +248,14 @@ func (r *Router) addAddrs(h *netlink.Handle, dev netlink.Link, addrs ...netip.Ad
 // usable waits until packets for an address are taken in: for IPv6 the kernel sees
 // to that a little after the address is there.
 func usable(h *netlink.Handle, a netip.Addr) error {
-	for range 1000 {
+	for range 10_000 {
 		routes, err := h.RouteGet(a.AsSlice())
 		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
 			return nil
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(200 * time.Microsecond)
 	}
-	return errors.New("it is not usable after 2 s")
+	return errors.New("the kernel does not take in packets for it")
 }
 
 // host is the range with one address.
@@ -328,8 +333,10 @@ func (r *Router) dismantle() error {
 	if r.edge != nil {
 		errs = append(errs, r.edge.remove())
 	}
-	if r.links != nil {
-		r.links.Close()
+	for _, h := range []*netlink.Handle{r.links, r.flows} {
+		if h != nil {
+			h.Close()
+		}
 	}
 	for _, fd := range []int{r.fd, r.home} {
 		if fd >= 0 {

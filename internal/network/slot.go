@@ -164,9 +164,6 @@ func (r *Router) newSlot() (s *Slot, err error) {
 	if err := r.in(s.fd, r.prepare6); err != nil {
 		return s, err
 	}
-	r.mu.Lock()
-	s.id = r.next + 1 // until it has its address
-	r.mu.Unlock()
 	if err := r.addDevice(s); err != nil {
 		return s, err
 	}
@@ -191,9 +188,13 @@ var (
 
 // addDevice makes the pair of devices between router and slot.
 func (r *Router) addDevice(s *Slot) error {
-	name := "s" + strconv.FormatUint(uint64(s.id), 10)
+	r.mu.Lock()
+	r.devices++
+	name := "s" + strconv.FormatUint(r.devices, 10)
+	r.mu.Unlock()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr, attrs.MTU = name, routerMAC, r.cfg.MTU
+	attrs.NumTxQueues, attrs.NumRxQueues = 1, 1 // of both: by itself the kernel makes one for each processor
 	pair := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: "eth0", PeerHardwareAddr: slotMAC, PeerMTU: uint32(r.cfg.MTU),
 		PeerNamespace: netlink.NsFd(s.fd),
@@ -223,14 +224,14 @@ func (r *Router) addDevice(s *Slot) error {
 // settle waits until a device sends: the kernel notices a little later that the
 // other end is up, and drops packets until then.
 func settle(h *netlink.Handle, dev int) error {
-	for range 1000 {
+	for range 10_000 {
 		link, err := h.LinkByIndex(dev)
 		if err != nil || link.Attrs().OperState == netlink.OperUp {
 			return err
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(200 * time.Microsecond)
 	}
-	return errors.New("a device is not up after 2 s")
+	return errors.New("a device that was switched on is not up")
 }
 
 // inSlot carries out f in a slot.

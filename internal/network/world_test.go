@@ -24,7 +24,7 @@ import (
 // A world is a machine and what is around it, each a network namespace: nothing
 // of a test happens in the network of this machine.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	home     int
 	node     int // 9.9.9.2, 2600:9::2 and 10.1.2.1; forwards nothing
 	internet int // 9.9.9.1, 8.8.8.8, 1.2.3.4, 2600::8888
@@ -36,7 +36,7 @@ type world struct {
 	asked    int
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	testenv.NeedRoot(t)
 	testenv.NeedFeature(t, testenv.NetNS)
@@ -86,7 +86,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func verifyNoGoroutines(t *testing.T, before goleak.Option) { goleak.VerifyNone(t, before) }
+func verifyNoGoroutines(t testing.TB, before goleak.Option) { goleak.VerifyNone(t, before) }
 
 func (w *world) check(err error) {
 	w.t.Helper()
