@@ -1,10 +1,12 @@
 package ns
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -99,5 +101,33 @@ func TestHostsAndNamesOfOtherNetworks(t *testing.T) {
 		s.Root = sandbox.Root{Key: dir, Layers: []string{dir, layer(t)}}
 	}); r.out != "of the image\n" {
 		t.Errorf("hosts of the image are %q", r.out)
+	}
+}
+
+func TestWithoutARouterNothingIsReached(t *testing.T) {
+	d := open(t)
+	for _, mode := range []faas.NetworkMode{faas.NetworkOpen, faas.NetworkAllow} {
+		s := spec(t, "true")
+		s.Network.Mode = mode
+		if _, err := d.Start(t.Context(), s); faas.KindOf(err) != faas.Unsupported {
+			t.Errorf("network %s: %v, want Unsupported", mode, err)
+		}
+	}
+	w := sandboxtest.NewWorld(t)
+	if err := w.Router.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, func(c *Config) { c.Router = w.Router })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for range 100 { // until those that were ready are used up
+		s := spec(t, "true")
+		s.Network.Mode = faas.NetworkOpen
+		if _, err := d.Start(ctx, s); faas.KindOf(err) != faas.Busy {
+			t.Fatalf("with a router that is closed: %v, want Busy", err)
+		}
+		if ctx.Err() != nil {
+			return
+		}
 	}
 }
