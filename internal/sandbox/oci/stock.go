@@ -11,8 +11,8 @@ import (
 )
 
 // stock keeps blanks: sandboxes in which the seed waits. One fits starts that are equal
-// in everything but ID, arguments and environment. A blank is made for what was started
-// twice within keepFor.
+// in everything but ID, arguments and environment. Blanks are made for what was started
+// within keepFor; what was started least lately gives way.
 type stock struct {
 	d    *Driver
 	most int // blanks at once; at most 0: none
@@ -32,7 +32,8 @@ const makingPatience = 30 * time.Second
 type shelf struct {
 	ready  []*box
 	making int
-	want   int         // raised by each start that found none, beginning with the second
+	want   int         // raised by each start that found none
+	used   time.Time   // the last start
 	timer  *time.Timer // ends the shelf when there was no start for keepFor
 }
 
@@ -84,15 +85,16 @@ func (s *stock) started(key string, spec sandbox.Spec, from faas.Start) {
 	defer s.mu.Unlock()
 	h := s.byKey[key]
 	if h == nil {
-		h = &shelf{want: -1}
+		h = &shelf{}
 		h.timer = time.AfterFunc(keepFor, func() { s.expire(key, h) })
 		s.byKey[key] = h
 	}
 	h.timer.Reset(keepFor)
+	h.used = time.Now()
 	if from == faas.StartOnDemand {
 		h.want = min(h.want+1, s.most)
 	}
-	for len(h.ready)+h.making < h.want && s.held < s.most && s.d.enter() {
+	for len(h.ready)+h.making < h.want && s.room(h) && s.d.enter() {
 		h.making++
 		s.held++
 		go func() {
@@ -100,6 +102,32 @@ func (s *stock) started(key string, spec sandbox.Spec, from faas.Start) {
 			s.make(key, h, spec)
 		}()
 	}
+}
+
+// room reports whether there is room for a blank of h, which another may have made. The
+// caller holds mu.
+func (s *stock) room(h *shelf) bool {
+	if s.held < s.most {
+		return true
+	}
+	var old *shelf
+	for _, o := range s.byKey {
+		if o != h && len(o.ready) > 0 && (old == nil || o.used.Before(old.used)) {
+			old = o
+		}
+	}
+	if old == nil || !s.d.enter() {
+		return false
+	}
+	b := old.ready[0]
+	old.ready = old.ready[1:]
+	old.want = min(old.want, len(old.ready)+old.making)
+	s.held--
+	go func() {
+		defer s.d.work.Done()
+		b.discarded()
+	}()
+	return true
 }
 
 // make makes a blank.

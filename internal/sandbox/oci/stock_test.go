@@ -32,8 +32,8 @@ func TestWhatIsStartedAgainIsCreatedAhead(t *testing.T) {
 		s := spec(t, "prog", "env")
 		s.Hostname, s.Sockets = "", "/tmp/s"
 		hosts := make(map[string]bool)
-		for i, want := range []faas.Start{faas.StartOnDemand, faas.StartOnDemand, faas.StartPrepared, faas.StartPrepared} {
-			if i > 1 {
+		for i, want := range []faas.Start{faas.StartOnDemand, faas.StartPrepared, faas.StartPrepared} {
+			if i > 0 {
 				until(t, "no blank is made", func() bool { return ready(d, s) > 0 })
 			}
 			s.ID = fmt.Sprint("box-", i)
@@ -54,6 +54,13 @@ func TestWhatIsStartedAgainIsCreatedAhead(t *testing.T) {
 			}
 		}
 
+		for i := range 3 { // for others there is room made
+			other := s
+			other.PIDs = 100 + i
+			run(t, d, other)
+			until(t, "no blank is made for another", func() bool { return ready(d, other) > 0 })
+			run(t, d, s)
+		}
 		until(t, "no blank is made", func() bool { return ready(d, s) > 0 })
 		d.stock.mu.Lock() // killed while it waits, it is not used
 		for _, h := range d.stock.byKey {
