@@ -97,3 +97,12 @@ func TestStormsStayInTheirSandbox(t *testing.T) {
 		rig(t, program).TestStorms(t)
 	})
 }
+
+func TestAProgramHasThreeDescriptors(t *testing.T) {
+	each(t, func(t *testing.T, program string) {
+		r := run(t, open(t, program), spec(t, "prog", "descriptors"))
+		if r.out != "0 1 2 " {
+			t.Errorf("descriptors %q, want 0 1 2", r.out)
+		}
+	}, "crun")
+}
