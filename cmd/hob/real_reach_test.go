@@ -11,22 +11,18 @@ import (
 
 	"hob/client"
 	"hob/faas"
+	"hob/internal/testenv"
 )
 
 // ownAddress is an address of this machine that is not loopback.
 func ownAddress(t *testing.T) string {
 	t.Helper()
-	addresses, err := net.InterfaceAddrs()
+	testenv.NeedFeature(t, testenv.Address)
+	addr, err := testenv.OwnAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range addresses {
-		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && ip.IP.IsGlobalUnicast() {
-			return ip.IP.String()
-		}
-	}
-	t.Skip("this machine has no address but loopback")
-	return ""
+	return addr
 }
 
 // TestRefusedConnectionIsOpenedByTheCommandInTheLog: what the log of a function says

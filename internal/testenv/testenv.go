@@ -9,7 +9,9 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,6 +89,7 @@ const (
 	Seccomp Feature = "seccomp"  // system call filters
 	Tmpfs   Feature = "tmpfs"    // mounting a tmpfs (root)
 	Docker  Feature = "docker"   // a Docker engine; where dockerd is installed and none runs, one is started for the test
+	Address Feature = "address"  // an IPv4 address besides loopback
 	Network Feature = "internet" // a name server and a route to registries; no test of the default run needs it
 )
 
@@ -104,6 +107,7 @@ var features = map[Feature]struct {
 	Cgroups: {noCgroups, "mount /sys/fs/cgroup with the memory, pids and cpu controllers (systemd does)"},
 	Cgroup1: {noCgroup1, "boot with systemd.unified_cgroup_hierarchy=0"},
 	Cgroup2: {noCgroup2, "boot with systemd.unified_cgroup_hierarchy=1"},
+	Address: {noAddress, "ip addr add 10.77.0.1/32 dev lo"},
 	Network: {noNetwork, "a network with a name server"},
 }
 
@@ -246,6 +250,27 @@ func noCgroup2(context.Context) string {
 		return "the version 2 hierarchy has no memory controller"
 	}
 	return ""
+}
+
+func noAddress(context.Context) string {
+	if _, err := OwnAddress(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// OwnAddress is an IPv4 address of this machine that is not loopback.
+func OwnAddress() (string, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", err
+	}
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && ip.IP.IsGlobalUnicast() {
+			return ip.IP.String(), nil
+		}
+	}
+	return "", errors.New("no address but loopback")
 }
 
 func noNetwork(ctx context.Context) string {
