@@ -54,6 +54,9 @@ func ParseEgressRule(text string) (EgressRule, error) {
 			text, fmt.Sprintf(format, args...))
 	}
 	var r EgressRule
+	if strings.Contains(text, "://") {
+		return wrong("it is a URL: write its host and port alone")
+	}
 	rest := text
 	for _, protocol := range []string{"tcp", "udp"} {
 		if before, ok := strings.CutSuffix(rest, "/"+protocol); ok {
@@ -65,6 +68,9 @@ func ParseEgressRule(text string) (EgressRule, error) {
 		return wrong("it names no port")
 	}
 	host, ports := rest[:colon], rest[colon+1:]
+	if ports, protocol, ok := strings.Cut(ports, "/"); ok && ports != "" {
+		return wrong("protocol %q is neither tcp nor udp", protocol)
+	}
 	var err error
 	if r.First, r.Last, err = parsePorts(ports); err != nil {
 		return wrong("%v", err)

@@ -58,6 +58,8 @@ func TestBadRulesSayWhatIsWrong(t *testing.T) {
 		"*.:80":                              "neither a host name",
 		"ex*mple.com:80":                     "neither a host name",
 		"a b:80":                             "neither a host name",
+		"http://x:80":                        "it is a URL",
+		"x:80/icmp":                          `protocol "icmp"`,
 		":80":                                "neither a host name",
 		strings.Repeat("a.", 127) + "com:80": "at most 253",
 	} {

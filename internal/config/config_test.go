@@ -273,7 +273,7 @@ func TestCheckRefusesWhatCannotWork(t *testing.T) {
 		{"network with a name in capitals", func(c *config.Config) { c.Networks = []string{"DB=open"} }, faas.Invalid, "a-z, 0-9"},
 		{"network with the name of a mode", func(c *config.Config) { c.Networks = []string{"open=allow a.lan:80"} }, faas.Invalid, "that is a mode"},
 		{"network twice", func(c *config.Config) { c.Networks = []string{"db=open", "db=none"} }, faas.Invalid, "one entry"},
-		{"network with an unknown mode", func(c *config.Config) { c.Networks = []string{"db=10.1.2.3:5432"} }, faas.Invalid, "none, open, allow"},
+		{"network with an unknown mode", func(c *config.Config) { c.Networks = []string{"db=10.1.2.3:5432"} }, faas.Invalid, "none, open or allow"},
 		{"network with a bad rule", func(c *config.Config) { c.Networks = []string{"db=allow 10.1.2.3/24:5432"} }, faas.Invalid, "10.1.2.0/24"},
 		{"network of the host by name", func(c *config.Config) { c.Networks = []string{"db=host"} }, faas.Invalid, "single functions"},
 		{"network with rules that are too many", func(c *config.Config) {

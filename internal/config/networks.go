@@ -27,12 +27,12 @@ func (c Config) Named() (map[string]faas.Egress, error) {
 		if _, twice := named[name]; twice {
 			return nil, faas.Errorf(faas.Invalid, "network %s is given twice: all its rules stand in one entry, as %s=allow 10.1.2.3:5432 10.1.2.4:5432", name, name)
 		}
+		if mode := faas.NetworkMode(words[0]); mode != faas.NetworkNone && mode != faas.NetworkOpen && mode != faas.NetworkAllow {
+			return nil, faas.Errorf(faas.Invalid, "network %s: its mode %q is not none, open or allow; host can be chosen by single functions only", name, mode)
+		}
 		e, err := faas.ParseEgress(words[0], words[1:])
 		if err != nil {
 			return nil, faas.Errorf(faas.Invalid, "network %s: %w", name, err)
-		}
-		if e.Mode == faas.NetworkHost {
-			return nil, faas.Errorf(faas.Invalid, "network %s: the network of the host can be chosen by single functions only", name)
 		}
 		if n := len(e.Rules) + len(c.Allow); n > faas.MaxRules {
 			return nil, faas.Errorf(faas.Invalid, "network %s: %d rules, with those of allow, are over the limit of %d", name, n, faas.MaxRules)

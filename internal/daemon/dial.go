@@ -14,6 +14,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/image"
+	"hob/internal/launch"
 	"hob/internal/logs"
 	"hob/internal/network"
 )
@@ -53,9 +54,9 @@ func opens(app faas.App, fn faas.Function, rule string) string {
 		if app.Name != faas.DefaultApp {
 			name = app.Name + "/" + name
 		}
-		return fmt.Sprintf("hob update %s --allow %s", name, rule)
+		return fmt.Sprintf("hob update %s --allow %s", name, launch.Quote(rule))
 	case app.Name != "" && app.Reach().Network != none:
-		return fmt.Sprintf("hob app update %s --allow %s", app.Name, rule)
+		return fmt.Sprintf("hob app update %s --allow %s", app.Name, launch.Quote(rule))
 	}
 	return fmt.Sprintf("the setting allow of this node, with %s", rule)
 }
@@ -257,5 +258,5 @@ func closedRegistry(err error) error {
 	case refused.Rule() == "":
 		return faas.Errorf(faas.Denied, "%w", err)
 	}
-	return faas.Errorf(faas.Denied, "%w; this opens it: --allow %s for the function or its app, or the setting registries", err, refused.Rule())
+	return faas.Errorf(faas.Denied, "%w; this opens it: --allow %s for the function or its app, or the setting registries", err, launch.Quote(refused.Rule()))
 }

@@ -36,11 +36,7 @@ var _ launch.Drivers = (*isolations)(nil)
 
 // Isolated implements launch.Drivers.
 func (i *isolations) Isolated(ctx context.Context, app faas.App, fn faas.Function) (sandbox.Driver, sandbox.Capabilities, error) {
-	of := fn.OwnIsolation()
-	if app.Name == hyperfunc.AppName {
-		of = cmp.Or(of, i.hyper)
-	}
-	of = cmp.Or(of, i.other, faas.IsolationNative)
+	of := i.of(app, fn)
 	if of == faas.IsolationNative {
 		return i.native.Driver, i.native.Caps, nil
 	}
@@ -57,6 +53,15 @@ func (i *isolations) Isolated(ctx context.Context, app faas.App, fn faas.Functio
 		i.made[of] = d
 	}
 	return d.Driver, d.Caps, nil
+}
+
+// of is the isolation of a function.
+func (i *isolations) of(app faas.App, fn faas.Function) faas.Isolation {
+	of := fn.OwnIsolation()
+	if app.Name == hyperfunc.AppName {
+		of = cmp.Or(of, i.hyper)
+	}
+	return cmp.Or(of, i.other, faas.IsolationNative)
 }
 
 func (i *isolations) open(ctx context.Context, of faas.Isolation) (launch.Only, error) {
@@ -119,13 +124,14 @@ func (d *Daemon) admit(ctx context.Context, app faas.App, fn faas.Function) erro
 	if err != nil {
 		return err
 	}
+	of := d.isolations.of(app, fn)
 	switch {
 	case (egress.Mode == faas.NetworkOpen || egress.Mode == faas.NetworkAllow) && !caps.Egress:
-		return faas.Errorf(faas.Unsupported, "function %s asks for network %s, and sandboxes of driver %s have none but none and host on this node", fn.Name, egress.Mode, caps.Driver)
+		return faas.Errorf(faas.Unsupported, "function %s asks for network %s, and on this node isolation %s has the networks none and host alone", fn.Name, egress.Mode, of)
 	case (fn.Format == faas.FormatPort || fn.Format == faas.FormatLambda) && !caps.Ports:
-		return faas.Errorf(faas.Unsupported, "function %s has format %s, for which nobody outside can reach the network of a sandbox of driver %s: use a format over stdio or a Unix socket, or another isolation", fn.Name, fn.Format, caps.Driver)
+		return faas.Errorf(faas.Unsupported, "function %s has format %s, which isolation %s cannot have: nobody outside reaches its ports. Use a format over stdio or http-stream, or another isolation", fn.Name, fn.Format, of)
 	case len(fn.Devices) > 0 && !caps.Devices:
-		return faas.Errorf(faas.Unsupported, "function %s asks for devices, which sandboxes of driver %s cannot have", fn.Name, caps.Driver)
+		return faas.Errorf(faas.Unsupported, "function %s asks for devices, which isolation %s cannot have on this node (driver %s)", fn.Name, of, caps.Driver)
 	}
 	for _, device := range fn.Devices {
 		if !slices.Contains(d.cfg.Devices, device) {

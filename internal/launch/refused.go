@@ -1,6 +1,9 @@
 package launch
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Refused tells of a connection, or the lookup of a name, that policy refused a sandbox: what
 // is written as "tcp connection to 10.1.2.3:5432", and rule is what to allow to open
@@ -13,7 +16,7 @@ func (l *Launcher) Refused(id, what, rule string) {
 	}
 	opens := ""
 	if rule != "" {
-		opens = fmt.Sprintf("hob update %s --allow %s", p.name, rule)
+		opens = fmt.Sprintf("hob update %s --allow %s", p.name, Quote(rule))
 	}
 	l.RefusedOf(p.function, callOf(p.call.Load()), what, opens)
 }
@@ -34,6 +37,14 @@ func (l *Launcher) RefusedOf(function, call, what, opens string) {
 	w := l.Logs.Writer(function, call, "hob")
 	fmt.Fprintln(w, line) // what the log cannot keep, it counts itself
 	w.Close()
+}
+
+// Quote returns a rule as a shell takes it: a "*" or a "[" would mean files to it.
+func Quote(rule string) string {
+	if strings.ContainsAny(rule, "*[") {
+		return "'" + rule + "'"
+	}
+	return rule
 }
 
 // withID returns the process of a sandbox that lives; nil: there is none.
