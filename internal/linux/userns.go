@@ -8,15 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NewUserNamespace makes a user namespace whose IDs 0 to count-1 are the machine's
-// from base on, and returns it open. It lives as long as somebody holds it. Its
-// owner is the ID after them, which nobody else should be: what the kernel counts
-// for each user (inotify instances, pending signals) it counts for the owner, too,
-// and if that were root, a sandbox could leave nothing of it to the machine's root.
+// NewUserNamespace is NewOwnedUserNamespace with the ID after those mapped as owner.
+func NewUserNamespace(base, count uint32) (int, error) {
+	return NewOwnedUserNamespace(base, count, base+count)
+}
+
+// NewOwnedUserNamespace makes a user namespace whose IDs 0 to count-1 are the machine's
+// from base on, and returns it open. It lives as long as somebody holds it. owner is
+// its owner, which nobody else should be: what the kernel counts for each user
+// (inotify instances, pending signals) it counts for the owner, too, and if that were
+// root, a sandbox could leave nothing of it to the machine's root.
 //
 // The namespace is made by a process of its own that shares our memory: Go would
 // copy the page tables of the whole heap for one that needs a user namespace.
-func NewUserNamespace(base, count uint32) (int, error) {
+func NewOwnedUserNamespace(base, count, owner uint32) (int, error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return -1, fmt.Errorf("make a user namespace: %w", err)
@@ -34,7 +39,7 @@ func NewUserNamespace(base, count uint32) (int, error) {
 	p.Do("wait", 0, unix.SYS_READ, uintptr(pipe[0]), Pointer(p, buf), uintptr(len(buf)))
 	p.Exit()
 	var pid, pidfd int
-	t, err := NewThread(func() error { return ownBy(base + count) })
+	t, err := NewThread(func() error { return ownBy(owner) })
 	if err == nil {
 		t.Do(func() { pid, pidfd, err = p.spawn(unix.CLONE_NEWUSER, -1) })
 		t.Close()

@@ -291,8 +291,8 @@ func TestStockFollowsTheStarts(t *testing.T) {
 		return d.berths == d.base && len(d.ready) == d.base
 	})
 	for _, r := range d.roots.byKey {
-		if r.users != 0 {
-			t.Errorf("%d users of a root", r.users)
+		if r.uses != 0 {
+			t.Errorf("%d users of a root", r.uses)
 		}
 	}
 }

@@ -19,10 +19,10 @@ import (
 
 // socketDir makes the tmpfs that Spec.Sockets is. The driver keeps it open, so
 // that it needs no path to it which a function could change.
-func (d *Driver) socketDir(user sandbox.User) (*os.File, error) {
+func socketDir(us *users, user sandbox.User) (*os.File, error) {
 	fd, err := linux.Tmpfs(map[string]string{
 		"mode": "755", "size": "64k", "nr_inodes": "32",
-		"uid": strconv.Itoa(d.ids + int(user.UID)), "gid": strconv.Itoa(d.ids + int(user.GID)),
+		"uid": strconv.Itoa(us.base + int(user.UID)), "gid": strconv.Itoa(us.base + int(user.GID)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for sockets: %w", err)

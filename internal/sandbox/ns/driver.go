@@ -44,14 +44,6 @@ type Config struct {
 	Log          *slog.Logger    // nil: discard
 }
 
-// idBase is the first of the machine's user and group IDs that stand for the IDs
-// 0 to idCount-1 of sandboxes. It lies above what systemd gives to containers and
-// below 2^31, where some programs stop.
-const (
-	idBase  = 1_900_000_000
-	idCount = 1 << 16
-)
-
 // Driver implements sandbox.Driver.
 type Driver struct {
 	cfg     Config
@@ -63,8 +55,7 @@ type Driver struct {
 	vaultNS  int           // that namespace
 	lobby    *linux.Thread // in the mount namespace where processes begin
 	lobbyNS  int           // that namespace
-	userns   int           // the user namespace of all sandboxes; -1: none
-	ids      int           // machine ID of a sandbox's ID 0: idBase, or 0 without user namespace
+	ranges   ranges
 	self     int           // pidfd of this process
 	keeper   *keeper       // nil: none yet
 	dialer   *linux.Thread // visits the networks of sandboxes
@@ -109,7 +100,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	life, die := context.WithCancelCause(context.Background())
 	d := &Driver{
-		cfg: cfg, vaultNS: -1, lobbyNS: -1, userns: -1, self: -1, hostNet: -1,
+		cfg: cfg, vaultNS: -1, lobbyNS: -1, self: -1, hostNet: -1,
 		life: life, die: die, closing: life.Done(), boxes: make(map[*box]struct{}),
 	}
 	d.roots = &roots{d: d, byKey: make(map[string]*root)}
@@ -166,16 +157,12 @@ func (d *Driver) open() error {
 		d.caps.Notes = append(d.caps.Notes, "idle sandboxes cannot be frozen: "+
 			"it takes Linux 5.2 with cgroups of version 2, or the hierarchy freezer of version 1 mounted")
 	}
-	if d.userns, err = linux.NewUserNamespace(idBase, idCount); err == nil {
-		d.ids = idBase
-		err = d.tryMappedRoot()
-	}
-	if err != nil {
-		d.closeUserNamespace()
+	d.caps.UserNamespaces = true
+	if err := d.tryMappedRoot(); err != nil {
+		d.caps.UserNamespaces = false
 		d.caps.Notes = append(d.caps.Notes, fmt.Sprintf("sandboxes have no user namespace (%v): a function cannot run as root; "+
 			"Linux 5.19 or newer and a data directory on ext4, xfs or btrfs give it", err))
 	}
-	d.caps.UserNamespaces = d.userns >= 0
 	if err := d.openLobby(); err != nil {
 		return err
 	}
@@ -285,7 +272,6 @@ func (d *Driver) Close() error {
 	if d.keeper != nil {
 		errs = append(errs, d.keeper.close())
 	}
-	d.closeUserNamespace()
 	for _, fd := range []int{d.vaultNS, d.lobbyNS, d.self, d.hostNet} {
 		if fd >= 0 {
 			unix.Close(fd)
@@ -318,13 +304,6 @@ func (d *Driver) live() []*box {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Collect(maps.Keys(d.boxes))
-}
-
-func (d *Driver) closeUserNamespace() {
-	if d.userns >= 0 {
-		unix.Close(d.userns)
-	}
-	d.userns, d.ids = -1, 0
 }
 
 // A berth is a place where a sandbox can be made: a thread that is already in a

@@ -54,6 +54,8 @@ type givens struct {
 	host         string
 	net          int // a network namespace; negative: the daemon's own
 	dev          int // a detached /dev; negative: a copy of the one in the lobby
+	userns       int // a user namespace; negative: the machine's
+	ids          int // machine's ID of its ID 0
 	sockets      int // a detached mount for Spec.Sockets; negative: none
 }
 
@@ -99,6 +101,10 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	if g.dev < 0 {
 		dev, use = 0, linux.UseResult
 		p.Do("take /dev", linux.SaveResult, unix.SYS_OPEN_TREE, cwd, str(lobbyDev), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if g.userns >= 0 { // before Linux 6.3 they are shown as nobody's
+			shown := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(g.userns)}
+			p.Do("show whose devices they are", linux.UseResult|linux.IgnoreError, unix.SYS_MOUNT_SETATTR, 0, empty, unix.AT_EMPTY_PATH, linux.Pointer(p, shown), unix.MOUNT_ATTR_SIZE_VER0)
+		}
 	}
 	p.Do("enter the root", 0, unix.SYS_CHDIR, str(lobbyRoot))
 	dot := str(".")
@@ -111,15 +117,15 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	mount("proc", "/proc", safeNoExec, "")
 	mount("sysfs", "/sys", safeNoExec|unix.MS_RDONLY, "")
 	p.Do("mount /dev", use, unix.SYS_MOVE_MOUNT, dev, empty, cwd, str("/dev"), unix.MOVE_MOUNT_F_EMPTY_PATH)
-	owner := ",uid=" + strconv.Itoa(d.ids) + ",gid=" + strconv.Itoa(d.ids)
-	mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid="+strconv.Itoa(d.ids)) // each is of who opens it
+	owner := ",uid=" + strconv.Itoa(g.ids) + ",gid=" + strconv.Itoa(g.ids)
+	mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid="+strconv.Itoa(g.ids)) // each is of who opens it
 	mount("mqueue", "/dev/mqueue", safeNoExec, "")
 	scratch := "mode=1777,size=" + strconv.FormatInt(int64(spec.TmpSize), 10) + ",nr_inodes=" + strconv.Itoa(spec.TmpInodes) + owner
 	for _, dir := range scratches(spec) {
 		mount("tmpfs", dir, safe, scratch)
 	}
 	if g.sockets >= 0 {
-		d.mountSockets(p, spec, g.sockets)
+		mountSockets(p, spec, g)
 	}
 	d.mask(p)
 
@@ -143,7 +149,7 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	limit("pending signals", unix.RLIMIT_SIGPENDING, uint64(spec.PendingSignals))
 	limit("message queues", unix.RLIMIT_MSGQUEUE, uint64(spec.MessageQueues))
 
-	d.dropRights(p, spec.User)
+	d.dropRights(p, spec.User, g.userns)
 	d.dieWithDaemon(p) // a change of IDs has cleared it
 
 	p.Do("connect standard input", 0, unix.SYS_DUP3, fd(g.in), 0, 0)
@@ -165,7 +171,7 @@ func execute(p *linux.Program, spec sandbox.Spec) {
 
 // mountSockets mounts the directory for sockets. In a directory that was empty a
 // moment ago the process makes what is missing of its path.
-func (d *Driver) mountSockets(p *linux.Program, spec sandbox.Spec, fd int) {
+func mountSockets(p *linux.Program, spec sandbox.Spec, g givens) {
 	at, ok := scratchOf(spec, spec.Sockets)
 	if ok {
 		for part := range strings.SplitSeq(strings.TrimPrefix(spec.Sockets[len(at):], "/"), "/") {
@@ -175,10 +181,10 @@ func (d *Driver) mountSockets(p *linux.Program, spec sandbox.Spec, fd int) {
 			at = path.Join(at, part)
 			dir := p.String(at)
 			p.Do("make "+at, linux.IgnoreError, unix.SYS_MKDIRAT, cwd, dir, 0o755) // a volume may be there
-			p.Do("give "+at+" to root", linux.IgnoreError, unix.SYS_FCHOWNAT, cwd, dir, uintptr(d.ids), uintptr(d.ids), unix.AT_SYMLINK_NOFOLLOW)
+			p.Do("give "+at+" to root", linux.IgnoreError, unix.SYS_FCHOWNAT, cwd, dir, uintptr(g.ids), uintptr(g.ids), unix.AT_SYMLINK_NOFOLLOW)
 		}
 	}
-	p.Do("mount the directory for sockets at "+spec.Sockets, 0, unix.SYS_MOVE_MOUNT, uintptr(fd), p.String(""), cwd, p.String(spec.Sockets), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	p.Do("mount the directory for sockets at "+spec.Sockets, 0, unix.SYS_MOVE_MOUNT, uintptr(g.sockets), p.String(""), cwd, p.String(spec.Sockets), unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // dieWithDaemon asks the kernel to kill the process when the daemon's thread
@@ -207,11 +213,11 @@ func (d *Driver) mask(p *linux.Program) {
 }
 
 // dropRights makes the process the user, without capabilities now and for ever.
-func (d *Driver) dropRights(p *linux.Program, user sandbox.User) {
-	if d.userns >= 0 {
+func (d *Driver) dropRights(p *linux.Program, user sandbox.User, userns int) {
+	if userns >= 0 {
 		// All namespaces belong to the machine's root. In this user namespace, not
 		// even root has a right over any of them.
-		p.Do("enter the user namespace", 0, unix.SYS_SETNS, uintptr(d.userns), unix.CLONE_NEWUSER)
+		p.Do("enter the user namespace", 0, unix.SYS_SETNS, uintptr(userns), unix.CLONE_NEWUSER)
 		for c := range d.lastCap + 1 { // entering filled the bounding set again
 			p.Do("drop a capability", 0, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c))
 		}

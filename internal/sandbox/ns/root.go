@@ -47,10 +47,9 @@ func (d *Driver) openVault() error {
 	return nil
 }
 
-// openLobby makes the lobby, with the /dev of all sandboxes. It is done when it is known
-// who owns that.
+// openLobby makes the lobby, with the /dev of all sandboxes. Each shows it as its root's.
 func (d *Driver) openLobby() error {
-	dev, err := d.makeDev(nil)
+	dev, err := d.makeDev(nil, 0)
 	if err != nil {
 		return fmt.Errorf("make the devices of sandboxes: %w", err)
 	}
@@ -78,8 +77,8 @@ const hidden = ".hidden"
 
 // makeDev returns a detached /dev, read-only, that also has devices of the machine. It
 // is called on a thread that sees the machine's files.
-func (d *Driver) makeDev(devices []string) (fd int, err error) {
-	fd, err = linux.Tmpfs(map[string]string{"mode": "755", "size": "64k", "uid": strconv.Itoa(d.ids), "gid": strconv.Itoa(d.ids)})
+func (d *Driver) makeDev(devices []string, owner int) (fd int, err error) {
+	fd, err = linux.Tmpfs(map[string]string{"mode": "755", "size": "64k", "uid": strconv.Itoa(owner), "gid": strconv.Itoa(owner)})
 	if err != nil {
 		return -1, err
 	}
@@ -88,7 +87,7 @@ func (d *Driver) makeDev(devices []string) (fd int, err error) {
 			unix.Close(fd)
 		}
 	}()
-	if err := d.fillDev("/proc/self/fd/"+strconv.Itoa(fd), devices); err != nil {
+	if err := fillDev("/proc/self/fd/"+strconv.Itoa(fd), devices, owner); err != nil {
 		return -1, err
 	}
 	// The mount must let devices be opened, or /dev/null would be of no use; it
@@ -98,17 +97,17 @@ func (d *Driver) makeDev(devices []string) (fd int, err error) {
 	})
 }
 
-func (d *Driver) fillDev(at string, devices []string) error {
+func fillDev(at string, devices []string, owner int) error {
 	for _, dev := range []struct {
 		name         string
 		major, minor uint32
 	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}} {
-		if err := linux.MakeDevice(path.Join(at, dev.name), unix.S_IFCHR, unix.Mkdev(dev.major, dev.minor), d.ids); err != nil {
+		if err := linux.MakeDevice(path.Join(at, dev.name), unix.S_IFCHR, unix.Mkdev(dev.major, dev.minor), owner); err != nil {
 			return err
 		}
 	}
 	for _, dir := range []string{"pts", "shm", "mqueue", hidden} {
-		if err := makeDir(path.Join(at, dir), d.ids); err != nil {
+		if err := makeDir(path.Join(at, dir), owner); err != nil {
 			return err
 		}
 	}
@@ -125,10 +124,10 @@ func (d *Driver) fillDev(at string, devices []string) error {
 			return faas.Errorf(faas.Unsupported, "this node has no device %s", device)
 		}
 		name := strings.TrimPrefix(device, "/dev/")
-		if err := d.makeDirs(at, path.Dir(name)); err != nil {
+		if err := makeDirs(at, path.Dir(name), owner); err != nil {
 			return err
 		}
-		if err := linux.MakeDevice(path.Join(at, name), kind, number, d.ids); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := linux.MakeDevice(path.Join(at, name), kind, number, owner); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 	}
@@ -144,6 +143,10 @@ func (d *Driver) tryMappedRoot() error {
 	}
 	defer os.RemoveAll(dir)
 	r := &root{path: path.Join(vaultRoots, "try")}
+	if r.users, err = d.newUsers(); err != nil {
+		return err
+	}
+	defer r.users.close()
 	if err := d.mountRoot(r, sandbox.Root{Layers: []string{dir}}, nil, ""); err != nil {
 		return err
 	}
@@ -166,12 +169,13 @@ type roots struct {
 const idleRoot = time.Minute
 
 type root struct {
-	key  string
-	path string        // in the vault
-	made chan struct{} // closed when err is set and, without one, the root is mounted
-	err  error
+	key   string
+	path  string        // in the vault
+	made  chan struct{} // closed when err is set and, without one, users are and the root is mounted
+	err   error
+	users *users // of its sandboxes
 
-	users int         // guarded by roots.mu
+	uses  int         // guarded by roots.mu
 	timer *time.Timer // ends the idle time; guarded by roots.mu
 }
 
@@ -187,7 +191,7 @@ func (rs *roots) get(of sandbox.Root, dirs []string, resolvConf string) (*root, 
 		r = &root{key: key, path: path.Join(vaultRoots, strconv.Itoa(rs.last)), made: make(chan struct{})}
 		rs.byKey[key] = r
 	}
-	r.users++
+	r.uses++
 	if r.timer != nil {
 		r.timer.Stop()
 		r.timer = nil
@@ -195,7 +199,7 @@ func (rs *roots) get(of sandbox.Root, dirs []string, resolvConf string) (*root, 
 	rs.mu.Unlock()
 
 	if maker {
-		r.err = rs.d.mountRoot(r, of, dirs, resolvConf)
+		r.err = rs.d.makeRoot(r, of, dirs, resolvConf)
 		close(r.made)
 	}
 	<-r.made
@@ -214,7 +218,7 @@ func (rs *roots) get(of sandbox.Root, dirs []string, resolvConf string) (*root, 
 func (rs *roots) put(r *root) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if r.users--; r.users == 0 {
+	if r.uses--; r.uses == 0 {
 		r.timer = time.AfterFunc(idleRoot, func() { rs.expire(r) })
 	}
 }
@@ -223,7 +227,7 @@ func (rs *roots) put(r *root) {
 func (rs *roots) expire(r *root) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if r.users > 0 || rs.byKey[r.key] != r {
+	if r.uses > 0 || rs.byKey[r.key] != r {
 		return
 	}
 	delete(rs.byKey, r.key)
@@ -232,6 +236,7 @@ func (rs *roots) expire(r *root) {
 	if err != nil {
 		rs.d.cfg.Log.Error("a root stays mounted", "err", err)
 	}
+	r.users.close()
 }
 
 // close forgets all roots; the vault's namespace ends with its threads.
@@ -242,8 +247,25 @@ func (rs *roots) close() {
 		if r.timer != nil {
 			r.timer.Stop()
 		}
+		if r.users != nil {
+			r.users.close()
+		}
 	}
 	clear(rs.byKey)
+}
+
+// makeRoot mounts a root and takes users for its sandboxes.
+func (d *Driver) makeRoot(r *root, of sandbox.Root, dirs []string, resolvConf string) error {
+	us, err := d.newUsers()
+	if err != nil {
+		return err
+	}
+	r.users = us
+	if err := d.mountRoot(r, of, dirs, resolvConf); err != nil {
+		us.close()
+		return err
+	}
+	return nil
 }
 
 // mountRoot mounts the layers of a root at r.path. dirs and resolvConf are as get has
@@ -262,7 +284,7 @@ func (d *Driver) mountRoot(r *root, of sandbox.Root, dirs []string, resolvConf s
 			return fmt.Errorf("root filesystem: %w", err)
 		}
 		layers = append(layers, fd)
-		if err := linux.SetReadOnly(fd, d.userns); err != nil {
+		if err := linux.SetReadOnly(fd, r.users.shown); err != nil {
 			return fmt.Errorf("root filesystem: layer %s: %w", dir, err)
 		}
 	}
@@ -272,7 +294,7 @@ func (d *Driver) mountRoot(r *root, of sandbox.Root, dirs []string, resolvConf s
 	d.vault.Do(func() {
 		if resolvConf != "" && can {
 			top = []string{path.Join(vaultNames, path.Base(r.path))}
-			err = names.Make(top[0], []byte(resolvConf), d.ids)
+			err = names.Make(top[0], []byte(resolvConf), r.users.base)
 		}
 		if err == nil {
 			err = d.overlay(r, top, layers, dirs)
@@ -310,7 +332,7 @@ func (d *Driver) overlay(r *root, top []string, layers []int, dirs []string) err
 		}
 	}
 	skel := path.Join(vaultSkel, name)
-	if err := d.makeSkeleton(skel, dirs); err != nil {
+	if err := makeSkeleton(skel, dirs, r.users.base); err != nil {
 		return err
 	}
 	fd, err := linux.Overlay(append(lower[:len(lower):len(lower)], skel), "", "")
@@ -337,27 +359,27 @@ func (d *Driver) unmountRoot(r *root) error {
 // makeSkeleton makes the lowest layer of a root: the directories that a sandbox
 // mounts on and that the function asks for, and /etc/hosts, in case the image lacks
 // them.
-func (d *Driver) makeSkeleton(dir string, dirs []string) error {
-	if err := makeDir(dir, d.ids); err != nil {
+func makeSkeleton(dir string, dirs []string, owner int) error {
+	if err := makeDir(dir, owner); err != nil {
 		return err
 	}
 	for _, sub := range append([]string{"/proc", "/sys", "/dev", "/tmp", "/etc"}, dirs...) {
-		if err := d.makeDirs(dir, sub); err != nil {
+		if err := makeDirs(dir, sub, owner); err != nil {
 			return err
 		}
 	}
 	hosts := path.Join(dir, "etc/hosts")
-	if err := errors.Join(os.WriteFile(hosts, []byte(sandbox.Hosts), 0o644), os.Chmod(hosts, 0o644), os.Chown(hosts, d.ids, d.ids)); err != nil {
+	if err := errors.Join(os.WriteFile(hosts, []byte(sandbox.Hosts), 0o644), os.Chmod(hosts, 0o644), os.Chown(hosts, owner, owner)); err != nil {
 		return err
 	}
 	return os.Chmod(path.Join(dir, "tmp"), 0o777|os.ModeSticky)
 }
 
 // makeDirs makes what is missing of the path sub below dir.
-func (d *Driver) makeDirs(dir, sub string) error {
+func makeDirs(dir, sub string, owner int) error {
 	for part := range strings.SplitSeq(strings.Trim(sub, "/"), "/") {
 		dir = path.Join(dir, part)
-		if err := makeDir(dir, d.ids); err != nil && !os.IsExist(err) {
+		if err := makeDir(dir, owner); err != nil && !os.IsExist(err) {
 			return err
 		}
 	}
@@ -388,10 +410,10 @@ func (d *Driver) writableRoot(r *root, id string, size faas.Bytes, inodes int) (
 	}
 	defer linux.Unmount(at)
 	upper, work := path.Join(at, "u"), path.Join(at, "w")
-	if err := makeDir(upper, d.ids); err != nil {
+	if err := makeDir(upper, r.users.base); err != nil {
 		return -1, err
 	}
-	if err := makeDir(work, d.ids); err != nil {
+	if err := makeDir(work, r.users.base); err != nil {
 		return -1, err
 	}
 	return linux.Overlay([]string{r.path}, upper, work)

@@ -29,6 +29,7 @@ type box struct {
 	process  *linux.Process
 	cgroup   *linux.Cgroup
 	root     *root
+	userns   int // its user namespace; negative: none
 	std      sandbox.Stdio
 	from     faas.Start
 	sockets  *os.File     // the mount at Spec.Sockets; nil: none
@@ -173,6 +174,7 @@ func (b *box) discard() {
 	if b.slot != nil {
 		b.slot.Release()
 	}
+	b.root.users.put(b.userns)
 	b.d.roots.put(b.root)
 }
 
@@ -196,16 +198,20 @@ func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outf
 		return nil, nil, err
 	}
 	b := &box{
-		d: d, id: spec.ID, host: spec.Named().Hostname, root: r, hostNet: spec.HostNetwork(),
+		d: d, id: spec.ID, host: spec.Named().Hostname, root: r, userns: -1, hostNet: spec.HostNetwork(),
 		ended: make(chan struct{}), ending: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	o := &outfit{givens: givens{host: b.host, root: -1, path: r.path, net: -1, dev: -1, sockets: -1}}
+	o := &outfit{givens: givens{host: b.host, ids: r.users.base, userns: -1, root: -1, path: r.path, net: -1, dev: -1, sockets: -1}}
 	defer func() {
 		if err != nil {
 			o.release()
 			b.discard()
 		}
 	}()
+	if b.userns, err = r.users.take(); err != nil {
+		return nil, nil, err
+	}
+	o.userns = b.userns
 	inner, outer, err := pipes()
 	if err != nil {
 		return nil, nil, err
@@ -214,7 +220,7 @@ func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outf
 	o.inner = inner
 	o.in, o.out, o.err = int(inner[0].Fd()), int(inner[1].Fd()), int(inner[2].Fd())
 	if spec.Sockets != "" {
-		if b.sockets, err = d.socketDir(spec.User); err != nil {
+		if b.sockets, err = socketDir(r.users, spec.User); err != nil {
 			return nil, nil, err
 		}
 		o.sockets = int(b.sockets.Fd())
@@ -228,7 +234,7 @@ func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outf
 		}
 	}
 	if len(spec.Devices) > 0 {
-		if o.dev, err = d.makeDev(spec.Devices); err != nil {
+		if o.dev, err = d.makeDev(spec.Devices, r.users.base); err != nil {
 			return nil, nil, fmt.Errorf("make the devices of a sandbox: %w", err)
 		}
 	}

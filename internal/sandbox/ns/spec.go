@@ -43,7 +43,7 @@ func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
 			return spec, faas.Errorf(faas.Invalid, "user or group %d is over the highest of %d", id, idCount-1)
 		}
 	}
-	if spec.User.UID == 0 && d.userns < 0 {
+	if spec.User.UID == 0 && !d.caps.UserNamespaces {
 		return spec, faas.Errorf(faas.Unsupported, "this node cannot run a function as root: %s", strings.Join(d.caps.Notes, "; "))
 	}
 	if spec.Memory < faas.MinMemory {
