@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path"
@@ -219,6 +220,35 @@ func TestSandboxKilledFromOutsideIsSeen(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestOrdinaryEndIsNoWarning stops programs that end with their input, mostly while they
+// are being asked to, and some that end when they are asked.
+func TestOrdinaryEndIsNoWarning(t *testing.T) {
+	each(t, func(t *testing.T, program string) {
+		var warned strings.Builder
+		d := open(t, program, func(c *Config) {
+			c.Log = slog.New(slog.NewTextHandler(&warned, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		})
+		for _, what := range []string{"echo", "echo", "echo", "term"} {
+			b, err := d.Start(t.Context(), spec(t, "prog", what))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if what == "term" {
+				b.Stdio().Stdout.Read(make([]byte, 1)) // it is ready
+			}
+			if err := b.Stop(t.Context(), 20*time.Second); err != nil {
+				t.Error(err)
+			}
+			if exit, err := b.Wait(t.Context()); exit.Signal != "" || what == "term" && exit.Code != 0 || err != nil {
+				t.Errorf("%s ended %+v, %v", what, exit, err)
+			}
+		}
+		if warned.Len() > 0 {
+			t.Errorf("warned: %s", &warned)
+		}
+	}, "crun")
 }
 
 func TestWhatIsNoRuntimeIsUnsupported(t *testing.T) {

@@ -235,7 +235,7 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Capabilities, error) {
 	b.Stdio().Stdin.Close() // at whose end it ends
 	exit, err := b.Wait(ctx)
 	if err == nil && exit != (faas.Exit{}) {
-		err = faas.Errorf(faas.Unsupported, "%s cannot run a program on this node: it ended with %+v", d.program, exit)
+		err = faas.Errorf(faas.Unsupported, "%s cannot run a program on this node: it ended with exit code %d", d.program, exit.Code)
 	}
 	return d.caps, errors.Join(err, b.Stop(context.WithoutCancel(ctx), 0))
 }

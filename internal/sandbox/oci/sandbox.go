@@ -124,13 +124,17 @@ func (b *box) end(grace time.Duration) {
 	thawed := b.lastThaw()
 	if grace > 0 {
 		b.std.Stdin.Close() // many a program ends with its input
-		if !b.ask() {
+		handles, err := b.ask()
+		if !handles {
 			grace = min(grace, deafGrace)
 		}
 		timer := time.NewTimer(grace)
 		select {
-		case <-b.ended:
+		case <-b.ended: // maybe while it was being asked, and who asked with it
 		case <-timer.C:
+			if err != nil {
+				b.d.cfg.Log.Warn("a sandbox could not be asked to end", "sandbox", b.id, "err", err)
+			}
 		}
 		timer.Stop()
 	}
@@ -177,22 +181,23 @@ func (b *box) discard() error {
 	return errors.Join(append(errs, os.RemoveAll(b.dir))...)
 }
 
+// askBound is how long a runtime program may take to deliver a signal.
+const askBound = 10 * time.Second
+
 // ask sends SIGTERM to the first process of the sandbox, and reports whether it
-// may do something about it.
-func (b *box) ask() bool {
+// may do something about it. It fails also if the sandbox ends meanwhile: a runtime
+// program that is among its processes is killed with them.
+func (b *box) ask() (handles bool, err error) {
+	select {
+	case <-b.ended:
+		return false, nil
+	default:
+	}
 	if b.d.kind.ownKernel {
+		ctx, cancel := context.WithTimeout(context.Background(), askBound)
+		defer cancel()
 		args := append(b.d.kind.runtime(b.d.program, b.dir), "kill", b.runtimeID(), "TERM")
-		err := b.d.runtime(context.Background(), b, nil, args)
-		select {
-		case <-b.ended: // by itself
-			return true
-		default:
-		}
-		if err != nil {
-			b.d.cfg.Log.Warn("a sandbox could not be asked to end", "sandbox", b.id, "err", err)
-			return false
-		}
-		return true // what it handles, nobody outside knows
+		return true, b.d.runtime(ctx, b, nil, args) // what it handles, nobody outside knows
 	}
 	for _, pid := range b.inner.Processes() {
 		fd, err := unix.PidfdOpen(pid, 0)
@@ -205,10 +210,10 @@ func (b *box) ask() bool {
 		}
 		unix.Close(fd)
 		if first {
-			return (&linux.Process{PID: pid}).Handles(unix.SIGTERM)
+			return (&linux.Process{PID: pid}).Handles(unix.SIGTERM), nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 // isFirst reports whether a process has the number 1 in its PID namespace.

@@ -388,7 +388,10 @@ func (d *Driver) runtime(ctx context.Context, b *box, o *outfit, args []string) 
 	}
 	words := complaint(b.dir)
 	if words == "" {
-		words = fmt.Sprintf("ended with %+v and said nothing", e)
+		words = fmt.Sprintf("ended with exit code %d and said nothing", e.Code)
+		if e.Signal != 0 {
+			words = fmt.Sprintf("was ended by %s and said nothing", unix.SignalName(e.Signal))
+		}
 	}
 	return &runtimeError{program: d.kind.name, words: words, killed: b.Usage().OOMKills > 0}
 }
