@@ -277,7 +277,7 @@ func (r Reach) check() error {
 		return err
 	}
 	if mode := NetworkMode(r.Network); len(r.Allow) > 0 && (mode == NetworkNone || mode == NetworkHost) {
-		return Errorf(Invalid, "allow %q: the network is %s, where rules mean nothing", r.Allow[0], mode)
+		return Errorf(Invalid, "allow %q: the network is %s, where rules mean nothing: take the rules away with it, or choose the network allow", r.Allow[0], mode)
 	}
 	return nil
 }

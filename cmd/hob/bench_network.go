@@ -96,7 +96,7 @@ func (b *bench) isolation(ctx context.Context) (err error) {
 			args = append(args, "--network=none")
 		}
 		p := &peer{name: i.program + " run", every: 1, args: func(n int) []string {
-			return append(args[:len(args):len(args)], "run", "-b", bundle, fmt.Sprintf("hob-isolation-%d-%d", os.Getpid(), n))
+			return append(args[:len(args):len(args)], "run", "--bundle", bundle, fmt.Sprintf("hob-isolation-%d-%d", os.Getpid(), n))
 		}}
 		if _, _, err := p.run(ctx, 0); err != nil {
 			b.printf("%s: left out: %v\n", i.program, err)

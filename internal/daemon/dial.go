@@ -190,7 +190,7 @@ func (d *Daemon) dialSyslog(ctx context.Context, app, netw, address string) (net
 		}
 		return new(net.Dialer).DialContext(ctx, netw, address)
 	}
-	owner := faas.App{ID: app, Name: "APP"} // in a command: it is dialled for several
+	var owner faas.App // of those that choose nothing it is dialled for all at once
 	if app != "" {
 		var err error
 		if owner, err = d.catalog.AppByID(app); err != nil {
@@ -202,6 +202,9 @@ func (d *Daemon) dialSyslog(ctx context.Context, app, netw, address string) (net
 		return nil, err
 	}
 	conn, err := network.Dialer{Egress: e}.Dial(ctx, netw, address)
+	if refused, ok := errors.AsType[*network.RefusedError](err); ok && app == "" && refused.Rule() != "" {
+		return nil, faas.Errorf(faas.Denied, "%w; a rule of the app opens it, hob app update --allow %s", err, launch.Quote(refused.Rule()))
+	}
 	return conn, explained(err, owner, faas.Function{})
 }
 
