@@ -63,6 +63,7 @@ type Daemon struct {
 	lease   time.Duration // of calls that outside runners take; 0: dispatch.Lease
 	caps    sandbox.Capabilities
 	place   func(*network.Config) // changes how the router is made; nil: nothing
+	logRate faas.Bytes            // of a function, a second; 0: that of logs
 
 	undo []func() error // what New made, to be released in reverse
 
@@ -183,7 +184,7 @@ func (d *Daemon) openImages(context.Context) error {
 // openLogs opens the lines of functions and the journal of calls.
 func (d *Daemon) openLogs(context.Context) (err error) {
 	if d.logs, err = logs.Open(logs.Config{
-		Dir: d.path("logs"), PerFunction: d.cfg.LogPerFunction, Total: d.cfg.LogTotal, MaxAge: d.cfg.LogAge,
+		Dir: d.path("logs"), PerFunction: d.cfg.LogPerFunction, PerSecond: d.logRate, Total: d.cfg.LogTotal, MaxAge: d.cfg.LogAge,
 		JournalBytes: d.cfg.JournalBytes, JournalAge: d.cfg.JournalAge, Syslog: d.sourceOf, Dial: d.dialSyslog, Log: d.log, Echo: d.cfg.LogFunctions,
 	}); err != nil {
 		return err

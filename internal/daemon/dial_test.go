@@ -93,7 +93,7 @@ func TestSyslogServerIsDialledAsItsAppMay(t *testing.T) {
 	}
 	n.call("f", nil)
 	until(t, "the refusal is in the log", func() bool {
-		return strings.Contains(n.said("f"), "lines wait for tcp://"+addr+": connect to "+addr+": the network policy closes this address; this opens it: hob app update APP --allow "+addr)
+		return strings.Contains(n.said("f"), "lines wait for tcp://"+addr+": connect to "+addr+": the network policy closes this address; a rule of the app opens it, hob app update --allow "+addr)
 	})
 	if _, err := n.UpdateApp(t.Context(), faas.DefaultApp, client.AppSettings{Allow: ptr([]string{addr})}); err != nil {
 		t.Fatal(err)

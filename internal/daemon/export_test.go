@@ -3,6 +3,7 @@ package daemon
 import (
 	"time"
 
+	"hob/faas"
 	"hob/internal/catalog"
 	"hob/internal/network"
 	"hob/internal/pool"
@@ -16,3 +17,6 @@ func WithLease(lease time.Duration) Option { return func(d *Daemon) { d.lease = 
 
 // WithNetwork changes how the router of functions is made.
 func WithNetwork(place func(*network.Config)) Option { return func(d *Daemon) { d.place = place } }
+
+// WithLogRate says how much a function may write in a second.
+func WithLogRate(rate faas.Bytes) Option { return func(d *Daemon) { d.logRate = rate } }
