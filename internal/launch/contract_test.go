@@ -56,7 +56,7 @@ var contractProgram = sync.OnceValues(func() ([]byte, error) {
 func contract(t *testing.T) (*rig, faas.Function) {
 	t.Helper()
 	testenv.NeedRoot(t)
-	testenv.NothingLeft(t, "hobtest")
+	testenv.NothingLeft(t, testenv.Mark())
 	program, err := contractProgram()
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func contract(t *testing.T) (*rig, faas.Function) {
 
 	r := newRig(t, nil)
 	id := "t" + strings.ToLower(faas.NewID())
-	d, err := ns.New(ns.Config{Generation: id, LockDir: t.TempDir(), CgroupParent: "hobtest-" + id})
+	d, err := ns.New(ns.Config{Generation: id, LockDir: t.TempDir(), CgroupParent: testenv.Mark() + id})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func contract(t *testing.T) (*rig, faas.Function) {
 		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
-		removeCgroups("hobtest-" + id)
+		removeCgroups(testenv.Mark() + id)
 	})
 	if r.only.Caps, err = d.Probe(t.Context()); err != nil {
 		t.Fatal(err)

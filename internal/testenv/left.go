@@ -25,22 +25,25 @@ const patience = 3 * time.Second
 //
 // "Of ours" are the descendants of this process and what they left to init;
 // mounts below the temporary directory of the test; and cgroups below one called
-// "hob", except those of a generation that somebody else's daemon holds. With
-// marks, mounts and cgroups count whose names hold one of the marks. Tests that
-// call NothingLeft run one at a time on the machine, so that they do not see
+// "hob", except those of a generation that somebody else's daemon holds. Tests that
+// call NothingLeft so run one at a time on the machine, so that they do not see
 // each other's sandboxes.
+//
+// With marks, which nobody else's names hold (see Mark), those mounts, cgroups and
+// network devices count whose names hold one. Such a test waits for no other.
 func NothingLeft(t testing.TB, marks ...string) {
 	t.Helper()
-	release, err := alone()
-	if err != nil {
-		t.Fatalf("waiting for other leak checks: %v", err)
-	}
+	release := func() {}
 	look := func() []string { return Look(marks...) }
 	if len(marks) == 0 {
+		var err error
+		if release, err = alone(); err != nil {
+			t.Fatalf("waiting for other leak checks: %v", err)
+		}
 		// The test's own directories, and those of its subtests: /tmp/TestName…
 		own := strings.TrimRight(filepath.Dir(t.TempDir()), "0123456789")
 		look = func() []string {
-			return everything(func(dir string) bool { return strings.HasPrefix(dir, own) }, ofHob)
+			return everything(func(dir string) bool { return strings.HasPrefix(dir, own) }, ofHob, func(dev string) bool { return strings.HasPrefix(dev, "hob") })
 		}
 	}
 	before := look()
@@ -64,6 +67,9 @@ func NothingLeft(t testing.TB, marks ...string) {
 	})
 }
 
+// Mark is for names of what the tests of this process make: no other's have it.
+func Mark() string { return fmt.Sprintf("hobtest-%d-", os.Getpid()) }
+
 // alone waits until no other leak check runs on this machine.
 func alone() (release func(), err error) {
 	f, err := os.OpenFile(filepath.Join(os.TempDir(), "hob-testenv.lock"), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
@@ -83,18 +89,18 @@ func alone() (release func(), err error) {
 }
 
 // Look lists the processes, mounts, cgroups, network devices and held network
-// namespaces of ours that exist now, a sentence each, sorted. Mounts and cgroups
-// are those whose names hold one of the marks.
+// namespaces of ours that exist now, a sentence each, sorted. Mounts, cgroups and
+// devices are those whose names hold one of the marks.
 func Look(marks ...string) []string {
 	marked := func(name string) bool {
 		return slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(name, m) })
 	}
-	return everything(marked, marked)
+	return everything(marked, marked, marked)
 }
 
-// everything is Look with a choice of mounts and one of cgroups.
-func everything(mount, cgroup func(name string) bool) []string {
-	all := slices.Concat(processes(), mounts(mount), cgroups(cgroup), devices(), namespaces())
+// everything is Look with a choice of mounts, of cgroups and of network devices.
+func everything(mount, cgroup, device func(name string) bool) []string {
+	all := slices.Concat(processes(), mounts(mount), cgroups(cgroup), devices(device), namespaces())
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -234,11 +240,11 @@ func cgroups(counts func(dir string) bool) []string {
 	return found
 }
 
-func devices() []string {
+func devices(counts func(name string) bool) []string {
 	var found []string
 	all, _ := net.Interfaces()
 	for _, dev := range all {
-		if strings.HasPrefix(dev.Name, "hob") {
+		if counts(dev.Name) {
 			found = append(found, "network device "+dev.Name)
 		}
 	}

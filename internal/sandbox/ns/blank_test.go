@@ -377,7 +377,7 @@ func TestFailedExecutionOfABlankIsTheSame(t *testing.T) {
 
 func TestCloseEndsBlanks(t *testing.T) {
 	testenv.NeedRoot(t)
-	testenv.NothingLeft(t, "hobtest")
+	testenv.NothingLeft(t, testenv.Mark())
 	before := len(testenv.Descriptors())
 	for range 5 {
 		d := open(t)

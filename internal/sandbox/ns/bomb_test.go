@@ -44,7 +44,7 @@ func TestPageCacheIsReclaimed(t *testing.T) {
 }
 
 func TestStormsStayInTheirSandbox(t *testing.T) {
-	testenv.NothingLeft(t, "hobtest")
+	testenv.NothingLeft(t, testenv.Mark())
 	rig(t).TestStorms(t)
 }
 

@@ -91,7 +91,7 @@ func TestListenerIsReachedFromItsSandboxOnly(t *testing.T) {
 
 func TestNothingIsLeftOfListeners(t *testing.T) {
 	testenv.NeedRoot(t)
-	testenv.NothingLeft(t, "hobtest")
+	testenv.NothingLeft(t, testenv.Mark())
 	layer(t)
 	before := len(testenv.Descriptors())
 	t.Run("", func(t *testing.T) {

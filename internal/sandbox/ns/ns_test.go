@@ -29,7 +29,7 @@ func open(t testing.TB, change ...func(*Config)) *Driver {
 	t.Helper()
 	testenv.NeedRoot(t)
 	id := "t" + strings.ToLower(faas.NewID())
-	cfg := Config{Generation: id, LockDir: t.TempDir(), CgroupParent: "hobtest-" + id, Log: testLog()}
+	cfg := Config{Generation: id, LockDir: t.TempDir(), CgroupParent: testenv.Mark() + id, Log: testLog()}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -114,7 +114,7 @@ func spec(t testing.TB, args ...string) sandbox.Spec {
 
 func TestDriver(t *testing.T) {
 	testenv.NeedRoot(t)
-	testenv.NothingLeft(t, "hobtest")
+	testenv.NothingLeft(t, testenv.Mark())
 	sandboxtest.TestDriver(t, func(t *testing.T) sandboxtest.Rig {
 		w := sandboxtest.NewWorld(t)
 		return sandboxtest.Rig{

@@ -144,7 +144,7 @@ func spins(t *testing.T, b *box) {
 
 func TestFrozenSandboxUsesNoProcessor(t *testing.T) {
 	testenv.NeedRoot(t)
-	testenv.NothingLeft(t, "hobtest")
+	testenv.NothingLeft(t, testenv.Mark())
 	d := open(t)
 	testenv.SkipUnless(t, d.caps.Freezer, "sandboxes cannot be frozen", "mount the freezer")
 	for _, args := range [][]string{{"prog", "spin", "1h"}, {"prog", "spinners", "3"}} {

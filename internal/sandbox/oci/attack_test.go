@@ -93,7 +93,7 @@ func TestMemoryIsLimitedInEachKind(t *testing.T) {
 
 func TestStormsStayInTheirSandbox(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
-		testenv.NothingLeft(t, "hobtest")
+		testenv.NothingLeft(t, testenv.Mark())
 		rig(t, program).TestStorms(t)
 	})
 }

@@ -32,7 +32,7 @@ func TestDaemonsDeathEndsItsSandboxes(t *testing.T) {
 		return
 	}
 	each(t, func(t *testing.T, program string) {
-		testenv.NothingLeft(t, "hobtest")
+		testenv.NothingLeft(t, testenv.Mark())
 		d := open(t, program)
 		cmd := exec.Command(os.Args[0], "-test.run=^TestDaemonsDeathEndsItsSandboxes$")
 		cmd.Env = append(os.Environ(), "HOB_TEST_PROGRAM="+program, "HOB_TEST_STATE="+d.cfg.State, "HOB_TEST_PARENT="+d.cfg.CgroupParent)
@@ -115,7 +115,7 @@ func victim(t *testing.T, program string) {
 
 func TestManyStartsLeaveNothing(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
-		testenv.NothingLeft(t, "hobtest")
+		testenv.NothingLeft(t, testenv.Mark())
 		d := open(t, program)
 		run(t, d, spec(t, "true"))
 		before := len(testenv.Descriptors())
@@ -151,7 +151,7 @@ func TestManyStartsLeaveNothing(t *testing.T) {
 
 func TestStartThatIsGivenUpLeavesNothing(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
-		testenv.NothingLeft(t, "hobtest")
+		testenv.NothingLeft(t, testenv.Mark())
 		d := open(t, program)
 		for _, after := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
 			ctx, cancel := context.WithTimeout(t.Context(), after)
@@ -264,7 +264,7 @@ func TestWhatIsNoRuntimeIsUnsupported(t *testing.T) {
 	for program, want := range map[string]string{
 		"no-such-runtime": "there is no runtime program", "/bin/false": "does not tell its version", talks: `its version is "podman version 5"`,
 	} {
-		_, err := New(Config{Program: program, Generation: "g", State: state(t), CgroupParent: "hobtest-none"})
+		_, err := New(Config{Program: program, Generation: "g", State: state(t), CgroupParent: testenv.Mark() + "none"})
 		if faas.KindOf(err) != faas.Unsupported || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want Unsupported with %q", program, err, want)
 		}

@@ -39,7 +39,7 @@ func open(t testing.TB, program string, change ...func(*Config)) *Driver {
 	t.Helper()
 	testenv.NeedRoot(t)
 	id := "t" + strings.ToLower(faas.NewID())
-	cfg := Config{Program: program, Generation: id, State: state(t), CgroupParent: "hobtest-" + id, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Blanks: -1}
+	cfg := Config{Program: program, Generation: id, State: state(t), CgroupParent: testenv.Mark() + id, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Blanks: -1}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -140,7 +140,7 @@ func spec(t testing.TB, args ...string) sandbox.Spec {
 
 func TestDriver(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
-		testenv.NothingLeft(t, "hobtest")
+		testenv.NothingLeft(t, testenv.Mark())
 		sandboxtest.TestDriver(t, func(t *testing.T) sandboxtest.Rig {
 			w := sandboxtest.NewWorld(t)
 			d := open(t, program, func(c *Config) { c.Blanks, c.Router = 4, w.Router })

@@ -27,7 +27,7 @@ func ready(d *Driver, s sandbox.Spec) int {
 
 func TestWhatIsStartedAgainIsCreatedAhead(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
-		testenv.NothingLeft(t, "hobtest")
+		testenv.NothingLeft(t, testenv.Mark())
 		d := open(t, program, func(c *Config) { c.Blanks = 2 })
 		s := spec(t, "prog", "env")
 		s.Hostname, s.Sockets = "", "/tmp/s"
