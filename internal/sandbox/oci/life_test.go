@@ -122,7 +122,7 @@ func TestManyStartsLeaveNothing(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				for range 5 {
+				for range 3 {
 					s := spec(t, "true")
 					s.Sockets = "/tmp/s"
 					if r := run(t, d, s); r.exit != (faas.Exit{}) {

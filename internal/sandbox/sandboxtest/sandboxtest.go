@@ -341,15 +341,15 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 				t.Fatal(err)
 			}
 		}
-		for range 50 { // until what is made ahead is there
+		for range 20 { // until what is made ahead is there
 			warm()
 		}
 		before := runtime.NumGoroutine()
-		for range 50 {
+		for range 40 {
 			warm()
 		}
 		// Drivers make things ahead as they like; what is left by each start counts.
-		for end := time.Now().Add(patience); runtime.NumGoroutine() > before+25; runtime.Gosched() {
+		for end := time.Now().Add(patience); runtime.NumGoroutine() > before+20; runtime.Gosched() {
 			if time.Now().After(end) {
 				t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 			}

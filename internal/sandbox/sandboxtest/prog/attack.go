@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,7 +30,7 @@ func attack(name string) string {
 	if onTheHost() { // in a mount namespace of its own, which must not tell the others
 		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	}
-	err := do()
+	err := survive(do)
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return unix.ErrnoName(errno)
 	}
@@ -37,6 +38,28 @@ func attack(name string) string {
 		return strings.ReplaceAll(err.Error(), "\n", " ")
 	}
 	return "done"
+}
+
+// survive has a thread of its own do something, and notices when the kernel ends the
+// thread: a filter of system calls may, and leaves the process without a word.
+func survive(do func() error) error {
+	thread, done := make(chan int, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		thread <- unix.Gettid()
+		done <- do()
+	}()
+	at := fmt.Sprintf("/proc/self/task/%d/stat", <-thread)
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(20 * time.Millisecond):
+			if text, err := os.ReadFile(at); err != nil || strings.Contains(string(text), ") Z ") { // the first thread of a process stays
+				return errors.New("the thread is ended")
+			}
+		}
+	}
 }
 
 // attackAll carries out each attack in a process of its own and prints a line for
