@@ -2,12 +2,14 @@ package daemon_test
 
 import (
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"hob/client"
 	"hob/faas"
 	"hob/internal/config"
+	"hob/internal/testenv"
 )
 
 // TestWhatThisNodeCannotGiveIsRefusedWhenItIsPut asks for what is not there.
@@ -58,5 +60,42 @@ func TestWhatThisNodeCannotGiveIsRefusedWhenItIsPut(t *testing.T) {
 	defer res.Body.Close()
 	if res.StatusCode < 400 || res.StatusCode == http.StatusInternalServerError {
 		t.Errorf("a route with an isolation that is not there: %s", res.Status)
+	}
+}
+
+// TestWhatTheOperatorTakesAwayIsGone has a function whose device, and one whose network, were
+// allowed when they were made.
+func TestWhatTheOperatorTakesAwayIsGone(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	testenv.NeedRoot(t)
+	testenv.NeedFeature(t, testenv.Overlay, testenv.Cgroups)
+	testenv.NothingLeft(t)
+	n := run(t, func(cfg *config.Config) { cfg.Data, cfg.Insecure, cfg.Devices = data, true, []string{"/dev/zero"} })
+	image := n.prog()
+	n.function("device", image, func(s *client.Settings) { s.Devices = &[]string{"/dev/zero"} }, "exit", "0")
+	n.function("host", image, func(s *client.Settings) { s.Network = ptr("host") }, "exit", "0")
+	for _, name := range []string{"device", "host"} {
+		if _, err := n.call(name, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	n.stop()
+	n = run(t, func(cfg *config.Config) { cfg.Data = data })
+	for name, want := range map[string]string{"device": "allows none", "host": "--insecure"} {
+		if _, err := n.call(name, nil); faas.KindOf(err) != faas.Denied || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want that it is denied, with %q", name, err, want)
+		}
+	}
+}
+
+func TestRulesOfAnAppAreJudgedWithThoseOfItsFunctions(t *testing.T) {
+	n := run(t, func(cfg *config.Config) { cfg.Driver = "fake" })
+	many := func(n int) []string { return strings.Fields(strings.Repeat("10.0.0.1:1 ", n)) }
+	n.function("f", n.prog(), func(s *client.Settings) { s.Allow = ptr(many(30)) })
+	if _, err := n.UpdateApp(t.Context(), faas.DefaultApp, client.AppSettings{Allow: ptr(many(40))}); faas.KindOf(err) != faas.Invalid || !strings.Contains(err.Error(), "function f is allowed 70") {
+		t.Errorf("%v; want that function f has too many", err)
+	}
+	if _, err := n.UpdateApp(t.Context(), faas.DefaultApp, client.AppSettings{Allow: ptr(many(34))}); err != nil {
+		t.Error(err)
 	}
 }

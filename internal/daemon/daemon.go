@@ -211,7 +211,7 @@ func (d *Daemon) openCalls(context.Context) (err error) {
 	}
 	d.capacity = capacity.New(total)
 	d.launcher = &launch.Launcher{
-		Images: d.images, Drivers: d.isolations, Networks: d.networks, Logs: d.logs,
+		Images: d.images, Drivers: d.isolations, Networks: d.networks, Allowed: d.allowed, Logs: d.logs,
 		PullTimeout: d.cfg.PullTimeout, Fn: fnProfile(d.cfg), Label: d.cfg.Label, Log: d.log,
 	}
 	d.launching.Store(d.launcher)
@@ -289,14 +289,14 @@ func (d *Daemon) openDriver(ctx context.Context) (err error) {
 	if err := d.openNetwork(); err != nil {
 		return err
 	}
-	d.isolations = &isolations{other: faas.Isolation(d.cfg.Isolation), hyper: faas.Isolation(d.cfg.HyperIsolation), made: make(map[faas.Isolation]launch.Only), failed: make(map[faas.Isolation]error)}
+	d.isolations = &isolations{other: faas.Isolation(d.cfg.Isolation), hyper: faas.Isolation(d.cfg.HyperIsolation)}
 	switch {
 	case d.driver != nil:
 	case d.cfg.Driver == "fake":
 		d.driver = fake.New(fake.Builtin())
 	default:
 		if err := oci.Reap(ctx, oci.Config{Generation: d.run, Log: d.log}); err != nil {
-			return err
+			d.log.Error("what a dead daemon left of other isolations could not be removed", "err", err)
 		}
 		d.driver, err = ns.New(ns.Config{Generation: d.run, CgroupParent: d.cfg.CgroupParent, Blanks: d.cfg.Blanks, Router: d.router, Log: d.log})
 		d.isolations.config = d.runtimeConfig

@@ -24,7 +24,7 @@ import (
 // the code of a function back says nothing of addresses that its owner gives to hob;
 // nor does it take back what app and operator allow.
 func (d *Daemon) onBehalf(app faas.App, fn faas.Function) (faas.Egress, error) {
-	e, _, err := d.networks.Of(app, fn, func(string) int { return 0 })
+	e, _, err := d.networks.Of(app, fn, unused)
 	if err != nil || e.Mode == faas.NetworkHost {
 		return e, err
 	}
@@ -173,7 +173,7 @@ func (d *Daemon) sourceOf(function string) logs.Source {
 	}
 	from := logs.Source{Syslog: app.Syslog, AppID: app.ID, App: app.Name, Func: fn.Name, Image: fn.Image}
 	if r := app.Reach(); r.Network != "" || len(r.Allow) > 0 {
-		from.Owner = app.ID // it reaches other servers than other apps do
+		from.Owner = fmt.Sprint(app.ID, ".", app.Revision) // it reaches other servers than other apps do, and than it did
 	}
 	for t := range d.catalog.TriggersOf(fn.ID) {
 		from.Path = t.Source
@@ -191,7 +191,7 @@ func (d *Daemon) dialSyslog(ctx context.Context, app, netw, address string) (net
 		return new(net.Dialer).DialContext(ctx, netw, address)
 	}
 	var owner faas.App // of those that choose nothing it is dialled for all at once
-	if app != "" {
+	if app, _, _ = strings.Cut(app, "."); app != "" {
 		var err error
 		if owner, err = d.catalog.AppByID(app); err != nil {
 			return nil, err

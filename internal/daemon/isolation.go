@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"hob/faas"
 	"hob/internal/api/core"
@@ -27,10 +29,25 @@ type isolations struct {
 	hyper  faas.Isolation // of Hyper functions that choose none; "": as other
 	config func(faas.Isolation) oci.Config
 
-	mu     sync.Mutex
-	made   map[faas.Isolation]launch.Only // guarded by mu, as all below
-	failed map[faas.Isolation]error       // why one could not be made when it was tried last
+	work   sync.WaitGroup              // of attempts
+	mu     sync.Mutex                  // not held over work
+	tried  map[faas.Isolation]*attempt // the last of each; guarded by mu
+	closed bool                        // guarded by mu
 }
+
+// An attempt makes a driver. What it became is set when done is closed.
+type attempt struct {
+	done   chan struct{}
+	driver launch.Only
+	err    error
+	ended  time.Time
+}
+
+// Of attempts.
+const (
+	attemptPatience = 30 * time.Second // for one, which starts a sandbox to see that it can
+	attemptAgain    = 5 * time.Second  // after one that failed: its program may be there by then
+)
 
 var _ launch.Drivers = (*isolations)(nil)
 
@@ -40,19 +57,53 @@ func (i *isolations) Isolated(ctx context.Context, app faas.App, fn faas.Functio
 	if of == faas.IsolationNative {
 		return i.native.Driver, i.native.Caps, nil
 	}
+	a := i.attempt(of)
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		return nil, sandbox.Capabilities{}, faas.Errorf(faas.Busy, "isolation %s is being tried: %w", of, context.Cause(ctx))
+	}
+	if a.err != nil {
+		return nil, sandbox.Capabilities{}, a.err
+	}
+	return a.driver.Driver, a.driver.Caps, nil
+}
+
+// attempt returns the one that goes on, or has ended; a failed one that is old is followed by another.
+func (i *isolations) attempt(of faas.Isolation) *attempt {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	d, ok := i.made[of]
-	if !ok {
-		var err error
-		if d, err = i.open(ctx, of); err != nil { // it is tried again: the program may be put there
-			i.failed[of] = err
-			return nil, sandbox.Capabilities{}, faas.Errorf(faas.Unsupported, "this node cannot give the isolation %s: %w", of, err)
-		}
-		delete(i.failed, of)
-		i.made[of] = d
+	a := i.tried[of]
+	if a != nil && (!a.over() || a.err == nil || time.Since(a.ended) < attemptAgain) {
+		return a
 	}
-	return d.Driver, d.Caps, nil
+	a = &attempt{done: make(chan struct{})}
+	if i.closed {
+		a.err = faas.Errorf(faas.Busy, "this node is shutting down")
+		close(a.done)
+		return a
+	}
+	if i.tried == nil {
+		i.tried = make(map[faas.Isolation]*attempt)
+	}
+	i.tried[of] = a
+	i.work.Go(func() {
+		defer close(a.done)
+		if a.driver, a.err = i.open(of); a.err != nil {
+			a.err = faas.Errorf(faas.Unsupported, "this node cannot give the isolation %s: %w", of, a.err)
+		}
+		a.ended = time.Now()
+	})
+	return a
+}
+
+func (a *attempt) over() bool {
+	select {
+	case <-a.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // of is the isolation of a function.
@@ -64,7 +115,7 @@ func (i *isolations) of(app faas.App, fn faas.Function) faas.Isolation {
 	return cmp.Or(of, i.other, faas.IsolationNative)
 }
 
-func (i *isolations) open(ctx context.Context, of faas.Isolation) (launch.Only, error) {
+func (i *isolations) open(of faas.Isolation) (launch.Only, error) {
 	if i.config == nil {
 		return launch.Only{}, faas.Errorf(faas.Unsupported, "its driver is %s", i.native.Caps.Driver)
 	}
@@ -72,6 +123,8 @@ func (i *isolations) open(ctx context.Context, of faas.Isolation) (launch.Only, 
 	if err != nil {
 		return launch.Only{}, err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), attemptPatience)
+	defer cancel()
 	caps, err := d.Probe(ctx)
 	if err != nil {
 		return launch.Only{}, errors.Join(err, d.Close())
@@ -82,29 +135,34 @@ func (i *isolations) open(ctx context.Context, of faas.Isolation) (launch.Only, 
 // close ends the drivers, and with them all sandboxes.
 func (i *isolations) close() error {
 	i.mu.Lock()
-	defer i.mu.Unlock()
+	i.closed = true
+	i.mu.Unlock()
+	i.work.Wait()
 	var errs []error
-	for _, d := range i.made {
-		errs = append(errs, d.Driver.Close())
+	for _, a := range i.tried {
+		if a.err == nil {
+			errs = append(errs, a.driver.Driver.Close())
+		}
 	}
-	clear(i.made)
 	return errors.Join(append(errs, i.native.Driver.Close())...)
 }
 
-// offered says which isolations the node has, without trying them: whether the program of
-// each is there.
+// offered says which isolations the node has: of one that was not tried yet, whether its
+// program is there.
 func (i *isolations) offered() (all []core.Isolation) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, of := range faas.Isolations() {
 		o := core.Isolation{Name: of}
-		if _, made := i.made[of]; of != faas.IsolationNative && !made {
-			o.Missing = i.failed[of]
-			if i.config == nil {
-				o.Missing = faas.Errorf(faas.Unsupported, "the driver of this node is %s", i.native.Caps.Driver)
-			} else if _, err := exec.LookPath(i.config(of).Program); err != nil {
-				o.Missing = err
-			}
+		a := i.tried[of]
+		switch {
+		case of == faas.IsolationNative:
+		case i.config == nil:
+			o.Missing = faas.Errorf(faas.Unsupported, "the driver of this node is %s", i.native.Caps.Driver)
+		case a != nil && a.over():
+			o.Missing = a.err
+		default:
+			_, o.Missing = exec.LookPath(i.config(of).Program)
 		}
 		all = append(all, o)
 	}
@@ -113,12 +171,15 @@ func (i *isolations) offered() (all []core.Isolation) {
 
 // admit reports why this node cannot serve a function as it is put, or an app, with a zero fn.
 func (d *Daemon) admit(ctx context.Context, app faas.App, fn faas.Function) error {
-	egress, _, err := d.networks.Of(app, fn, func(string) int { return 0 })
+	if fn.Name == "" {
+		return d.admitApp(app)
+	}
+	egress, _, err := d.networks.Of(app, fn, unused)
 	if err != nil {
 		return err
 	}
-	if fn.ID == "" {
-		return d.admitSyslog(app.Syslog)
+	if err := d.allowed(fn); err != nil {
+		return err
 	}
 	_, caps, err := d.isolations.Isolated(ctx, app, fn)
 	if err != nil {
@@ -133,6 +194,31 @@ func (d *Daemon) admit(ctx context.Context, app faas.App, fn faas.Function) erro
 	case len(fn.Devices) > 0 && !caps.Devices:
 		return faas.Errorf(faas.Unsupported, "function %s asks for devices, which isolation %s cannot have on this node (driver %s)", fn.Name, of, caps.Driver)
 	}
+	return nil
+}
+
+// unused counts nobody in any network: what a function reaches is asked, not which of equal ones it is in.
+func unused(string) int { return 0 }
+
+// admitApp is admit for an app, with the functions that it has.
+func (d *Daemon) admitApp(app faas.App) error {
+	if _, _, err := d.networks.Of(app, faas.Function{}, unused); err != nil {
+		return err
+	}
+	for fn := range d.catalog.FunctionsAfter(app.ID, "") {
+		if _, _, err := d.networks.Of(app, fn, unused); err != nil {
+			return err
+		}
+	}
+	return d.admitSyslog(app.Syslog)
+}
+
+// allowed reports what of a function takes the operator's permission and has it not (any more). It
+// is asked when the function is put, and before each start.
+func (d *Daemon) allowed(fn faas.Function) error {
+	if faas.NetworkMode(fn.Reach().Network) == faas.NetworkHost && !d.cfg.Insecure {
+		return faas.Errorf(faas.Denied, "function %s asks for the network of the host: this server allows that only when it runs with --insecure", fn.Name)
+	}
 	for _, device := range fn.Devices {
 		if !slices.Contains(d.cfg.Devices, device) {
 			return faas.Errorf(faas.Denied, "function %s asks for device %s: the operator of this node allows %s (setting devices)", fn.Name, device, cmp.Or(strings.Join(d.cfg.Devices, ", "), "none"))
@@ -146,8 +232,9 @@ func (d *Daemon) admit(ctx context.Context, app faas.App, fn faas.Function) erro
 
 // runtimeConfig is what the driver of another isolation is made from.
 func (d *Daemon) runtimeConfig(of faas.Isolation) oci.Config {
-	programs, _ := d.cfg.Programs() // Check has looked at them
-	return oci.Config{Program: programs[of], Generation: d.run, Blanks: d.cfg.Blanks, Router: d.router, Log: d.log}
+	programs, _ := d.cfg.Programs()                 // Check has looked at them
+	blanks := min(d.cfg.Blanks, 2*runtime.NumCPU()) // one of gVisor holds 15 MB; 0 and below mean the same as for others
+	return oci.Config{Program: programs[of], Generation: d.run, Blanks: blanks, Router: d.router, Log: d.log}
 }
 
 // checkIsolations makes the drivers that the operator's own choices need, so that a

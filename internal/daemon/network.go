@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"net/netip"
 
 	"hob/faas"
@@ -35,7 +36,7 @@ func (d *Daemon) openNetwork() error {
 		d.onClose(d.router.Close)
 		return nil
 	}
-	if d.cfg.Network != string(faas.NetworkNone) {
+	if e, _, _ := d.networks.Of(faas.App{}, faas.Function{}, unused); e.Mode != faas.NetworkNone {
 		return faas.Errorf(faas.Unsupported, "functions cannot have a network on this machine: %w; with the setting network=none they do without", err)
 	}
 	d.log.Warn("functions cannot have a network on this machine, but for loopback and that of the host", "err", err)
@@ -44,17 +45,32 @@ func (d *Daemon) openNetwork() error {
 
 // refused tells the owner of a function that a connection of it was refused.
 func (d *Daemon) refused(r network.Refusal) {
-	what := "the name " + r.Name + " was looked up"
+	l := d.launching.Load()
+	if l == nil {
+		return
+	}
+	var what string
 	switch {
-	case r.Name != "":
+	case r.Rate != 0:
+		what = fmt.Sprintf("more than %d new connections in a second; the setting network-connections raises it", r.Rate)
+	case r.Flows != 0:
+		what = fmt.Sprintf("more than %d connections at a time; no setting raises it", r.Flows)
+	case r.Protocol == "" && !r.To.IsValid():
+		what = "the name " + r.Name + " was looked up"
+	case r.Protocol == "":
+		what = "the name " + r.Name + " was looked up, which stands for " + r.To.Addr().String()
 	case r.To.Port() == 0:
 		what = r.Protocol + " to " + r.To.Addr().String()
 	default:
 		what = r.Protocol + " connection to " + r.To.String()
 	}
-	if l := d.launching.Load(); l != nil {
-		l.Refused(r.Owner, what, r.Rule())
+	if r.Name != "" && r.Protocol != "" && r.Rate == 0 && r.Flows == 0 {
+		what += " (" + r.Name + ")"
 	}
+	if why := r.Why(); why != "" {
+		what += "; " + why
+	}
+	l.Refused(r.Owner, what, r.Rule())
 }
 
 // refusedPackets is how many packets of functions policy refused since the start.

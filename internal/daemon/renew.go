@@ -12,7 +12,7 @@ import (
 type renewer struct {
 	catalog *catalog.Catalog
 	pool    *pool.Set
-	forget  func(function string) // the queue's
+	forget  func(function string) // of the queue and the launcher
 	changed func(app faas.App)    // the queue's
 	known   map[string]revision   // by function ID: what the pool was told last
 }
@@ -24,7 +24,11 @@ type revision struct{ function, app int64 }
 // of revisions that are no more end, and those that functions want to have ready
 // are there.
 func (d *Daemon) renew(ctx context.Context) error {
-	r := renewer{d.catalog, d.pool, d.queue.Forget, d.queue.AppChanged, make(map[string]revision)}
+	forget := func(function string) {
+		d.queue.Forget(function)
+		d.launcher.Forget(function)
+	}
+	r := renewer{d.catalog, d.pool, forget, d.queue.AppChanged, make(map[string]revision)}
 	for {
 		r.look()
 		select {

@@ -41,10 +41,11 @@ type Launcher struct {
 	Logs    Logs
 	Log     *slog.Logger
 
-	PullTimeout time.Duration // of a pull that a call needs; 0: no limit
-	Fn          Profile       // of functions of faas.ProfileFn
-	Networks    Networks      // what functions reach
-	Label       string        // of each sandbox, as Live shows it; "": none
+	PullTimeout time.Duration             // of a pull that a call needs; 0: no limit
+	Fn          Profile                   // of functions of faas.ProfileFn
+	Networks    Networks                  // what functions reach
+	Allowed     func(faas.Function) error // reports what a function may not have (any more); nil: it may have all
+	Label       string                    // of each sandbox, as Live shows it; "": none
 
 	mu      sync.Mutex
 	live    map[*process]struct{} // guarded by mu, as refused
@@ -154,6 +155,11 @@ type plan struct {
 
 // plan is what is known of a sandbox of fn before its call.
 func (l *Launcher) plan(ctx context.Context, app faas.App, fn faas.Function, root *image.RootFS) (p plan, err error) {
+	if l.Allowed != nil {
+		if err := l.Allowed(fn); err != nil {
+			return plan{}, err
+		}
+	}
 	driver, caps, err := l.Drivers.Isolated(ctx, app, fn)
 	if err != nil {
 		return plan{}, err

@@ -3,48 +3,61 @@ package launch
 import (
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Refused tells of a connection, or the lookup of a name, that policy refused a sandbox: what
 // is written as "tcp connection to 10.1.2.3:5432", and rule is what to allow to open
-// it, or "" if nothing can. It becomes a line in the log of the function, under the
-// call that the sandbox has, and counts. It does not wait.
+// it; "": what says itself why nothing can. It becomes a line in the log of the function,
+// under the call that the sandbox has, and counts. It does not wait.
 func (l *Launcher) Refused(id, what, rule string) {
 	p := l.withID(id)
 	if p == nil {
 		return // it has ended
 	}
-	opens := ""
 	if rule != "" {
-		opens = fmt.Sprintf("hob update %s --allow %s", p.name, Quote(rule))
+		what += fmt.Sprintf("; this opens it: hob update %s --allow %s", p.name, Quote(rule))
 	}
-	l.RefusedOf(p.function, callOf(p.call.Load()), what, opens)
+	l.tellRefused(p.function, callOf(p.call.Load()), what)
 }
 
 // RefusedOf is Refused for a connection of the node itself on behalf of the function with
 // this ID, for one of its calls. opens is the command that opens it; "": none does.
 func (l *Launcher) RefusedOf(function, call, what, opens string) {
+	if opens == "" {
+		l.tellRefused(function, call, what+"; this address cannot be opened")
+		return
+	}
+	l.tellRefused(function, call, what+"; this opens it: "+opens)
+}
+
+func (l *Launcher) tellRefused(function, call, line string) {
 	l.mu.Lock()
 	if l.refused == nil {
 		l.refused = make(map[string]int)
 	}
 	l.refused[function]++
 	l.mu.Unlock()
-	line := "refused: " + what + "; this address cannot be opened"
-	if opens != "" {
-		line = fmt.Sprintf("refused: %s; this opens it: %s", what, opens)
-	}
 	w := l.Logs.Writer(function, call, "hob")
-	fmt.Fprintln(w, line) // what the log cannot keep, it counts itself
+	fmt.Fprintln(w, "refused: "+line) // what the log cannot keep, it counts itself
 	w.Close()
 }
 
-// Quote returns a rule as a shell takes it: a "*" or a "[" would mean files to it.
-func Quote(rule string) string {
-	if strings.ContainsAny(rule, "*[") {
-		return "'" + rule + "'"
+// Quote returns a text as a shell takes it, whatever somebody has put into it.
+func Quote(text string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/:@%", r)
 	}
-	return rule
+	if text != "" && strings.IndexFunc(text, func(r rune) bool { return !plain(r) }) < 0 {
+		return text
+	}
+	printable := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
+	return "'" + strings.ReplaceAll(printable, "'", `'\''`) + "'"
 }
 
 // withID returns the process of a sandbox that lives; nil: there is none.
@@ -65,4 +78,11 @@ func (l *Launcher) Refusals(function string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.refused[function]
+}
+
+// Forget is told that a function is no more.
+func (l *Launcher) Forget(function string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.refused, function)
 }

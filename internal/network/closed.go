@@ -8,25 +8,35 @@ import (
 
 // closedText lists what is not the internet: everything that the special-purpose
 // registries of IANA call not globally reachable, multicast, what was never given
-// out, and the ways of writing an IPv4 address as an IPv6 one that a network may
+// out, where a cloud answers for its machines although the address looks public (Azure's
+// 168.63.129.16), and the ways of writing an IPv4 address as an IPv6 one that a network may
 // translate back (6to4, Teredo, local NAT64). The well-known NAT64 prefix is
 // closed for closed IPv4 addresses only: networks without IPv4 reach the rest of
 // the internet through it.
 const closedText = `
 0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12
 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15
-198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4
+198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 168.63.129.16/32
 ::/96 ::ffff:0.0.0.0/96 ::ffff:0:0:0/96 64:ff9b:1::/48 100::/64 2001::/23 2001:db8::/32
 2002::/16 3fff::/20 5f00::/16 fc00::/7 fe80::/10 fec0::/10 ff00::/8`
 
 // neverText lists what a name can never stand for, not even an allowed one: this
-// host, the link (which is where clouds answer for their machines) and everybody.
+// host, the link, everybody, and where clouds answer for their machines: Azure, Alibaba, Oracle, Amazon, Google,
+// Scaleway (most of them on the link).
 const neverText = `0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4
-::/96 ::ffff:0.0.0.0/96 fd00:ec2::254/128 fe80::/10 ff00::/8`
+168.63.129.16/32 100.100.100.200/32 192.0.0.192/32
+::/96 ::ffff:0.0.0.0/96 fd00:ec2::/32 fd20:ce::254/128 fd00:42::42/128 fe80::/10 ff00::/8`
+
+// unroutableText lists what no packet leaves the router for, whatever the rules are.
+const unroutableText = `
+0.0.0.0/8 127.0.0.0/8 224.0.0.0/4 255.255.255.255/32
+::/127 ::ffff:0.0.0.0/96 fe80::/10 ff00::/8`
 
 var (
 	closed4, closed6 = parseRanges(closedText)
 	never4, never6   = parseRanges(neverText)
+
+	unroutable4, unroutable6 = parseRanges(unroutableText)
 )
 
 // nat64 is what stands before an IPv4 address in a network that translates.

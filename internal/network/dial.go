@@ -142,6 +142,9 @@ func (d Dialer) open(ctx context.Context, network, address string) (open []netip
 // lookUp returns the addresses of a host, and its name as rules have it; "": it is an address.
 func (d Dialer) lookUp(ctx context.Context, host string) (addrs []netip.Addr, name string, err error) {
 	if a, err := netip.ParseAddr(host); err == nil {
+		if a.Zone() != "" { // the kernel heeds it for links only: with it any address could pass for another
+			return nil, "", &RefusedError{Address: host}
+		}
 		return []netip.Addr{a}, "", nil
 	}
 	resolver := d.Resolver

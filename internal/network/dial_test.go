@@ -69,6 +69,8 @@ func TestTheNodeDialsUnderAPolicy(t *testing.T) {
 		{false, "open", "", "tcp", "db.lan.:443", "db.lan.:443"},
 		{false, "open", "", "tcp", "127.0.0.1:443", "127.0.0.1:443"},
 		{false, "open", "", "tcp", "[fe80::1%wan]:443", ""},
+		{false, "open", "", "tcp", "[2600:9::2%wan]:443", ""}, // the node's own
+		{false, "open", "", "tcp", "[2600::8888%wan]:443", ""},
 		{false, "open", "", "udp", "10.1.2.255:443", "10.1.2.255:443"},
 		{false, "open", "", "udp", "9.9.9.255:443", "9.9.9.255:443"}, // for many machines
 		{false, "open", "", "tcp", "9.9.9.2:443", "9.9.9.2:443"},

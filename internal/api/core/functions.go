@@ -133,6 +133,11 @@ func (s *Server) createFunction(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.Catalog.Function(app.Name, fn.Name); err == nil {
 		return faas.Errorf(faas.Conflict, "function %q exists already in app %q", fn.Name, app.Name)
 	}
+	if s.Catalog.Admit != nil { // before gigabytes are fetched for it
+		if err := s.Catalog.Admit(r.Context(), app, fn); err != nil {
+			return err
+		}
+	}
 	if fn, err = s.pin(r, fn, pull); err != nil {
 		return err
 	}
