@@ -39,6 +39,8 @@ const (
 
 	markExact = 1 // of a connection that a rule with an exact address or a name allows
 
+	overRate, overFlows = "new-connections", "connections" // chains that limits lead to, and what they write before a packet
+
 	dnsRate = 300 // packets to the name server that a slot may send in a second
 )
 
@@ -54,6 +56,8 @@ func newFilter(r *Router) (*filter, error) {
 		return f, err
 	}
 	f.refuse()
+	f.over(overRate)
+	f.over(overFlows)
 	f.prerouting()
 	f.input()
 	f.open()
@@ -86,6 +90,8 @@ func (f *filter) sets() error {
 		{nftables.Set{Name: "rate", KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
 		{nftables.Set{Name: "dns", KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
 		{nftables.Set{Name: "told", KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
+		{nftables.Set{Name: overRate, KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
+		{nftables.Set{Name: overFlows, KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
 		{nftables.Set{Name: "flows", KeyType: device, Dynamic: true, Size: 65535}, nil},
 	} {
 		s.set.Table = f.table
@@ -115,6 +121,17 @@ func (f *filter) refuse() {
 	}))
 	f.rule(c, protocol(tcp), one(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
 	f.rule(c, one(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
+}
+
+// over tells, once a second, and drops: who tries again a second later may come through.
+func (f *filter) over(name string) {
+	c := f.conn.AddChain(&nftables.Chain{Table: f.table, Name: name})
+	f.rule(c, one(&expr.Counter{}))
+	f.rule(c, f.perDevice(name, 1, false), one(&expr.Log{
+		Key:   1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN | 1<<unix.NFTA_LOG_PREFIX,
+		Group: groupRefused, Snaplen: 128, Data: []byte(name),
+	}))
+	f.rule(c, drop())
 }
 
 // prerouting comes after fragments were put together and before connections are tracked.
@@ -176,14 +193,14 @@ func (f *filter) forward() {
 	}, jump("refuse"))
 	f.rule(c, state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
 	f.rule(c, state(expr.CtStateBitINVALID), drop())
-	f.rule(c, f.perDevice("rate", f.r.cfg.Connections, true), drop())
+	f.rule(c, f.perDevice("rate", f.r.cfg.Connections, true), jump(overRate))
 	f.rule(c, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
 		&expr.Dynset{
 			SrcRegKey: 1, SetName: "flows", Operation: uint32(unix.NFT_DYNSET_OP_ADD),
 			Exprs: []expr.Any{&expr.Connlimit{Count: uint32(f.r.cfg.Flows), Flags: expr.NFT_CONNLIMIT_F_INV}},
 		},
-	}, drop())
+	}, jump(overFlows))
 	f.rule(c, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
 		&expr.Lookup{SourceRegister: 1, SetName: "policy", DestRegister: 0, IsDestRegSet: true},
@@ -430,15 +447,19 @@ func (f *filter) setNode(addrs []netip.Addr) error {
 }
 
 // refusals is how many packets were refused since the router was made.
-func (f *filter) refusals() (uint64, error) {
+func (f *filter) refusals() (n uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	rules, err := f.conn.GetRules(f.table, &nftables.Chain{Name: "refuse", Table: f.table})
-	if err != nil || len(rules) == 0 {
-		return 0, err
+	for _, chain := range []string{"refuse", overRate, overFlows} {
+		rules, err := f.conn.GetRules(f.table, &nftables.Chain{Name: chain, Table: f.table})
+		if err != nil || len(rules) == 0 {
+			return 0, err
+		}
+		if c, ok := rules[0].Exprs[0].(*expr.Counter); ok {
+			n += c.Packets
+		}
 	}
-	c, _ := rules[0].Exprs[0].(*expr.Counter)
-	return c.Packets, nil
+	return n, nil
 }
 
 // change carries out one transaction: all of it happens, or nothing.

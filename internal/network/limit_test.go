@@ -33,6 +33,40 @@ func TestASlotHasItsShareOfConnections(t *testing.T) {
 		t.Errorf("%d of 40 connections came through; want 20 at once", answers)
 	}
 	w.reaches(other, "udp", "8.8.8.8:443")
+	if f := w.refusal(); f.Flows != 20 || f.Rate != 0 || f.Rule() != "" {
+		t.Errorf("told: %+v", f)
+	}
+	if n, err := r.Refusals(); n < 20 || err != nil {
+		t.Errorf("%d refusals are counted, %v; want the 20 that were too many", n, err)
+	}
+}
+
+func TestNewConnectionsOverTheRateAreDroppedAndTold(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.internet, "8.8.8.8:443")
+	r := w.router(func(c *Config) { c.Connections = 5 })
+	s, other := w.take(r, "open"), w.take(r, "open")
+	w.in(s.FD(), func() error {
+		for range 300 {
+			c, err := net.Dial("udp", "8.8.8.8:443")
+			if err != nil {
+				return err
+			}
+			c.Write([]byte("hello"))
+			c.Close()
+		}
+		return nil
+	})
+	if f := w.refusal(); f.Owner != t.Name() || f.Rate != 5 || f.Flows != 0 || f.Rule() != "" {
+		t.Errorf("told: %+v", f)
+	}
+	if n, err := r.Refusals(); n == 0 || err != nil {
+		t.Errorf("%d refusals are counted, %v", n, err)
+	}
+	w.reaches(other, "udp", "8.8.8.8:443")
+	if many := r.flowsOf(t, s.addr4); many > 250 {
+		t.Errorf("%d of 300 connections came through at once; want 10 and 5 a second", many)
+	}
 }
 
 func TestBandwidthIsLimitedBothWays(t *testing.T) {

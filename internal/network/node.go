@@ -394,15 +394,20 @@ func (e *nodeSide) closeAddrs() error {
 		return fmt.Errorf("list the node's addresses: %w", err)
 	}
 	var addrs []netip.Addr
-	add := func(ip net.IP) {
-		if a, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(addrs, a.Unmap()) {
-			addrs = append(addrs, a.Unmap())
+	own := map[netip.Addr]ownership{}
+	add := func(ip net.IP, is ownership) {
+		a, ok := netip.AddrFromSlice(ip)
+		if a = a.Unmap(); ok && own[a] == 0 {
+			addrs, own[a] = append(addrs, a), is
 		}
 	}
 	for _, a := range list {
-		add(a.IP)
-		add(a.Broadcast)
+		add(a.IP, ofNode)
+		add(a.Broadcast, forAll)
 	}
+	e.r.mu.Lock()
+	e.r.own = own
+	e.r.mu.Unlock()
 	return e.r.filter.setNode(addrs)
 }
 

@@ -128,7 +128,7 @@ func (r *Router) renew(s *Slot) error {
 		return err
 	}
 	r.mu.Lock()
-	s.owner, s.policy = "", faas.Egress{}
+	s.owner, s.policy, s.toldName, s.stoodFor = "", faas.Egress{}, nil, nil
 	r.mu.Unlock()
 	select {
 	case r.ready <- s:

@@ -90,11 +90,33 @@ func TestSlotsForgetWhereTheyWere(t *testing.T) {
 	if w.peers(s) == 0 {
 		t.Error("the kernel remembers no peer of a connection: the test shows nothing")
 	}
+	if r.flowsOf(t, before) == 0 {
+		t.Error("the router tracks no connection of the slot: the test shows nothing")
+	}
 	s.Release()
 	w.comesBack(r, s, before)
+	if n := r.flowsOf(t, before); n != 0 {
+		t.Errorf("the router remembers %d connections of the function before", n)
+	}
 	if n := w.peers(s); n != 0 {
 		t.Errorf("the next function can see %d peers of the one before", n)
 	}
+}
+
+// flowsOf is how many connections the router tracks of an address.
+func (r *Router) flowsOf(t *testing.T, a netip.Addr) (n int) {
+	t.Helper()
+	flows, err := r.flows.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := flowsOf{a: true}
+	for _, f := range flows {
+		if theirs.MatchConntrackFlow(f) {
+			n++
+		}
+	}
+	return n
 }
 
 // peers is how many other ends the kernel of a slot remembers.

@@ -5,33 +5,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// A Refusal is a connection, or the lookup of a name, that a policy refused.
-type Refusal struct {
-	Owner    string         // as Take was given it
-	Protocol string         // tcp, udp, icmp, or the protocol's number
-	To       netip.AddrPort // port 0: the protocol has none, or it is unknown
-	Name     string         // the name that was looked up, with no To; "": it was a connection
-	Time     time.Time
-}
-
-// Rule is what to allow, to open this; "": nothing can.
-func (f Refusal) Rule() string {
-	switch {
-	case f.Name != "":
-		return f.Name + ":*"
-	case f.To.Port() == 0 && f.To.Addr().Is6():
-		return "[" + f.To.Addr().String() + "]:*"
-	case f.To.Port() == 0:
-		return f.To.Addr().String() + ":*"
-	}
-	return f.To.String()
-}
 
 // reports reads the packets that the filter refused from the kernel's packet log.
 type reports struct {
@@ -41,11 +20,11 @@ type reports struct {
 
 // Of the kernel's packet log (nfnetlink_log.h).
 const (
-	ulogPacket, ulogConfig               = unix.NFNL_SUBSYS_ULOG << 8, unix.NFNL_SUBSYS_ULOG<<8 | 1
-	configCommand, configMode, configQue = 1, 2, 5
-	commandBind                          = 1
-	copyPacket                           = 2
-	attrInDevice, attrPayload            = 4, 9
+	ulogPacket, ulogConfig                = unix.NFNL_SUBSYS_ULOG << 8, unix.NFNL_SUBSYS_ULOG<<8 | 1
+	configCommand, configMode, configQue  = 1, 2, 5
+	commandBind                           = 1
+	copyPacket                            = 2
+	attrInDevice, attrPayload, attrPrefix = 4, 9, 10
 )
 
 // newReports binds to the log of the calling thread's network.
@@ -103,6 +82,7 @@ func (p *reports) packet(data []byte) {
 		return
 	}
 	var dev int
+	var limit string
 	f := Refusal{Time: time.Now()}
 	known := false
 	for _, a := range attrs {
@@ -111,17 +91,31 @@ func (p *reports) packet(data []byte) {
 			dev = int(binary.BigEndian.Uint32(a.Data))
 		case a.Type == attrPayload:
 			f.Protocol, f.To, known = parsePacket(a.Data)
+		case a.Type == attrPrefix:
+			limit = strings.TrimRight(string(a.Data), "\x00")
 		}
 	}
 	p.r.mu.Lock()
 	s := p.r.slots[dev]
 	if s != nil {
-		f.Owner = s.owner
+		f.Owner, f.Name = s.owner, s.stoodFor[f.To.Addr()]
 	}
 	p.r.mu.Unlock()
-	if s != nil && known && p.r.cfg.Refused != nil {
-		p.r.cfg.Refused(f)
+	if s == nil || !known {
+		return
 	}
+	if f.Name != "" && p.r.whyNeverByName(f.To.Addr()) != "" {
+		f.Name = "" // a rule with the address may open it
+	}
+	switch limit {
+	case overRate:
+		f.Rate = p.r.cfg.Connections
+	case overFlows:
+		f.Flows = p.r.cfg.Flows
+	default:
+		f.why = p.r.whyNever(f.To.Addr())
+	}
+	p.r.tell(f)
 }
 
 // parsePacket reads where an IP packet wants to go. Of an IPv6 packet with
@@ -156,5 +150,5 @@ func parsePacket(b []byte) (protocol string, to netip.AddrPort, ok bool) {
 	return protocol, netip.AddrPortFrom(dst, port), true
 }
 
-// Refusals is how many packets of slots were refused since the router was made.
+// Refusals is how many packets of slots policy and limits refused since the router was made.
 func (r *Router) Refusals() (uint64, error) { return r.filter.refusals() }

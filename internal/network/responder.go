@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hob/faas"
 	"io"
@@ -37,6 +38,8 @@ const (
 	longestLife  = time.Hour        // and at most: no answer says that it is good for longer
 	maxAddresses = 64               // of one answer
 	maxOpened    = 4096             // addresses of names that one slot has open
+	classicSize  = 512              // bytes of a datagram for those who announce no more
+	maxDatagram  = 1232             // and at most: no network cuts it
 	idleTCP      = 10 * time.Second // for the next query on a connection
 )
 
@@ -87,7 +90,7 @@ func (d *responder) serve(ctx context.Context, work *sync.WaitGroup) {
 }
 
 func (d *responder) serveUDP(ctx context.Context, work *sync.WaitGroup, u *net.UDPConn) {
-	buf := make([]byte, 1232)
+	buf := make([]byte, maxDatagram)
 	for ctx.Err() == nil {
 		n, from, err := u.ReadFromUDPAddrPort(buf)
 		if err != nil || !d.enter(from.Addr()) {
@@ -184,7 +187,7 @@ func (d *responder) answer(ctx context.Context, query []byte, from netip.Addr, s
 	switch {
 	case err != nil || h.OpCode != 0:
 		m.RCode = dnsmessage.RCodeFormatError
-		return pack(m, stream)
+		return pack(m, classicSize)
 	case q.Class != dnsmessage.ClassINET || q.Type >= 128 && q.Type <= 255: // meta types: transfers, ANY
 		m.RCode = dnsmessage.RCodeNotImplemented
 	}
@@ -194,18 +197,47 @@ func (d *responder) answer(ctx context.Context, query []byte, from netip.Addr, s
 		defer cancel()
 		d.fill(ctx, m, s, policy, owner)
 	}
-	return pack(m, stream)
+	size := classicSize
+	if takes, ok := announced(&p); ok { // they have EDNS: so have we
+		size = takes
+		var opt dnsmessage.ResourceHeader
+		if opt.SetEDNS0(maxDatagram, m.RCode, false) == nil {
+			m.Additionals = []dnsmessage.Resource{{Header: opt, Body: &dnsmessage.OPTResource{}}}
+		}
+	}
+	if stream {
+		size = 1<<16 - 1
+	}
+	return pack(m, size)
 }
 
-// pack is a message as bytes, cut where it is too long for a datagram of those who
-// announce no more.
-func pack(m *dnsmessage.Message, stream bool) []byte {
+// announced is how long a datagram the asker takes; false: it does not say.
+func announced(p *dnsmessage.Parser) (int, bool) {
+	if errors.Join(p.SkipAllQuestions(), p.SkipAllAnswers(), p.SkipAllAuthorities()) != nil {
+		return 0, false
+	}
+	for {
+		h, err := p.AdditionalHeader()
+		if err != nil {
+			return 0, false
+		}
+		if h.Type == dnsmessage.TypeOPT {
+			return min(max(int(h.Class), classicSize), maxDatagram), true
+		}
+		if p.SkipAdditional() != nil {
+			return 0, false
+		}
+	}
+}
+
+// pack is a message as bytes, cut where it is longer than size.
+func pack(m *dnsmessage.Message, size int) []byte {
 	b, err := m.Pack()
 	if err != nil {
 		m.Answers, m.RCode = nil, dnsmessage.RCodeServerFailure
 		b, _ = m.Pack()
 	}
-	if !stream && len(b) > 512 {
+	if len(b) > size {
 		m.Answers, m.Truncated = nil, true
 		b, _ = m.Pack()
 	}
@@ -216,6 +248,10 @@ func pack(m *dnsmessage.Message, stream bool) []byte {
 func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p faas.Egress, owner string) {
 	q := m.Questions[0]
 	name := strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		m.Answers = localhost(q) // the function's own, whatever the policy is
+		return
+	}
 	var rules []int
 	for i, r := range p.Rules {
 		if r.Covers(name) {
@@ -223,8 +259,9 @@ func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p 
 		}
 	}
 	if p.Mode == faas.NetworkAllow && len(rules) == 0 {
-		m.RCode = dnsmessage.RCodeRefused
-		d.r.refusedName(s, owner, name)
+		// Resolvers believe it at once; for another error they would ask everybody again.
+		m.RCode, m.Authoritative = dnsmessage.RCodeNameError, true
+		d.r.refusedName(s, Refusal{Owner: owner, Name: name})
 		return
 	}
 	const svcb, https = 64, 65
@@ -239,11 +276,16 @@ func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p 
 	}
 	m.RCode = code
 	var addrs []netip.Addr
+	var withheld netip.Addr
 	life := longestLife
 	for _, a := range answers {
 		a.Header.TTL = min(a.Header.TTL, uint32(longestLife/time.Second))
 		if ip, ok := addressIn(a); ok {
-			if !mayAnswer(ip, p, len(rules) > 0) || len(addrs) == maxAddresses {
+			if !mayAnswer(ip, p, len(rules) > 0) {
+				withheld = ip
+				continue
+			}
+			if len(addrs) == maxAddresses {
 				continue
 			}
 			addrs = append(addrs, ip)
@@ -251,13 +293,29 @@ func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p 
 		}
 		m.Answers = append(m.Answers, a)
 	}
+	if len(addrs) == 0 && withheld.IsValid() {
+		to := netip.AddrPortFrom(withheld.Unmap(), 0)
+		d.r.refusedName(s, Refusal{Owner: owner, Name: name, To: to, why: d.r.whyNeverByName(withheld)})
+	}
 	if len(rules) == 0 || len(addrs) == 0 {
 		return
 	}
+	d.r.standsFor(s, owner, name, addrs)
 	if err := d.r.open(s, owner, rules, addrs, max(life, shortestLife)); err != nil {
 		d.r.cfg.Log.Warn("the addresses of a name could not be opened", "name", name, "sandbox", owner, "err", err)
 		m.Answers, m.RCode = nil, dnsmessage.RCodeServerFailure
 	}
+}
+
+func localhost(q dnsmessage.Question) []dnsmessage.Resource {
+	h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, Type: q.Type, TTL: uint32(longestLife / time.Second)}
+	switch q.Type {
+	case dnsmessage.TypeA:
+		return []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}}}}
+	case dnsmessage.TypeAAAA:
+		return []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: netip.IPv6Loopback().As16()}}}
+	}
+	return nil
 }
 
 // mayAnswer reports whether a slot may learn an address. named: a rule has the name.
@@ -291,21 +349,6 @@ func (r *Router) slotAt(a netip.Addr) (s *Slot, p faas.Egress, owner string) {
 		p, owner = s.policy, s.owner
 	}
 	return s, p, owner
-}
-
-// refusedName tells of a name that was not looked up, at most ten times a second of a slot.
-func (r *Router) refusedName(s *Slot, owner, name string) {
-	now := time.Now()
-	r.mu.Lock()
-	if second := now.Unix(); s.toldAt != second {
-		s.toldAt, s.told = second, 0
-	}
-	s.told++
-	tell := s.told <= 10
-	r.mu.Unlock()
-	if tell && r.cfg.Refused != nil {
-		r.cfg.Refused(Refusal{Owner: owner, Name: name, Time: now})
-	}
 }
 
 // opened is an address that is open for a rule's name.

@@ -75,8 +75,9 @@ type Router struct {
 	mu      sync.Mutex // guards what follows
 	slots   map[int]*Slot
 	byAddr  map[netip.Addr]*Slot
-	next    uint32 // the number of the last address given out
-	devices uint64 // how many were made for slots
+	own     map[netip.Addr]ownership // the node's addresses
+	next    uint32                   // the number of the last address given out
+	devices uint64                   // how many were made for slots
 	closed  bool
 }
 

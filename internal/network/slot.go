@@ -28,10 +28,12 @@ type Slot struct {
 	addr6 netip.Addr
 
 	// Guarded by Router.mu.
-	policy faas.Egress
-	owner  string
-	toldAt int64 // the second in which told names were refused
-	told   int
+	policy   faas.Egress
+	owner    string
+	toldAt   int64 // the second in which told names were refused
+	told     int
+	toldName map[string]time.Time  // when a name was told
+	stoodFor map[netip.Addr]string // names of rules that addresses were answered for
 
 	names  sync.Mutex           // guards what follows; taken before Router.mu
 	chain  bool                 // the filter has a chain for it

@@ -32,7 +32,8 @@ type world struct {
 	mu       sync.Mutex
 	refused  []Refusal
 	told     chan struct{}
-	resolves map[string][]netip.Addr // by question "name A"
+	resolves map[string][]netip.Addr // by name, with its last dot
+	ttl      uint32                  // of what they stand for, in seconds
 	asked    int
 }
 
@@ -41,7 +42,7 @@ func newWorld(t testing.TB) *world {
 	testenv.NeedRoot(t)
 	testenv.NeedFeature(t, testenv.NetNS)
 	goleak := goleak.IgnoreCurrent()
-	w := &world{t: t, told: make(chan struct{}, 4096), resolves: map[string][]netip.Addr{}}
+	w := &world{t: t, told: make(chan struct{}, 4096), resolves: map[string][]netip.Addr{}, ttl: 2}
 	t.Cleanup(func() { verifyNoGoroutines(t, goleak) })
 	thread, err := linux.NewThread(func() error { return nil })
 	w.check(err)
@@ -326,6 +327,18 @@ func (w *world) names() {
 		if err != nil {
 			return err
 		}
+		l, err := net.Listen("tcp", "8.8.8.8:53")
+		if err != nil {
+			return err
+		}
+		answer := func(query []byte, size int) []byte {
+			var m dnsmessage.Message
+			if m.Unpack(query) != nil {
+				return nil
+			}
+			w.resolve(&m)
+			return pack(&m, size)
+		}
 		work.Go(func() {
 			b := make([]byte, 2048)
 			for {
@@ -333,17 +346,22 @@ func (w *world) names() {
 				if err != nil {
 					return
 				}
-				var m dnsmessage.Message
-				if m.Unpack(b[:n]) != nil {
-					continue
-				}
-				w.resolve(&m)
-				if out, err := m.Pack(); err == nil {
-					p.WriteTo(out, from)
-				}
+				p.WriteTo(answer(b[:n], classicSize), from)
 			}
 		})
-		w.t.Cleanup(func() { p.Close(); work.Wait() })
+		work.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				if query, err := readTCP(c); err == nil {
+					writeTCP(c, answer(query, 1<<16-1))
+				}
+				c.Close()
+			}
+		})
+		w.t.Cleanup(func() { p.Close(); l.Close(); work.Wait() })
 		return nil
 	})
 }
@@ -354,7 +372,7 @@ func (w *world) resolve(m *dnsmessage.Message) {
 	w.asked++
 	m.Response = true
 	q := m.Questions[0]
-	h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, Type: q.Type, TTL: 2}
+	h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, Type: q.Type, TTL: w.ttl}
 	for _, a := range w.resolves[q.Name.String()] {
 		switch {
 		case a.Is4() && q.Type == dnsmessage.TypeA:
