@@ -44,12 +44,12 @@ func (n Networks) Of(app faas.App, fn faas.Function, used func(network string) i
 	if egress.Mode == faas.NetworkHost {
 		return egress, named, nil
 	}
+	if n := len(egress.Rules) + len(rules); n > faas.MaxRules {
+		return egress, named, faas.Errorf(faas.Invalid, "function %s is allowed %d addresses, with those of its app, its network and the node: at most %d can be", fn.Name, n, faas.MaxRules)
+	}
 	more, err := faas.ParseEgressRules(rules)
 	if err != nil {
 		return egress, named, err
-	}
-	if n := len(egress.Rules) + len(more); n > faas.MaxRules {
-		return egress, named, faas.Errorf(faas.Invalid, "function %s is allowed %d addresses, with those of its app, its network and the node: at most %d can be", fn.Name, n, faas.MaxRules)
 	}
 	egress.Rules = slices.Concat(egress.Rules, more)
 	if egress.Mode = cmp.Or(egress.Mode, faas.NetworkNone); egress.Mode == faas.NetworkNone && len(egress.Rules) > 0 {
