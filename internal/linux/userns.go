@@ -27,16 +27,22 @@ func NewOwnedUserNamespace(base, count, owner uint32) (int, error) {
 		return -1, fmt.Errorf("make a user namespace: %w", err)
 	}
 	defer unix.Close(pipe[0])
+	self, err := OpenPidfdSelf()
+	if err != nil {
+		unix.Close(pipe[1])
+		return -1, err
+	}
+	defer unix.Close(self)
 	release := func() {
-		// A byte, not the end: others that begin at the same time have a copy of the writing end.
+		// A byte, not the end: others that begin at the same time have a copy of the writing
+		// end. So they do when we are killed, and would wait for one another for ever.
 		_, _ = unix.Write(pipe[1], make([]byte, 1))
 		unix.Close(pipe[1])
 	}
 
 	p := NewProgram(8)
-	buf := new([8]byte)
-	p.Do("close the writing end", 0, unix.SYS_CLOSE, uintptr(pipe[1]))
-	p.Do("wait", 0, unix.SYS_READ, uintptr(pipe[0]), Pointer(p, buf), uintptr(len(buf)))
+	either := &[2]unix.PollFd{{Fd: int32(pipe[0]), Events: unix.POLLIN}, {Fd: int32(self), Events: unix.POLLIN}}
+	p.Do("wait for a byte, or our end", 0, unix.SYS_PPOLL, Pointer(p, either), uintptr(len(either)), 0, 0, 0)
 	p.Exit()
 	var pid, pidfd int
 	t, err := NewThread(func() error { return ownBy(owner) })
