@@ -39,6 +39,8 @@ const (
 
 	markExact = 1 // of a connection that a rule with an exact address or a name allows
 
+	confirmed = 1 << 3 // IPS_CONFIRMED: a packet of the connection was let through before
+
 	overRate, overFlows = "new-connections", "connections" // chains that limits lead to, and what they write before a packet
 
 	dnsRate = 300 // packets to the name server that a slot may send in a second
@@ -61,6 +63,7 @@ func newFilter(r *Router) (*filter, error) {
 	f.prerouting()
 	f.input()
 	f.open()
+	f.judge()
 	f.forward()
 	f.postrouting()
 	if err := conn.Flush(); err != nil {
@@ -193,6 +196,8 @@ func (f *filter) forward() {
 	}, jump("refuse"))
 	f.rule(c, state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
 	f.rule(c, state(expr.CtStateBitINVALID), drop())
+	// One that nobody answers stays new, as UDP can be: it counted when it began.
+	f.rule(c, connection(expr.CtKeySTATUS, confirmed), jump("judge"))
 	f.rule(c, f.perDevice("rate", f.r.cfg.Connections, true), jump(overRate))
 	f.rule(c, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
@@ -201,6 +206,12 @@ func (f *filter) forward() {
 			Exprs: []expr.Any{&expr.Connlimit{Count: uint32(f.r.cfg.Flows), Flags: expr.NFT_CONNLIMIT_F_INV}},
 		},
 	}, jump(overFlows))
+	f.rule(c, jump("judge"))
+}
+
+// judge leads to the policy of the slot.
+func (f *filter) judge() {
+	c := f.conn.AddChain(&nftables.Chain{Table: f.table, Name: "judge"})
 	f.rule(c, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
 		&expr.Lookup{SourceRegister: 1, SetName: "policy", DestRegister: 0, IsDestRegSet: true},

@@ -69,6 +69,28 @@ func TestNewConnectionsOverTheRateAreDroppedAndTold(t *testing.T) {
 	}
 }
 
+func TestDatagramsOfOneConnectionAreNotNewOnes(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.internet, "8.8.8.8:443")
+	r := w.router(func(c *Config) { c.Connections = 5 })
+	s := w.take(r, "open")
+	w.in(s.FD(), func() error {
+		c, err := net.Dial("udp", "1.2.3.4:8125") // where nobody answers
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for range 300 {
+			c.Write([]byte("metric"))
+		}
+		return nil
+	})
+	w.reaches(s, "udp", "8.8.8.8:443")
+	if n, err := r.Refusals(); n > 0 || err != nil {
+		t.Errorf("%d of 300 datagrams were refused, %v", n, err)
+	}
+}
+
 func TestBandwidthIsLimitedBothWays(t *testing.T) {
 	w := newWorld(t)
 	w.serve(w.internet, "8.8.8.8:443")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
@@ -121,7 +122,7 @@ func (e *nodeSide) addTable() error {
 	c, p := e.conn, e.r.plan
 	e.table = c.AddTable(&nftables.Table{Name: e.name, Family: nftables.TableFamilyINet})
 	for _, family := range []string{"ipv4", "ipv6"} {
-		s := &nftables.Set{Table: e.table, Name: forwardingSet + family, KeyType: nftables.TypeIFName}
+		s := &nftables.Set{Table: e.table, Name: forwardingSet + family, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
 		e.on[family] = s
 		if err := c.AddSet(s, nil); err != nil {
 			return err
