@@ -116,6 +116,14 @@ func within4or6(load expr.Any, p netip.Prefix) []expr.Any {
 	}
 }
 
+// icmpBut holds for ICMP packets of types other than one.
+func icmpBut(kind byte) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1, DestRegister: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{kind}},
+	}
+}
+
 // state holds for packets of connections in one of several states.
 func state(bits uint32) []expr.Any { return connection(expr.CtKeySTATE, bits) }
 

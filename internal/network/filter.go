@@ -23,7 +23,7 @@ import (
 //	forward      from a slot, to the uplink, a new connection: within the limits, then by
 //	             the map "policy" from its device to a chain: "open", or one of its own
 //	postrouting  the address that tells the node whether a rule with an exact address
-//	             or a name allowed the connection
+//	             allowed the connection
 type filter struct {
 	r     *Router
 	table *nftables.Table
@@ -37,7 +37,7 @@ const (
 	groupRefused = 1 // of the kernel's packet log
 	tcp, udp     = unix.IPPROTO_TCP, unix.IPPROTO_UDP
 
-	markExact = 1 // of a connection that a rule with an exact address or a name allows
+	markExact = 1 // of a connection that a rule with an exact address allows
 
 	confirmed = 1 << 3 // IPS_CONFIRMED: a packet of the connection was let through before
 
@@ -79,7 +79,7 @@ func (f *filter) sets() error {
 	device := nftables.TypeIFIndex
 	from4 := nftables.MustConcatSetType(device, nftables.TypeIPAddr)
 	from6 := nftables.MustConcatSetType(device, nftables.TypeIP6Addr)
-	for _, s := range []struct {
+	for i, s := range []struct {
 		set  nftables.Set
 		elem []nftables.SetElement
 	}{
@@ -97,7 +97,7 @@ func (f *filter) sets() error {
 		{nftables.Set{Name: overFlows, KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
 		{nftables.Set{Name: "flows", KeyType: device, Dynamic: true, Size: 65535}, nil},
 	} {
-		s.set.Table = f.table
+		s.set.Table, s.set.ID = f.table, uint32(1+i) // else the library counts, for all in this process, without a lock
 		f.inet[s.set.Name] = &s.set
 		if err := f.conn.AddSet(&s.set, s.elem); err != nil {
 			return fmt.Errorf("set %s of the packet filter: %w", s.set.Name, err)
@@ -172,6 +172,9 @@ func (f *filter) input() {
 			f.rule(c, append(dns, accept())...)
 		}
 	}
+	// What a kernel says by itself, as of an answer that came too late, is no connection.
+	f.rule(c, protocol(unix.IPPROTO_ICMP), icmpBut(8), drop())
+	f.rule(c, protocol(unix.IPPROTO_ICMPV6), icmpBut(128), drop())
 	f.rule(c, jump("refuse"))
 }
 
@@ -320,7 +323,7 @@ func (f *filter) namesOf(s *Slot, version int) *nftables.Set {
 		address = nftables.TypeIP6Addr
 	}
 	return &nftables.Set{
-		Table: f.table, Name: fmt.Sprintf("names%d-%d", version, s.id), HasTimeout: true,
+		Table: f.table, ID: uint32(version), Name: fmt.Sprintf("names%d-%d", version, s.id), HasTimeout: true,
 		KeyType: nftables.MustConcatSetType(nftables.TypeMark, address), Concatenation: true,
 	}
 }
@@ -356,7 +359,7 @@ func (f *filter) restrict(s *Slot, p faas.Egress) error {
 // allow adds a rule of a policy to a slot's chain.
 func (f *filter) allow(c *nftables.Chain, s *Slot, number int, r faas.EgressRule) {
 	var which [][]expr.Any // in words of the filter, each with the same ports
-	exact := true
+	exact := false         // the node lets in what a rule with its exact address allows, never what a name stands for
 	if r.Name != "" {
 		for _, version := range []int{4, 6} {
 			which = append(which, slices.Concat(family(version), f.named(s, version, number), destinationIn(version, "node", true)))

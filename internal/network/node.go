@@ -1,23 +1,19 @@
 package network
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,16 +26,18 @@ type nodeSide struct {
 	lock  int // of the name
 	table *nftables.Table
 	links *netlink.Handle
-	on    map[string]*nftables.Set // devices whose forwarding was switched on, by family
 
 	mu    sync.Mutex // guards what follows
 	conn  *nftables.Conn
-	told6 bool // that IPv6 is not forwarded
+	rules map[string]int      // of the table, by chain; nil: it was not made yet
+	on    map[string][]string // the devices whose forwarding was switched on, by family
+	told6 bool                // that IPv6 is not forwarded
 }
 
-// newNodeSide makes the uplink and what the node needs to pass on what comes from it.
+// newNodeSide makes the uplink.
 func newNodeSide(r *Router) (e *nodeSide, err error) {
-	e = &nodeSide{r: r, name: r.plan.uplink, on: map[string]*nftables.Set{}}
+	e = &nodeSide{r: r, name: r.plan.uplink}
+	e.table = &nftables.Table{Name: e.name, Family: nftables.TableFamilyINet}
 	if err := r.in(r.node, func() (err error) { e.lock, err = lockName(e.name); return err }); err != nil {
 		return nil, err
 	}
@@ -47,30 +45,32 @@ func newNodeSide(r *Router) (e *nodeSide, err error) {
 		unix.Close(e.lock)
 		return nil, fmt.Errorf("open the node's packet filter: %w", err)
 	}
-	if err := r.in(r.node, e.addDevice); err != nil {
-		return e, err
+	return e, r.in(r.node, func() (err error) {
+		if e.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return err
+		}
+		return e.addDevice()
+	})
+}
+
+// open makes what the node needs to pass on what comes from the uplink.
+func (e *nodeSide) open() error {
+	if err := e.keep(); err != nil {
+		return err
 	}
-	if err := e.addTable(); err != nil {
-		return e, fmt.Errorf("set up the node's packet filter: %w", err)
-	}
-	if err := e.forwarding(); err != nil {
-		return e, err
-	}
-	return e, e.openChains()
+	return e.openChains()
 }
 
 var nodeMAC = net.HardwareAddr{2, 'h', 'o', 'b', 0, 3}
 
 // addDevice makes the pair of devices between router and node; called on the node.
-func (e *nodeSide) addDevice() (err error) {
+// In the router it has one index, whenever it is made: rules there name it.
+func (e *nodeSide) addDevice() error {
 	r := e.r
-	if e.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return err
-	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr, attrs.MTU = e.name, nodeMAC, r.cfg.MTU
-	err = e.links.LinkAdd(&netlink.Veth{
-		LinkAttrs: attrs, PeerName: "up", PeerHardwareAddr: routerMAC, PeerMTU: uint32(r.cfg.MTU), PeerNamespace: netlink.NsFd(r.fd),
+	attrs.Name, attrs.Index, attrs.HardwareAddr, attrs.MTU = "up", r.up, routerMAC, r.cfg.MTU
+	err := r.links.LinkAdd(&netlink.Veth{
+		LinkAttrs: attrs, PeerName: e.name, PeerHardwareAddr: nodeMAC, PeerMTU: uint32(r.cfg.MTU), PeerNamespace: netlink.NsFd(r.node),
 	})
 	if err != nil {
 		return fmt.Errorf("make the device %s: %w", e.name, err)
@@ -79,7 +79,9 @@ func (e *nodeSide) addDevice() (err error) {
 	if err != nil {
 		return err
 	}
-	r.up = inside.Attrs().Index
+	if r.up == 0 {
+		r.up = inside.Attrs().Index
+	}
 	outside, err := e.links.LinkByName(e.name)
 	if err != nil {
 		return err
@@ -116,18 +118,21 @@ func (e *nodeSide) addDevice() (err error) {
 // firewalld, which can drop what these accept, and do not see what these drop.
 const beforeOthers = -10
 
-// addTable makes the node's table. It knows no slot: which connections may go to
-// the node, or where the node redirects them, is in their source address.
-func (e *nodeSide) addTable() error {
+// makeTable makes the node's table, whatever was there by its name. It knows no slot:
+// which connections may go to the node, or where the node redirects them, is in
+// their source address. on stands in it so that whoever removes the table can
+// switch forwarding off again.
+func (e *nodeSide) makeTable(on map[string][]string) error {
 	c, p := e.conn, e.r.plan
-	e.table = c.AddTable(&nftables.Table{Name: e.name, Family: nftables.TableFamilyINet})
-	for _, family := range []string{"ipv4", "ipv6"} {
-		s := &nftables.Set{Table: e.table, Name: forwardingSet + family, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
-		e.on[family] = s
-		if err := c.AddSet(s, nil); err != nil {
+	c.AddTable(e.table) // for there is something to remove
+	c.DelTable(e.table)
+	c.AddTable(e.table)
+	for _, family := range families {
+		if err := c.AddSet(e.forwarding(family), elementsOf(on[family])); err != nil {
 			return err
 		}
 	}
+	rules := map[string]int{}
 	chain := func(name string, hook *nftables.ChainHook, priority int, kind nftables.ChainType) *nftables.Chain {
 		policy := nftables.ChainPolicyAccept
 		return c.AddChain(&nftables.Chain{
@@ -136,6 +141,7 @@ func (e *nodeSide) addTable() error {
 		})
 	}
 	rule := func(c *nftables.Chain, parts ...[]expr.Any) {
+		rules[c.Name]++
 		e.conn.AddRule(&nftables.Rule{Table: e.table, Chain: c, Exprs: slices.Concat(parts...)})
 	}
 	in, out := byName(expr.MetaKeyIIFNAME, e.name, false), byName(expr.MetaKeyOIFNAME, e.name, false)
@@ -169,110 +175,42 @@ func (e *nodeSide) addTable() error {
 	for _, a := range []netip.Addr{p.plain4, p.plain6, p.allowed4, p.allowed6} {
 		rule(nat, byName(expr.MetaKeyOIFNAME, e.name, true), from(a), one(&expr.Masq{}))
 	}
-	return c.Flush()
-}
-
-const forwardingSet = "forwarding-"
-
-// forwarding has the node pass on what comes from the uplink, and what comes back.
-// Where the node forwards already, nothing is changed. Else it is switched on for
-// the devices that have routes, one by one; which they are stands in the
-// table, so that whoever removes the table can switch it off again.
-func (e *nodeSide) forwarding() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.r.in(e.r.node, func() error {
-		devices, err := e.routed()
-		if err != nil {
-			return err
-		}
-		for _, family := range []string{"ipv4", "ipv6"} {
-			if family == "ipv6" && !e.r.plan.v6 {
-				continue
-			}
-			if err := e.forwardFamily(family, devices); err != nil {
-				return fmt.Errorf("forward %s: %w", family, err)
-			}
-		}
-		return nil
-	})
-}
-
-// routed has the names of the devices with routes, and the uplink's; without other routers'.
-func (e *nodeSide) routed() ([]string, error) {
-	routes, err := e.links.RouteList(nil, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("list the routes: %w", err)
+	if err := e.commit(); err != nil {
+		return fmt.Errorf("make the table %s of the packet filter: %w", e.name, err)
 	}
-	names := []string{e.name}
-	for _, route := range routes {
-		dev, err := e.links.LinkByIndex(route.LinkIndex)
-		if err != nil || dev.Attrs().Flags&net.FlagLoopback != 0 {
-			continue
-		}
-		if name := dev.Attrs().Name; !strings.HasPrefix(name, namePrefix) && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return names, nil
-}
-
-// forwardFile is the setting of one device. For IPv6 it is one that only newer
-// kernels have (6.17): the older one makes a router of the whole machine, which
-// then takes no address from the network any more.
-func forwardFile(family, device string) string {
-	if family == "ipv6" {
-		return "/proc/sys/net/ipv6/conf/" + device + "/force_forwarding"
-	}
-	return "/proc/sys/net/ipv4/conf/" + device + "/forwarding"
-}
-
-// forwardFamily switches on one family. Precondition: e.mu is held; the calling
-// thread is on the node.
-func (e *nodeSide) forwardFamily(family string, devices []string) error {
-	if isOn("/proc/sys/net/" + family + "/conf/all/forwarding") {
-		e.conn.FlushSet(e.on[family]) // whoever switched it on wants more than we do
-		return e.conn.Flush()
-	}
-	others, err := neededByOthers(e.conn, e.name, family)
-	if err != nil {
-		return err
-	}
-	ours, err := forwardingOf(e.conn, e.table, family)
-	if err != nil {
-		return err
-	}
-	for _, dev := range devices {
-		file := forwardFile(family, dev)
-		if on := isOn(file); on && (slices.Contains(ours, dev) || !slices.Contains(others, dev)) {
-			continue // or on before anybody's router
-		}
-		if !exists(file) {
-			if !e.told6 {
-				e.r.cfg.Log.Warn("functions cannot reach IPv6 addresses: set net.ipv6.conf.all.forwarding=1")
-			}
-			e.told6 = true
-			return nil
-		}
-		// Written down first. If another router has switched it on, both need it.
-		if err := errors.Join(e.conn.SetAddElements(e.on[family], []nftables.SetElement{{Key: named16(dev)}}), e.conn.Flush()); err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, []byte("1"), 0); err != nil {
-			return err
-		}
-	}
+	e.rules = rules
 	return nil
 }
 
-func exists(file string) bool {
-	_, err := os.Stat(file)
-	return err == nil
+// forwarding is the set of the devices whose forwarding was switched on.
+func (e *nodeSide) forwarding(family string) *nftables.Set {
+	return &nftables.Set{Table: e.table, Name: forwardingSet + family, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
 }
 
-func isOn(file string) bool {
-	data, err := os.ReadFile(file)
-	return err == nil && strings.TrimSpace(string(data)) != "0"
+func elementsOf(devices []string) (elements []nftables.SetElement) {
+	for _, dev := range devices {
+		elements = append(elements, nftables.SetElement{Key: named16(dev)})
+	}
+	return elements
+}
+
+// commit sends a transaction. After an error the connection may have answers that
+// nobody waits for, and another takes its place. Precondition: e.mu is held.
+func (e *nodeSide) commit() error {
+	err := e.conn.Flush()
+	if err == nil {
+		return nil
+	}
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		err = errno // without the library's words
+	}
+	conn, again := newConn(e.r.node)
+	if again != nil {
+		return errors.Join(err, again)
+	}
+	e.conn.CloseLasting()
+	e.conn = conn
+	return err
 }
 
 // openChains adds to every chain of others that drops what it does not know two
@@ -314,7 +252,7 @@ func (e *nodeSide) openChains() error {
 				},
 			})
 		}
-		if err := e.conn.Flush(); err != nil {
+		if err := e.commit(); err != nil {
 			return fmt.Errorf("let the network of functions through %s: %w", at.Name, err)
 		}
 	}
@@ -350,44 +288,6 @@ func rulesOf(conn *nftables.Conn, c *nftables.Chain, name string) (ours []*nftab
 	return ours, nil
 }
 
-// recheck is how often the node is looked at for what others changed.
-const recheck = 5 * time.Second
-
-// watch keeps the node's addresses closed to functions when they change, and the way
-// open when somebody starts a firewall, until ctx is done.
-func (e *nodeSide) watch(ctx context.Context) {
-	changes := make(chan netlink.AddrUpdate)
-	done := make(chan struct{})
-	if err := netlink.AddrSubscribeAt(netns.NsHandle(e.r.node), changes, done); err != nil {
-		e.r.cfg.Log.Warn("changes of this node's addresses are seen late", "err", err)
-		close(changes)
-	}
-	check := func(what func() error) {
-		if err := what(); err != nil {
-			e.r.cfg.Log.Warn("the network of functions is not as it should be", "err", err)
-		}
-	}
-	updates := changes
-	check(e.closeAddrs)
-	for tick := time.Tick(recheck); ctx.Err() == nil; {
-		select {
-		case _, ok := <-updates:
-			if !ok {
-				updates = nil
-			}
-			check(e.closeAddrs)
-		case <-tick:
-			check(e.closeAddrs)
-			check(e.forwarding)
-			check(e.openChains)
-		case <-ctx.Done():
-		}
-	}
-	close(done)
-	for range changes { // until the subscription has ended
-	}
-}
-
 // closeAddrs tells the filter the node's addresses.
 func (e *nodeSide) closeAddrs() error {
 	list, err := e.links.AddrList(nil, netlink.FAMILY_ALL)
@@ -410,16 +310,4 @@ func (e *nodeSide) closeAddrs() error {
 	e.r.own = own
 	e.r.mu.Unlock()
 	return e.r.filter.setNode(addrs)
-}
-
-// remove takes back everything that the node has for the router.
-func (e *nodeSide) remove() error {
-	var err error
-	if e.links != nil {
-		err = e.r.in(e.r.node, func() error { return removeFrom(e.conn, e.links, e.name) })
-		e.links.Close()
-	}
-	e.conn.CloseLasting()
-	unix.Close(e.lock)
-	return err
 }

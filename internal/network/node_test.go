@@ -159,7 +159,7 @@ func TestTwoRoutersShareANode(t *testing.T) {
 	w.serve(w.internet, "[2600::8888]:443")
 	before := w.looks()
 	first, second := w.router(), w.router(func(c *Config) { c.Generation = "second" })
-	w.check(first.edge.forwarding()) // as every few seconds
+	w.check(first.edge.keep()) // as every few seconds
 	a, b := w.take(first, "open"), w.take(second, "open")
 	w.serve(b.FD(), ":443")
 	for _, s := range []*Slot{a, b} {

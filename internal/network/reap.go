@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -156,7 +155,7 @@ func removeTable(conn *nftables.Conn, name string) error {
 		if t.Name != name {
 			continue
 		}
-		for _, family := range []string{"ipv4", "ipv6"} {
+		for _, family := range families {
 			if devices[family], err = forwardingOf(conn, t, family); err != nil {
 				return err
 			}
@@ -167,57 +166,7 @@ func removeTable(conn *nftables.Conn, name string) error {
 		return err
 	}
 	for family, list := range devices {
-		if err := stopForwarding(conn, family, list); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// forwardingOf are the devices that a table says forwarding was switched on for.
-func forwardingOf(conn *nftables.Conn, t *nftables.Table, family string) (devices []string, err error) {
-	elements, err := conn.GetSetElements(&nftables.Set{Table: t, Name: forwardingSet + family, KeyType: nftables.TypeIFName})
-	for _, element := range elements {
-		dev, _, _ := strings.Cut(string(element.Key), "\x00")
-		devices = append(devices, dev)
-	}
-	return devices, err
-}
-
-// neededByOthers are the devices that routers but one have switched forwarding on for.
-func neededByOthers(conn *nftables.Conn, but, family string) (devices []string, err error) {
-	tables, err := tablesOn(conn)
-	if err != nil {
-		return nil, err
-	}
-	for _, t := range tables {
-		if t.Name == but {
-			continue
-		}
-		list, err := forwardingOf(conn, t, family)
-		if err != nil && !errors.Is(err, unix.ENOENT) { // it was removed just now
-			return nil, err
-		}
-		devices = append(devices, list...)
-	}
-	return devices, nil
-}
-
-// stopForwarding switches it off for devices, but for those that another router needs.
-func stopForwarding(conn *nftables.Conn, family string, devices []string) error {
-	if isOn("/proc/sys/net/" + family + "/conf/all/forwarding") {
-		return nil // by somebody else, since
-	}
-	needed, err := neededByOthers(conn, "", family)
-	if err != nil {
-		return err
-	}
-	for _, dev := range devices {
-		if slices.Contains(needed, dev) {
-			continue
-		}
-		err := os.WriteFile(forwardFile(family, dev), []byte("0"), 0)
-		if err != nil && !errors.Is(err, os.ErrNotExist) { // the device is gone
+		if err := stopForwarding(conn, "", family, list); err != nil {
 			return err
 		}
 	}

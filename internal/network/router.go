@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -25,7 +24,7 @@ type Config struct {
 	Ready      int    // slots kept ready; 0: 16
 
 	Range netip.Prefix // IPv4 range to choose addresses from, /18 or larger; zero: 100.64.0.0/10
-	MTU   int          // of the slots' devices; 0: 1500
+	MTU   int          // of the slots' devices; 0: as the node's devices with default routes, at most 1500
 
 	Connections int   // new connections that a slot may open in a second, twice as many at once; 0: 200
 	Flows       int   // connections that a slot may have; 0: 2000
@@ -101,7 +100,7 @@ func NewRouter(cfg Config) (_ *Router, err error) {
 	if err := r.openNamespaces(); err != nil {
 		return nil, err
 	}
-	if err := r.in(r.node, func() (err error) { r.plan, err = newPlan(cfg); return err }); err != nil {
+	if err := r.in(r.node, r.look); err != nil {
 		return nil, err
 	}
 	if err := r.in(r.fd, r.prepare); err != nil {
@@ -110,7 +109,7 @@ func NewRouter(cfg Config) (_ *Router, err error) {
 	if r.edge, err = newNodeSide(r); err != nil {
 		return nil, err
 	}
-	if r.filter, err = newFilter(r); err != nil {
+	if err := r.addTables(); err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -128,7 +127,6 @@ func setDefaults(cfg *Config) {
 		}
 	}
 	or(&cfg.Ready, 16)
-	or(&cfg.MTU, 1500)
 	or(&cfg.Connections, 200)
 	or(&cfg.Flows, 2000)
 	if !cfg.Range.IsValid() {
@@ -140,6 +138,16 @@ func setDefaults(cfg *Config) {
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
+}
+
+// addTables makes the packet filters of node and router at the same time: each waits for the kernel.
+func (r *Router) addTables() (err error) {
+	var node error
+	var work sync.WaitGroup
+	work.Go(func() { node = r.edge.open() })
+	r.filter, err = newFilter(r)
+	work.Wait()
+	return errors.Join(err, node)
 }
 
 func (r *Router) openNamespaces() (err error) {
@@ -160,6 +168,15 @@ func (r *Router) openNamespaces() (err error) {
 // in carries out f on a thread that is in a network namespace, and brings it home.
 func (r *Router) in(fd int, f func() error) (err error) {
 	r.thread.Do(func() { err = within(r.home, fd, f) })
+	return err
+}
+
+// look plans the router as the node is, where it is called.
+func (r *Router) look() (err error) {
+	if r.plan, err = newPlan(r.cfg); err != nil || r.cfg.MTU != 0 {
+		return err
+	}
+	r.cfg.MTU, err = smallestMTU()
 	return err
 }
 
@@ -348,125 +365,6 @@ func (r *Router) dismantle() error {
 		r.thread.Close()
 	}
 	return errors.Join(errs...)
-}
-
-// plan has the addresses of a router and of its uplink. The slots' addresses
-// are known within the router only, so that two daemons may have the same; what
-// they may not do is to hide a network that the node reaches.
-type plan struct {
-	kernel6            bool         // the kernel has IPv6
-	v6                 bool         // and the node wants it
-	uplink             string       // the device on the node
-	slots4             netip.Prefix // a /17
-	slots6             netip.Prefix // a /64
-	gateway4, gateway6 netip.Addr   // of every slot, with the name server
-	node4, node6       netip.Addr   // the node's end of the uplink
-	plain4, plain6     netip.Addr   // what connections to the internet come from, as the node sees them
-	allowed4, allowed6 netip.Addr   // what connections come from that a rule with an exact address or a name allows
-}
-
-// newPlan chooses addresses that collide with no route and no address of the
-// network that it is called in.
-func newPlan(cfg Config) (plan, error) {
-	taken, err := takenRanges()
-	if err != nil {
-		return plan{}, err
-	}
-	h := fnv.New64a()
-	h.Write([]byte(cfg.Generation))
-	seed := h.Sum64()
-	p := plan{kernel6: exists("/proc/sys/net/ipv6"), uplink: uplinkName(cfg.Generation)}
-	p.v6 = p.kernel6 && !isOn("/proc/sys/net/ipv6/conf/default/disable_ipv6")
-	if cfg.Range.Bits() > 18 || !cfg.Range.Addr().Is4() {
-		return plan{}, fmt.Errorf("range %s: want an IPv4 range of /18 or larger", cfg.Range)
-	}
-	size := max(17, cfg.Range.Bits()+1) // one half for the slots, of the other some addresses for the uplink
-	count := uint64(1) << (size - 1 - cfg.Range.Bits())
-	for i := range count {
-		both := netip.PrefixFrom(offset(cfg.Range.Addr(), uint32((seed+i)%count)<<(33-size)), size-1)
-		if overlaps(taken, both) {
-			continue
-		}
-		// The uplink's eight addresses are anywhere in the upper half.
-		end := offset(both.Addr(), 1<<(32-size)|uint32(seed>>32)%(1<<(32-size))&^7)
-		p.slots4 = netip.PrefixFrom(both.Addr(), size)
-		p.gateway4, p.node4, p.plain4, p.allowed4 = offset(both.Addr(), 1), offset(end, 1), offset(end, 2), offset(end, 3)
-		break
-	}
-	if !p.slots4.IsValid() {
-		return plan{}, fmt.Errorf("range %s: every part of it has a route on this machine", cfg.Range)
-	}
-	for i := range uint64(256) {
-		b := [16]byte{0: 0xfd}
-		for k := range 7 { // 40 bits that differ from daemon to daemon, 16 of a network
-			b[1+k] = byte((seed + i) >> (8 * k))
-		}
-		b[7] = 0
-		net6 := netip.PrefixFrom(netip.AddrFrom16(b), 56)
-		if overlaps(taken, net6) {
-			continue
-		}
-		p.slots6, p.gateway6 = netip.PrefixFrom(net6.Addr(), 64), offset(net6.Addr(), 1)
-		b[7] = 1
-		end := netip.AddrFrom16(b)
-		p.node6, p.plain6, p.allowed6 = offset(end, 1), offset(end, 2), offset(end, 3)
-		return p, nil
-	}
-	return plan{}, errors.New("every private IPv6 range has a route on this machine")
-}
-
-// uplinkName is the name of a generation's device: the kernel takes 15 characters.
-func uplinkName(generation string) string {
-	return namePrefix + generation[max(0, len(generation)-11):]
-}
-
-const namePrefix = "hob-"
-
-// offset adds to an address.
-func offset(a netip.Addr, n uint32) netip.Addr {
-	b := a.AsSlice()
-	for i := len(b) - 1; n > 0 && i >= 0; i-- {
-		n += uint32(b[i])
-		b[i] = byte(n)
-		n >>= 8
-	}
-	sum, _ := netip.AddrFromSlice(b)
-	return sum
-}
-
-func overlaps(list []netip.Prefix, p netip.Prefix) bool {
-	for _, t := range list {
-		if t.Overlaps(p) {
-			return true
-		}
-	}
-	return false
-}
-
-// takenRanges are the destinations of the routes of the calling thread's network,
-// local ones included, other than the default ones.
-func takenRanges() (list []netip.Prefix, err error) {
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-		if err != nil {
-			return nil, fmt.Errorf("list the routes: %w", err)
-		}
-		for _, route := range routes {
-			if p, ok := prefixOf(route.Dst); ok && p.Bits() > 0 {
-				list = append(list, p)
-			}
-		}
-	}
-	return list, nil
-}
-
-func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
-	if n == nil {
-		return netip.Prefix{}, false
-	}
-	a, ok := netip.AddrFromSlice(n.IP)
-	ones, _ := n.Mask.Size()
-	return netip.PrefixFrom(a, ones), ok
 }
 
 // errClosed says that the router is closed.
