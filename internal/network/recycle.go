@@ -142,7 +142,9 @@ func (r *Router) forgetAddrs(s *Slot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range s.addrs() {
-		delete(r.byAddr, a)
+		if r.byAddr[a] == s { // if it could not be given others, these may be another's since
+			delete(r.byAddr, a)
+		}
 	}
 }
 

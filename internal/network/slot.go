@@ -155,6 +155,7 @@ func (r *Router) newSlot() (s *Slot, err error) {
 	s = &Slot{r: r, fd: -1}
 	defer func() {
 		if err != nil {
+			r.forgetAddrs(s)
 			s.close()
 			s = nil
 		}
@@ -282,24 +283,33 @@ func limitRate(h *netlink.Handle, dev int, rate int64) error {
 	return nil
 }
 
-// address gives a slot the next addresses that nobody has, and the routes.
-func (r *Router) address(s *Slot) error {
+// choose gives a slot the next number and addresses that nobody has.
+func (r *Router) choose(s *Slot) error {
 	r.mu.Lock()
-	count := uint32(1) << (32 - r.plan.slots4.Bits())
-	for {
+	defer r.mu.Unlock()
+	count := uint32(1)<<(32-r.plan.slots4.Bits()) - 3
+	for range count {
 		r.next++
-		s.addr4 = offset(r.plan.slots4.Addr(), 2+r.next%(count-3))
-		if r.byAddr[s.addr4] == nil {
-			break
+		a := offset(r.plan.slots4.Addr(), 2+r.next%count)
+		if r.byAddr[a] != nil {
+			continue
 		}
+		s.id, s.addr4 = r.next, a
+		r.byAddr[a] = s
+		if r.plan.v6 {
+			s.addr6 = offset(r.plan.slots6.Addr(), 2+r.next)
+			r.byAddr[s.addr6] = s
+		}
+		return nil
 	}
-	s.id = r.next
-	r.byAddr[s.addr4] = s
-	if r.plan.v6 {
-		s.addr6 = offset(r.plan.slots6.Addr(), 2+r.next)
-		r.byAddr[s.addr6] = s
+	return fmt.Errorf("all %d addresses of %s are in use", count, r.plan.slots4)
+}
+
+// address gives a slot addresses, and the routes.
+func (r *Router) address(s *Slot) error {
+	if err := r.choose(s); err != nil {
+		return err
 	}
-	r.mu.Unlock()
 	for _, a := range []netip.Addr{s.addr4, s.addr6} {
 		if !a.IsValid() {
 			continue
