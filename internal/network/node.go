@@ -184,7 +184,8 @@ func (e *nodeSide) makeTable(on map[string][]string) error {
 
 // forwarding is the set of the devices whose forwarding was switched on.
 func (e *nodeSide) forwarding(family string) *nftables.Set {
-	return &nftables.Set{Table: e.table, Name: forwardingSet + family, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
+	id := uint32(1 + slices.Index(families[:], family)) // else the library counts, for all in this process, without a lock
+	return &nftables.Set{Table: e.table, ID: id, Name: forwardingSet + family, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
 }
 
 func elementsOf(devices []string) (elements []nftables.SetElement) {
