@@ -20,17 +20,17 @@ const patience = 3 * time.Second
 
 // NothingLeft compares the machine at the end of the test, after the cleanups
 // that are registered later, with the machine now. The test fails with the name
-// of each process, mount, cgroup, network device and held namespace of ours
-// that was not there before.
+// of each process, mount, cgroup, network device, packet filter table and held
+// namespace of ours that was not there before.
 //
 // "Of ours" are the descendants of this process and what they left to init;
 // mounts below the temporary directory of the test; and cgroups below one called
-// "hob", except those of a generation that somebody else's daemon holds. Tests that
+// "hob" and tables, except those of a generation that somebody else's daemon holds. Tests that
 // call NothingLeft so run one at a time on the machine, so that they do not see
 // each other's sandboxes.
 //
-// With marks, which nobody else's names hold (see Mark), those mounts, cgroups and
-// network devices count whose names hold one. Such a test waits for no other.
+// With marks, which nobody else's names hold (see Mark), those mounts, cgroups,
+// network devices and tables count whose names hold one. Such a test waits for no other.
 func NothingLeft(t testing.TB, marks ...string) {
 	t.Helper()
 	release := func() {}
@@ -46,7 +46,7 @@ func NothingLeft(t testing.TB, marks ...string) {
 			return everything(func(dir string) bool { return strings.HasPrefix(dir, own) }, ofHob, func(dev string) bool { return strings.HasPrefix(dev, "hob") })
 		}
 	}
-	before := look()
+	before := append(look(), tables(func(string) bool { return true }, true)...) // somebody's that lives may die meanwhile
 	t.Cleanup(func() {
 		defer release()
 		var left []string
@@ -88,9 +88,9 @@ func alone() (release func(), err error) {
 	}
 }
 
-// Look lists the processes, mounts, cgroups, network devices and held network
-// namespaces of ours that exist now, a sentence each, sorted. Mounts, cgroups and
-// devices are those whose names hold one of the marks.
+// Look lists the processes, mounts, cgroups, network devices, packet filter tables and held
+// network namespaces of ours that exist now, a sentence each, sorted. Mounts, cgroups, devices
+// and tables are those whose names hold one of the marks.
 func Look(marks ...string) []string {
 	marked := func(name string) bool {
 		return slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(name, m) })
@@ -100,7 +100,7 @@ func Look(marks ...string) []string {
 
 // everything is Look with a choice of mounts, of cgroups and of network devices.
 func everything(mount, cgroup, device func(name string) bool) []string {
-	all := slices.Concat(processes(), mounts(mount), cgroups(cgroup), devices(device), namespaces())
+	all := slices.Concat(processes(), mounts(mount), cgroups(cgroup), devices(device), tables(device, false), namespaces())
 	slices.Sort(all)
 	return slices.Compact(all)
 }
