@@ -241,7 +241,8 @@ func TestOrdinaryEndIsNoWarning(t *testing.T) {
 			if err := b.Stop(t.Context(), 20*time.Second); err != nil {
 				t.Error(err)
 			}
-			if exit, err := b.Wait(t.Context()); exit.Signal != "" || what == "term" && exit.Code != 0 || err != nil {
+			exit, err := b.Wait(t.Context()) // the others may not have come to anything yet
+			if what == "term" && exit != (faas.Exit{}) || err != nil {
 				t.Errorf("%s ended %+v, %v", what, exit, err)
 			}
 		}
