@@ -68,7 +68,7 @@ func (f *reachFlags) rules(of string, there []string) ([]string, error) {
 	rules := withRules(nil, there)
 	for _, rule := range f.disallow {
 		if !hasRule(rules, rule) {
-			those := "it has none of its own"
+			those := "it has none of its own, unless in the annotation " + faas.AnnotationAllow
 			if len(rules) > 0 {
 				those = "its rules are " + strings.Join(rules, ", ")
 			}

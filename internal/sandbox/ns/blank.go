@@ -327,6 +327,7 @@ func (s *stock) refill() {
 		case now := <-sweep.C:
 			s.sweep(now)
 			s.d.trim()
+			s.d.removeBusy()
 			continue
 		case <-wake:
 			continue
@@ -458,7 +459,7 @@ func (d *Driver) prepareBlank(at *berth, spec sandbox.Spec) (*prepared, error) {
 	b, o, err := d.outfit(d.life, spec)
 	if err != nil {
 		cg := at.cgroup
-		d.leave(at, func() { cg.Remove() })
+		d.leave(at, func() { d.remove(cg) })
 		return nil, err
 	}
 	defer o.release()

@@ -81,6 +81,7 @@ type Driver struct {
 	boxes  map[*box]struct{} // live ones; guarded by mu, as all below
 	berths int               // those that are not idle
 	idle   []*berth          // those that are not needed now
+	busy   []*linux.Cgroup   // that could not be removed yet
 	closed bool
 }
 
@@ -278,8 +279,8 @@ func (d *Driver) Close() error {
 		}
 	}
 	if d.cgroups != nil {
-		// Seen busy, seldom, after minutes of load, though it held nothing any more.
-		if err := d.cgroups.Open(d.cgroup()).Remove(); err != nil {
+		d.removeBusy()
+		if err := d.cgroups.Open(d.cgroup()).RemoveTree(); err != nil {
 			d.cfg.Log.Warn("a cgroup without processes is left: the next start removes it", "err", err)
 		}
 		d.cgroups.Open(d.cfg.CgroupParent).RemoveIfEmpty()
@@ -319,6 +320,30 @@ type berth struct {
 
 // manners is how long a berth that is not needed yet waits for its next cgroup.
 const manners = 5 * time.Millisecond
+
+// remove removes a cgroup that is not needed any more. One that the kernel calls busy
+// is tried again with each sweep, and by Close.
+func (d *Driver) remove(cg *linux.Cgroup) error {
+	err := cg.Remove()
+	if err != nil {
+		d.cfg.Log.Warn("a cgroup is not removed yet", "cgroup", cg.Name, "err", err)
+		d.mu.Lock()
+		d.busy = append(d.busy, cg)
+		d.mu.Unlock()
+	}
+	return err
+}
+
+// removeBusy tries again what remove could not.
+func (d *Driver) removeBusy() {
+	d.mu.Lock()
+	busy := d.busy
+	d.busy = nil
+	d.mu.Unlock()
+	for _, cg := range busy {
+		d.remove(cg)
+	}
+}
 
 // newBerth makes a berth, which must be seated.
 func (d *Driver) newBerth() (*berth, error) {
@@ -401,9 +426,9 @@ func (d *Driver) trim() {
 		case at := <-d.ready:
 			at.clear()
 			if cg := at.cgroup; d.park(at) {
-				cg.Remove()
+				d.remove(cg)
 			} else {
-				d.leave(at, func() { cg.Remove() })
+				d.leave(at, func() { d.remove(cg) })
 			}
 		default:
 			d.mu.Lock()
@@ -473,7 +498,7 @@ func (d *Driver) seat(b *berth, left func()) {
 				d.ready <- b
 				return
 			}
-			cg.Remove()
+			d.remove(cg)
 		}
 		if try == 0 {
 			d.cfg.Log.Error("no cgroup for the next sandbox, trying again", "err", err)

@@ -160,7 +160,7 @@ func (d *Driver) vacate(at *berth, b *box, made bool) {
 	d.leave(at, func() {
 		close(vacated)
 		if !made {
-			b.cgroup.Remove()
+			d.remove(b.cgroup)
 		}
 	})
 }
@@ -367,7 +367,7 @@ func (b *box) end(grace time.Duration) {
 	b.mu.Lock()
 	b.gone = true
 	b.mu.Unlock()
-	b.stopErr = errors.Join(thawed, killed, b.cgroup.Remove())
+	b.stopErr = errors.Join(thawed, killed, b.d.remove(b.cgroup))
 	b.d.mu.Lock()
 	delete(b.d.boxes, b)
 	b.d.mu.Unlock()
