@@ -10,95 +10,45 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// cache keeps answers for as long as they are good. Beyond its bound it forgets any one.
-type cache struct {
-	mu      sync.Mutex // guards entries
-	entries map[dnsmessage.Question]cached
-}
-
-type cached struct {
-	code    dnsmessage.RCode
-	answers []dnsmessage.Resource
-	at      time.Time
-	until   time.Time
-}
-
-const (
-	maxCached    = 4096
-	negativeLife = 10 * time.Second // of an answer without a record
-)
-
-func (c *cache) get(q dnsmessage.Question) (cached, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e, ok := c.entries[q]
-	if ok && time.Now().After(e.until) {
-		delete(c.entries, q)
-		return cached{}, false
-	}
-	return e, ok
-}
-
-func (c *cache) put(q dnsmessage.Question, code dnsmessage.RCode, answers []dnsmessage.Resource) {
-	life := longestLife
-	for _, a := range answers {
-		life = min(life, time.Duration(a.Header.TTL)*time.Second)
-	}
-	if len(answers) == 0 {
-		life = negativeLife
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.entries) >= maxCached {
-		for other := range c.entries {
-			delete(c.entries, other)
-			break
-		}
-	}
-	now := time.Now()
-	c.entries[q] = cached{code: code, answers: answers, at: now, until: now.Add(life)}
-}
-
-// lookUp answers a question from the cache, else asks the node's name servers. The
-// answers are the caller's.
-func (d *responder) lookUp(ctx context.Context, q dnsmessage.Question) (dnsmessage.RCode, []dnsmessage.Resource, error) {
+// lookUp answers a slot's question from the cache, else asks the node's name servers, one
+// after another until one knows whether there is such a name. The answers are the caller's.
+func (d *responder) lookUp(ctx context.Context, s *Slot, q dnsmessage.Question) (dnsmessage.RCode, []dnsmessage.Resource, error) {
 	lower, err := dnsmessage.NewName(strings.ToLower(q.Name.String()))
 	if err != nil {
 		return 0, nil, err
 	}
 	key := dnsmessage.Question{Name: lower, Type: q.Type, Class: q.Class}
-	if e, ok := d.cache.get(key); ok {
-		age := uint32(time.Since(e.at) / time.Second)
-		answers := append([]dnsmessage.Resource(nil), e.answers...)
-		for i := range answers {
-			answers[i].Header.TTL -= min(age, answers[i].Header.TTL)
-		}
-		return e.code, answers, nil
+	if code, answers, ok := d.cache.get(key); ok {
+		return code, answers, nil
 	}
+	if !d.lookups.enter(s) {
+		return 0, nil, fmt.Errorf("too many lookups are in work, at most %d can be of one sandbox and %d of all", d.lookups.each, d.lookups.all)
+	}
+	defer d.lookups.leave(s)
 	servers := d.r.cfg.Resolvers
 	if servers == nil {
 		if servers, err = systemResolvers(); err != nil {
 			return 0, nil, err
 		}
 	}
-	errs := []error{errors.New("no name server answered")}
+	errs := []error{errors.New("no name server knew")}
 	for _, server := range servers {
 		m, err := d.ask(ctx, server, key)
-		if err != nil {
+		switch {
+		case err != nil:
 			errs = append(errs, err)
-			continue
+		case m.RCode != dnsmessage.RCodeSuccess && m.RCode != dnsmessage.RCodeNameError:
+			errs = append(errs, fmt.Errorf("ask the name server %s: %s", server, m.RCode))
+		default:
+			answers := chain(m.Answers, key)
+			d.cache.put(s, key, m.RCode, answers)
+			return m.RCode, answers, nil
 		}
-		answers := chain(m.Answers, key)
-		if m.RCode == dnsmessage.RCodeSuccess || m.RCode == dnsmessage.RCodeNameError {
-			d.cache.put(key, m.RCode, answers)
-		}
-		return m.RCode, append([]dnsmessage.Resource(nil), answers...), nil
 	}
 	return 0, nil, errors.Join(errs...)
 }

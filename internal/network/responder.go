@@ -27,12 +27,15 @@ type responder struct {
 	tcp   []net.Listener
 	cache cache
 
-	mu   sync.Mutex         // guards what follows
-	busy map[netip.Addr]int // queries and connections of a slot in work
+	datagrams, streams, lookups *bound
 }
 
 const (
-	maxBusy      = 32               // queries and connections of one slot at a time
+	maxBusy      = 32               // queries of one slot at a time
+	maxStreams   = 4                // connections of one slot
+	allDatagrams = 4096             // queries of all slots, not those on connections
+	allLookups   = 1024             // of those that name servers are asked for; each has a descriptor
+	allStreams   = 256              // connections of all slots
 	queryTime    = 5 * time.Second  // for one query, from all name servers together
 	shortestLife = time.Minute      // how long an address of a name is open, at least
 	longestLife  = time.Hour        // and at most: no answer says that it is good for longer
@@ -45,8 +48,9 @@ const (
 
 // newResponder listens in the calling thread's network.
 func newResponder(r *Router) (*responder, error) {
-	d := &responder{r: r, busy: map[netip.Addr]int{}}
-	d.cache.entries = map[dnsmessage.Question]cached{}
+	d := &responder{
+		r: r, datagrams: newBound(maxBusy, allDatagrams), streams: newBound(maxStreams, allStreams), lookups: newBound(maxBusy, allLookups),
+	}
 	gateways := []netip.Addr{r.plan.gateway4}
 	if r.plan.v6 {
 		gateways = append(gateways, r.plan.gateway6)
@@ -89,68 +93,84 @@ func (d *responder) serve(ctx context.Context, work *sync.WaitGroup) {
 	}
 }
 
+// serveUDP answers datagrams. Those beyond the bound stay without an answer: who sent them asks again.
 func (d *responder) serveUDP(ctx context.Context, work *sync.WaitGroup, u *net.UDPConn) {
 	buf := make([]byte, maxDatagram)
-	for ctx.Err() == nil {
+	repeat(ctx, func() error {
 		n, from, err := u.ReadFromUDPAddrPort(buf)
-		if err != nil || !d.enter(from.Addr()) {
-			continue
+		if err != nil {
+			return err
+		}
+		s, _, _ := d.r.slotAt(from.Addr().Unmap())
+		if s == nil || !d.datagrams.enter(s) {
+			return nil
 		}
 		query := append([]byte(nil), buf[:n]...)
 		work.Go(func() {
-			defer d.leave(from.Addr())
+			defer d.datagrams.leave(s)
 			if answer := d.answer(ctx, query, from.Addr().Unmap(), false); answer != nil {
 				u.WriteToUDPAddrPort(answer, from)
 			}
 		})
-	}
+		return nil
+	})
 }
 
+// serveTCP answers on connections. Those beyond the bound are closed.
 func (d *responder) serveTCP(ctx context.Context, work *sync.WaitGroup, t net.Listener) {
-	for ctx.Err() == nil {
+	repeat(ctx, func() error {
 		conn, err := t.Accept()
 		if err != nil {
-			continue
+			return err
 		}
-		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
-		if !d.enter(from) {
+		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		s, _, _ := d.r.slotAt(from)
+		if s == nil || !d.streams.enter(s) {
 			conn.Close()
-			continue
+			return nil
 		}
 		work.Go(func() {
-			defer d.leave(from)
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			for {
-				conn.SetDeadline(time.Now().Add(idleTCP))
-				query, err := readTCP(conn)
-				if err != nil {
-					return
-				}
-				answer := d.answer(ctx, query, from.Unmap(), true)
-				if answer == nil || writeTCP(conn, answer) != nil {
-					return
-				}
-			}
+			defer d.streams.leave(s)
+			d.converse(ctx, conn, from)
 		})
+		return nil
+	})
+}
+
+// converse answers the queries on a connection and closes it.
+func (d *responder) converse(ctx context.Context, conn net.Conn, from netip.Addr) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	for {
+		conn.SetDeadline(time.Now().Add(idleTCP))
+		query, err := readTCP(conn)
+		if err != nil {
+			return
+		}
+		answer := d.answer(ctx, query, from, true)
+		if answer == nil || writeTCP(conn, answer) != nil {
+			return
+		}
 	}
 }
 
-func (d *responder) enter(from netip.Addr) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.busy[from] >= maxBusy {
-		return false
-	}
-	d.busy[from]++
-	return true
-}
+const afterError = 100 * time.Millisecond
 
-func (d *responder) leave(from netip.Addr) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.busy[from]--; d.busy[from] == 0 {
-		delete(d.busy, from)
+// repeat carries out f again and again until ctx is done or what f reads from is closed.
+// After any other error it pauses: a process without a free descriptor would get it
+// again at once.
+func repeat(ctx context.Context, f func() error) {
+	for ctx.Err() == nil {
+		err := f()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(afterError):
+			}
+		}
 	}
 }
 
@@ -268,7 +288,7 @@ func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p 
 	if q.Type == svcb || q.Type == https {
 		return // they carry addresses: nobody needs them who asks for addresses, too
 	}
-	code, answers, err := d.lookUp(ctx, q)
+	code, answers, err := d.lookUp(ctx, s, q)
 	if err != nil {
 		d.r.cfg.Log.Debug("a name could not be looked up", "name", name, "sandbox", owner, "err", err)
 		m.RCode = dnsmessage.RCodeServerFailure
