@@ -73,6 +73,9 @@ func TestMain(m *testing.M) {
 
 func layer(t testing.TB) string {
 	t.Helper()
+	if dir := os.Getenv("HOB_TEST_LAYER"); dir != "" { // of who will kill this process
+		return dir
+	}
 	dir, err := image()
 	if err != nil {
 		t.Fatal(err)
@@ -408,7 +411,7 @@ func TestDaemonsDeathEndsItsSandboxes(t *testing.T) {
 	}
 	d := open(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestDaemonsDeathEndsItsSandboxes$")
-	cmd.Env = append(os.Environ(), "HOB_TEST_CHILD=dead", "HOB_TEST_LOCKS="+d.cfg.LockDir, "HOB_TEST_PARENT="+d.cfg.CgroupParent)
+	cmd.Env = append(os.Environ(), "HOB_TEST_CHILD=dead", "HOB_TEST_LAYER="+layer(t), "HOB_TEST_LOCKS="+d.cfg.LockDir, "HOB_TEST_PARENT="+d.cfg.CgroupParent)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func TestDaemonsDeathEndsItsSandboxes(t *testing.T) {
 		testenv.NothingLeft(t, testenv.Mark())
 		d := open(t, program)
 		cmd := exec.Command(os.Args[0], "-test.run=^TestDaemonsDeathEndsItsSandboxes$")
-		cmd.Env = append(os.Environ(), "HOB_TEST_PROGRAM="+program, "HOB_TEST_STATE="+d.cfg.State, "HOB_TEST_PARENT="+d.cfg.CgroupParent)
+		cmd.Env = append(os.Environ(), "HOB_TEST_PROGRAM="+program, "HOB_TEST_LAYER="+layer(t), "HOB_TEST_STATE="+d.cfg.State, "HOB_TEST_PARENT="+d.cfg.CgroupParent)
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
