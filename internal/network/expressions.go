@@ -124,6 +124,15 @@ func icmpBut(kind byte) []expr.Any {
 	}
 }
 
+// optionOf4 holds for packets of IPv4 with an option.
+func optionOf4(number uint8) []expr.Any {
+	const present, ofIPv4 = 1, 2 // NFT_EXTHDR_F_PRESENT, NFT_EXTHDR_OP_IPV4
+	return []expr.Any{
+		&expr.Exthdr{DestRegister: 1, Type: number, Len: 1, Flags: present, Op: ofIPv4},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}},
+	}
+}
+
 // state holds for packets of connections in one of several states.
 func state(bits uint32) []expr.Any { return connection(expr.CtKeySTATE, bits) }
 

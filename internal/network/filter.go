@@ -141,7 +141,10 @@ func (f *filter) over(name string) {
 func (f *filter) prerouting() {
 	c := f.base("prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, nftables.ChainTypeFilter, nftables.ChainPolicyDrop)
 	f.rule(c, device(f.r.up), accept())
-	f.rule(c, device(1), accept()) // lo
+	f.rule(c, device(1), accept())             // lo
+	for _, option := range []uint8{131, 137} { // loose and strict source routing: it changes the destination behind the filter's back
+		f.rule(c, family(4), optionOf4(option), drop())
+	}
 	f.rule(c, family(4), f.fromSlot(4), accept())
 	f.rule(c, family(6), f.fromSlot(6), accept())
 	f.rule(c, one(&expr.Counter{}))
@@ -263,20 +266,42 @@ func (f *filter) admit(s *Slot) error {
 			f.fromElements(s, f.conn.SetAddElements),
 			f.conn.SetAddElements(f.inet["policy"], s.policyElement("open")))
 	})
-	s.admitted = err == nil
+	s.admitted, s.judged = err == nil, err == nil
 	return err
 }
 
-// expel forgets the addresses of a slot: nothing from it is let in. What it used of
+// expel forgets a slot and its addresses: nothing from it is let in. What it used of
 // its limits is not deleted: it fills up in two seconds, and to fail to delete
 // what is not there costs the kernel 10 ms.
 func (f *filter) expel(s *Slot) error {
+	s.names.Lock()
+	defer s.names.Unlock()
 	if !s.admitted {
 		return nil
 	}
-	err := f.change("expel a slot", func() error { return f.fromElements(s, f.conn.SetDeleteElements) })
-	s.admitted = err != nil
+	err := f.change("expel a slot", func() error {
+		return errors.Join(f.fromElements(s, f.conn.SetDeleteElements), f.unjudge(s))
+	})
+	if err == nil {
+		s.admitted, s.judged, s.chain, s.opened = false, false, false, nil
+	}
 	return err
+}
+
+// unjudge removes the policy of a slot, if it has one, with its own chain.
+func (f *filter) unjudge(s *Slot) error {
+	if !s.judged {
+		return nil
+	}
+	if err := f.conn.SetDeleteElements(f.inet["policy"], []nftables.SetElement{{Key: index(s.link)}}); err != nil || !s.chain {
+		return err
+	}
+	c := &nftables.Chain{Table: f.table, Name: s.chainName()}
+	f.conn.FlushChain(c)
+	f.conn.DelChain(c)
+	f.conn.DelSet(f.namesOf(s, 4))
+	f.conn.DelSet(f.namesOf(s, 6))
+	return nil
 }
 
 func (f *filter) fromElements(s *Slot, do func(*nftables.Set, []nftables.SetElement) error) (err error) {
@@ -298,18 +323,10 @@ func (s *Slot) policyElement(chain string) []nftables.SetElement {
 func (f *filter) shut(s *Slot) error {
 	s.names.Lock()
 	defer s.names.Unlock()
-	err := f.change("shut a slot", func() error {
-		if err := f.conn.SetDeleteElements(f.inet["policy"], []nftables.SetElement{{Key: index(s.link)}}); err != nil || !s.chain {
-			return err
-		}
-		c := &nftables.Chain{Table: f.table, Name: s.chainName()}
-		f.conn.FlushChain(c)
-		f.conn.DelChain(c)
-		f.conn.DelSet(f.namesOf(s, 4))
-		f.conn.DelSet(f.namesOf(s, 6))
-		return nil
-	})
-	s.chain, s.opened = false, nil
+	err := f.change("shut a slot", func() error { return f.unjudge(s) })
+	if err == nil {
+		s.judged, s.chain, s.opened = false, false, nil
+	}
 	return err
 }
 
@@ -480,7 +497,17 @@ func (f *filter) refusals() (n uint64, err error) {
 func (f *filter) change(what string, build func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := errors.Join(build(), f.conn.Flush()); err != nil {
+	err := build()
+	if err == nil {
+		err = f.conn.Flush()
+	} else { // a new connection has none of what was built of it
+		conn, failed := newConn(f.r.fd)
+		f.conn.CloseLasting()
+		if err = errors.Join(err, failed); failed == nil {
+			f.conn = conn
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

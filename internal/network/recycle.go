@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ import (
 // quarantine is how long a slot may take to become clean: a connection that the
 // function closed last waits a minute in the kernel.
 const quarantine = 70 * time.Second
+
+// mostWaiting is how many slots may wait to be clean for each that is to be ready.
+const mostWaiting = 4
 
 // roundTime is how long slots that came back are gathered: a look at the
 // processes of the machine and at the kernel's table of connections takes some
@@ -56,10 +60,11 @@ func (r *Router) recycle(ctx context.Context) {
 	}
 }
 
-// renewAll renews slots, and returns those that may become clean later.
+// renewAll renews slots, and returns those that may become clean later, the longest first.
 func (r *Router) renewAll(slots []*Slot) (later []*Slot) {
 	busy := busyNetworks()
 	clean := slots[:0]
+	defer func() { later = r.bounded(later, busy) }()
 	for _, s := range slots {
 		err := r.unused(s, busy)
 		switch {
@@ -87,6 +92,26 @@ func (r *Router) renewAll(slots []*Slot) (later []*Slot) {
 	return later
 }
 
+// bounded discards the slots that have waited longest if more wait than are of use: each
+// is a network, with devices. One that a process is in stays.
+func (r *Router) bounded(waiting []*Slot, busy map[string]bool) []*Slot {
+	over := len(waiting) - mostWaiting*r.cfg.Ready
+	return slices.DeleteFunc(waiting, func(s *Slot) bool {
+		if over <= 0 || s.isIn(busy) {
+			return false
+		}
+		over--
+		r.discard(s)
+		return true
+	})
+}
+
+// isIn reports whether a slot is one of these networks, or may be.
+func (s *Slot) isIn(networks map[string]bool) bool {
+	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(s.fd))
+	return err != nil || networks[name]
+}
+
 func (r *Router) giveUp(s *Slot, why error) {
 	r.cfg.Log.Warn("a network slot is removed, not used again", "sandbox", s.Owner(), "err", why)
 	r.discard(s)
@@ -106,7 +131,7 @@ var errNotClean = errors.New("it is not clean")
 
 // unused proves that nobody is in a slot, and nothing of its last user.
 func (r *Router) unused(s *Slot, busy map[string]bool) error {
-	if name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(s.fd)); err != nil || busy[name] {
+	if s.isIn(busy) {
 		return fmt.Errorf("%w: a process is in it", errNotClean)
 	}
 	return r.in(s.fd, noSockets)

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -148,5 +151,37 @@ func TestASlotThatASocketKeepsIsNotUsedAgain(t *testing.T) {
 	})
 	if err := r.unused(s, nil); !errors.Is(err, errNotClean) {
 		t.Errorf("a slot with a socket: %v", err)
+	}
+}
+
+// A process in a slot would keep it: it is given up by its deadline only.
+func TestFewSlotsWaitToBeClean(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(func(c *Config) { c.Ready = 1 })
+	var slots []*Slot
+	for range mostWaiting + 2 {
+		s := w.take(r, "open")
+		w.in(s.FD(), func() error {
+			l, err := net.Listen("unix", "@left")
+			if err == nil {
+				t.Cleanup(func() { l.Close() })
+			}
+			return err
+		})
+		s.deadline = time.Now().Add(quarantine)
+		slots = append(slots, s)
+	}
+	all := slices.Clone(slots)
+	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(all[0].fd))
+	w.check(err)
+	waiting := r.bounded(slots, map[string]bool{name: true})
+	if want := append([]*Slot{all[0]}, all[3:]...); !slices.Equal(waiting, want) {
+		t.Errorf("%d wait: want the first, which a process is in, and the latest %d", len(waiting), mostWaiting-1)
+	}
+	if all[1].fd >= 0 || all[2].fd >= 0 {
+		t.Error("those that do not wait any more are there")
+	}
+	if waiting = r.renewAll(waiting); len(waiting) != mostWaiting {
+		t.Errorf("%d wait, want %d", len(waiting), mostWaiting)
 	}
 }

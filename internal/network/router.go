@@ -226,7 +226,7 @@ func (r *Router) prepare() (err error) {
 	}); err != nil {
 		return err
 	}
-	if err := r.prepare6(); err != nil {
+	if err := r.quiet(); err != nil {
 		return err
 	}
 	if r.plan.v6 {
@@ -300,23 +300,34 @@ func setAll(list []setting) error {
 	return nil
 }
 
-// prepare6 sets up the IPv6 of the calling thread's network: what the devices
-// that are made there will do.
-func (r *Router) prepare6() error {
+// quiet has the devices that will be made in the calling thread's network do nothing by
+// themselves, whatever a new network has from this machine.
+func (r *Router) quiet() error {
+	list := append(quiet4("all"), quiet4("default")...)
 	switch {
 	case r.plan.v6:
-		return setAll(append(quiet6("all"), quiet6("default")...))
+		list = append(append(list, quiet6("all")...), quiet6("default")...)
 	case r.plan.kernel6:
-		return setAll([]setting{{"ipv6/conf/default/disable_ipv6", "1"}})
+		list = append(list, setting{"ipv6/conf/default/disable_ipv6", "1"})
 	}
-	return nil
+	return setAll(list)
+}
+
+// quiet4 are the settings with which a device passes nothing on but as its route says,
+// and answers for its own addresses only.
+func quiet4(dev string) []setting {
+	c := "ipv4/conf/" + dev + "/"
+	return []setting{{c + "accept_source_route", "0"}, {c + "route_localnet", "0"}, {c + "proxy_arp", "0"}, {c + "accept_redirects", "0"}}
 }
 
 // quiet6 are the settings with which a device has the addresses that it was given
 // and asks nobody for more.
 func quiet6(dev string) []setting {
 	c := "ipv6/conf/" + dev + "/"
-	return []setting{{c + "addr_gen_mode", "1"}, {c + "accept_ra", "0"}, {c + "autoconf", "0"}, {c + "accept_redirects", "0"}}
+	return []setting{
+		{c + "addr_gen_mode", "1"}, {c + "accept_ra", "0"}, {c + "autoconf", "0"}, {c + "accept_redirects", "0"},
+		{c + "accept_source_route", "0"}, {c + "proxy_ndp", "0"},
+	}
 }
 
 // Close removes every slot, the router, and what the node had for them. Slots that are

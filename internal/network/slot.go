@@ -39,6 +39,7 @@ type Slot struct {
 	chain  bool                 // the filter has a chain for it
 	opened map[opened]time.Time // until when
 
+	judged   bool      // and a policy for it; as admitted
 	admitted bool      // the filter knows its addresses; of who makes, cleans or ends it
 	deadline time.Time // how long the recycler waits for it to be clean; the recycler's
 }
@@ -80,18 +81,40 @@ func (r *Router) Take(ctx context.Context, p faas.Egress, owner string) (*Slot, 
 	if p.Mode != faas.NetworkOpen && p.Mode != faas.NetworkAllow {
 		return nil, fmt.Errorf("take a network slot: the policy is %q", p.Mode)
 	}
-	var s *Slot
 	select {
-	case s = <-r.ready:
+	case s := <-r.ready:
+		return r.hand(s, p, owner)
 	default:
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		select {
-		case s = <-r.ready:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("take a network slot: none became free: %w", context.Cause(ctx))
-		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case s := <-r.ready:
+		return r.hand(s, p, owner)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("take a network slot: none became free: %w", context.Cause(ctx))
+	}
+}
+
+// ErrFew says that there are no more slots ready than others will need at once.
+var ErrFew = errors.New("no network slot can be spared")
+
+// Spare is Take for who has no need yet: it takes a slot only if at least as many
+// stay ready as half of Config.Ready, and does not wait. Else the error is ErrFew.
+func (r *Router) Spare(p faas.Egress, owner string) (*Slot, error) {
+	if len(r.ready) <= r.cfg.Ready/2 {
+		return nil, ErrFew
+	}
+	select {
+	case s := <-r.ready:
+		return r.hand(s, p, owner)
+	default:
+		return nil, ErrFew
+	}
+}
+
+// hand gives a slot that was ready to an owner.
+func (r *Router) hand(s *Slot, p faas.Egress, owner string) (*Slot, error) {
 	select {
 	case r.taken <- struct{}{}:
 	default:
@@ -164,7 +187,7 @@ func (r *Router) newSlot() (s *Slot, err error) {
 	if err != nil {
 		return s, err
 	}
-	if err := r.in(s.fd, r.prepare6); err != nil {
+	if err := r.in(s.fd, r.quiet); err != nil {
 		return s, err
 	}
 	if err := r.addDevice(s); err != nil {
