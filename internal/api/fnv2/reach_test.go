@@ -44,7 +44,7 @@ func TestMistakesInWhatFnsReachAreToldWithTheReason(t *testing.T) {
 		`{"hob/allow":"db:1"}`:   `annotation hob/allow is "db:1": a list such as ["db.lan:5432"] is wanted`,
 		`{"hob/allow":["10.0.0.1"]}`: `allow "10.0.0.1": it names no port (want HOST:PORT such as api.example.com:443, ` +
 			`10.0.0.0/8:5432 or [fd00::1]:80)`,
-		`{"hob/network":"none","hob/allow":["a.b:1"]}`: `allow "a.b:1": the network is none, where rules mean nothing`,
+		`{"hob/network":"none","hob/allow":["a.b:1"]}`: `allow "a.b:1": the network is none, where rules mean nothing: take the rules away with it, or choose the network allow`,
 	} {
 		n.refused("PUT", "/v2/fns/"+id, `{"annotations":`+annotations+`}`, http.StatusBadRequest, message)
 		n.refused("POST", "/v2/fns", `{"name":"g","app_id":"`+app+`","image":"x","annotations":`+annotations+`}`, http.StatusBadRequest, message)
