@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -284,6 +285,10 @@ func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p 
 		d.r.refusedName(s, Refusal{Owner: owner, Name: name})
 		return
 	}
+	if len(rules) == 0 && hidden(name, p.Rules) {
+		m.RCode, m.Authoritative = dnsmessage.RCodeNameError, true
+		return
+	}
 	const svcb, https = 64, 65
 	if q.Type == svcb || q.Type == https {
 		return // they carry addresses: nobody needs them who asks for addresses, too
@@ -297,22 +302,7 @@ func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p 
 	m.RCode = code
 	var addrs []netip.Addr
 	var withheld netip.Addr
-	life := longestLife
-	for _, a := range answers {
-		a.Header.TTL = min(a.Header.TTL, uint32(longestLife/time.Second))
-		if ip, ok := addressIn(a); ok {
-			if !mayAnswer(ip, p, len(rules) > 0) {
-				withheld = ip
-				continue
-			}
-			if len(addrs) == maxAddresses {
-				continue
-			}
-			addrs = append(addrs, ip)
-			life = min(life, time.Duration(a.Header.TTL)*time.Second)
-		}
-		m.Answers = append(m.Answers, a)
-	}
+	m.Answers, addrs, withheld = permitted(answers, p, len(rules) > 0)
 	if len(addrs) == 0 && withheld.IsValid() {
 		to := netip.AddrPortFrom(withheld.Unmap(), 0)
 		d.r.refusedName(s, Refusal{Owner: owner, Name: name, To: to, why: d.r.whyNeverByName(withheld)})
@@ -321,7 +311,7 @@ func (d *responder) fill(ctx context.Context, m *dnsmessage.Message, s *Slot, p 
 		return
 	}
 	d.r.standsFor(s, owner, name, addrs)
-	if err := d.r.open(s, owner, rules, addrs, max(life, shortestLife)); err != nil {
+	if err := d.r.open(s, owner, rules, addrs, max(lifeOf(m.Answers), shortestLife)); err != nil {
 		d.r.cfg.Log.Warn("the addresses of a name could not be opened", "name", name, "sandbox", owner, "err", err)
 		m.Answers, m.RCode = nil, dnsmessage.RCodeServerFailure
 	}
@@ -336,6 +326,41 @@ func localhost(q dnsmessage.Question) []dnsmessage.Resource {
 		return []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: netip.IPv6Loopback().As16()}}}
 	}
 	return nil
+}
+
+// permitted is what of an answer a slot may learn, and which addresses that has; withheld
+// is one that it has not. named: a rule has the name that was asked for.
+func permitted(answers []dnsmessage.Resource, p faas.Egress, named bool) (kept []dnsmessage.Resource, addrs []netip.Addr, withheld netip.Addr) {
+	for _, a := range answers {
+		a.Header.TTL = min(a.Header.TTL, uint32(longestLife/time.Second))
+		owner := strings.ToLower(strings.TrimSuffix(a.Header.Name.String(), "."))
+		if !named && hidden(owner, p.Rules) { // which the name that was asked for is another name of
+			continue
+		}
+		if ip, ok := addressIn(a); ok {
+			if !mayAnswer(ip, p, named) {
+				withheld = ip
+				continue
+			}
+			if len(addrs) == maxAddresses {
+				continue
+			}
+			addrs = append(addrs, ip)
+		}
+		kept = append(kept, a)
+	}
+	return kept, addrs, withheld
+}
+
+// lifeOf is how long the addresses in an answer are good.
+func lifeOf(answers []dnsmessage.Resource) time.Duration {
+	life := longestLife
+	for _, a := range answers {
+		if _, ok := addressIn(a); ok {
+			life = min(life, time.Duration(a.Header.TTL)*time.Second)
+		}
+	}
+	return life
 }
 
 // mayAnswer reports whether a slot may learn an address. named: a rule has the name.
@@ -388,31 +413,33 @@ func (r *Router) open(s *Slot, owner string, rules []int, addrs []netip.Addr, li
 		return nil
 	}
 	now := time.Now()
+	for key, until := range s.opened {
+		if until.Before(now) {
+			delete(s.opened, key)
+		}
+	}
 	for _, rule := range rules {
 		var fresh, again []netip.Addr
 		for _, a := range addrs {
-			switch until, ok := s.opened[opened{rule, a}]; {
-			case ok && until.After(now.Add(life/2)) && life > shortestLife, ok && until.After(now.Add(shortestLife/2)) && life == shortestLife:
+			until, ok := s.opened[opened{rule, a}]
+			if until.After(now.Add(life/2)) || slices.Contains(fresh, a) {
 				continue
-			case ok && until.After(now):
+			}
+			if ok {
 				again = append(again, a)
 			}
 			fresh = append(fresh, a)
 		}
-		if len(s.opened)+len(fresh) > maxOpened {
-			return fmt.Errorf("%d addresses of names are open, at most %d can be", len(s.opened), maxOpened)
+		if n := len(s.opened) + len(fresh) - len(again); n > maxOpened {
+			return fmt.Errorf("%d addresses of names would be open, at most %d can be", n, maxOpened)
 		}
 		// With half as much again: who asked uses the address a moment later.
 		if err := r.filter.addNames(s, rule, again, fresh, life+life/2); err != nil {
 			return err
 		}
+		until := time.Now().Add(life + life/2) // not before the kernel's
 		for _, a := range fresh {
-			s.opened[opened{rule, a}] = now.Add(life + life/2)
-		}
-	}
-	for key, until := range s.opened {
-		if until.Before(now) {
-			delete(s.opened, key)
+			s.opened[opened{rule, a}] = until
 		}
 	}
 	return nil

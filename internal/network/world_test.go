@@ -32,8 +32,9 @@ type world struct {
 	mu       sync.Mutex
 	refused  []Refusal
 	told     chan struct{}
-	resolves map[string][]netip.Addr // by name, with its last dot
-	ttl      uint32                  // of what they stand for, in seconds
+	resolves map[string][]netip.Addr          // by name, with its last dot
+	records  map[string][]dnsmessage.Resource // by name: the whole answer to any question
+	ttl      uint32                           // of what they stand for, in seconds
 	asked    int
 }
 
@@ -373,6 +374,7 @@ func (w *world) resolve(m *dnsmessage.Message) {
 	m.Response = true
 	q := m.Questions[0]
 	h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, Type: q.Type, TTL: w.ttl}
+	m.Answers = w.records[q.Name.String()]
 	for _, a := range w.resolves[q.Name.String()] {
 		switch {
 		case a.Is4() && q.Type == dnsmessage.TypeA:
