@@ -3,8 +3,11 @@ package oci
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hob/faas"
 	"hob/internal/sandbox"
@@ -37,12 +40,21 @@ type shelf struct {
 	timer  *time.Timer // ends the shelf when there was no start for keepFor
 }
 
-// keyOf returns what starts have in common that one blank may serve.
+// keyOf returns what starts have in common that one blank may serve; "": none may. A blank holds the
+// directories of layers, which may have been removed and unpacked again under the same
+// names.
 func keyOf(spec sandbox.Spec) string {
 	spec.ID, spec.Args, spec.Env = "", nil, nil
 	key, err := json.Marshal(spec)
 	if err != nil {
 		return "" // no Spec of ours: it holds nothing but words and numbers
+	}
+	for _, layer := range spec.Root.Layers {
+		var st unix.Stat_t
+		if err := unix.Stat(layer, &st); err != nil {
+			return "" // the start says what is wrong
+		}
+		key = fmt.Appendf(key, " %d:%d", st.Dev, st.Ino)
 	}
 	return string(key)
 }

@@ -1,8 +1,11 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -94,4 +97,25 @@ func TestWhatIsStartedAgainIsCreatedAhead(t *testing.T) {
 			t.Errorf("no such program, from a blank: %v, want Invalid", err)
 		}
 	})
+}
+
+// TestLayersThatAreUnpackedAgainAreSeen removes the layer of an image while a blank of it waits, and
+// makes it again under the same name.
+func TestLayersThatAreUnpackedAgainAreSeen(t *testing.T) {
+	testenv.NothingLeft(t, testenv.Mark())
+	d := open(t, "runc", func(c *Config) { c.Blanks = 1 })
+	s := spec(t, "prog", "env")
+	whole := s.Root.Layers[0]
+	dir := filepath.Join(t.TempDir(), "layer")
+	s.Root.Layers = []string{dir}
+	for i := range 3 {
+		if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(whole))); err != nil {
+			t.Fatal(err)
+		}
+		s.ID = fmt.Sprint("box-", i)
+		if r := run(t, d, s); r.exit != (faas.Exit{}) {
+			t.Errorf("run %d: %+v", i, r)
+		}
+		until(t, "no blank is made", func() bool { return ready(d, s) > 0 })
+	}
 }
