@@ -11,6 +11,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/linux"
+	"hob/internal/network"
 	"hob/internal/sandbox"
 )
 
@@ -152,6 +153,8 @@ const (
 	stockMemory = 64 << 20        // bytes that all its blanks may hold
 	keptUnused  = 2 * time.Minute // how long blanks are made for what is not started any more
 	sweepEvery  = 5 * time.Second
+
+	shortOfSlots = 250 * time.Millisecond // before one is asked for again
 )
 
 // A stock keeps prepared blanks for what was started lately. How many it keeps
@@ -168,6 +171,7 @@ type stock struct {
 	kinds map[string]*kind // guarded by mu, as all below
 	count int              // blanks, with those that are being prepared
 	bytes int64            // that they hold
+	short time.Time        // until when no slot of the router is asked for
 }
 
 // A kind is one sort of sandbox: the same in all but ID, arguments and
@@ -354,8 +358,9 @@ func (s *stock) refill() {
 func (s *stock) missing() (k, old *kind, urgent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	short := time.Now().Before(s.short)
 	for _, c := range s.kinds {
-		if len(c.ready) < c.depth && !c.failing && (k == nil || c.used.After(k.used)) {
+		if len(c.ready) < c.depth && !c.failing && !(short && c.spec.OwnDevice()) && (k == nil || c.used.After(k.used)) {
 			k = c
 		}
 	}
@@ -380,7 +385,8 @@ func (s *stock) missing() (k, old *kind, urgent bool) {
 const hurried = 4
 
 // add prepares a blank of kind k in a berth. One that cannot be prepared is not
-// tried again before the next start of this kind, which says why.
+// tried again before the next start of this kind, which says why. If no slot can be
+// spared, those that have one wait a little, and others go on.
 func (s *stock) add(k *kind, at *berth) {
 	s.mu.Lock()
 	s.count++
@@ -389,6 +395,10 @@ func (s *stock) add(k *kind, at *berth) {
 	p, err := s.d.prepareBlank(at, k.spec)
 	s.mu.Lock()
 	switch {
+	case errors.Is(err, network.ErrFew):
+		s.count--
+		s.short = time.Now().Add(shortOfSlots)
+		time.AfterFunc(shortOfSlots, s.nudge)
 	case err != nil:
 		s.count--
 		k.failing = true
@@ -456,7 +466,7 @@ func (d *Driver) spare() *berth {
 
 // prepareBlank prepares a blank of spec, which has no ID, arguments or environment.
 func (d *Driver) prepareBlank(at *berth, spec sandbox.Spec) (*prepared, error) {
-	b, o, err := d.outfit(d.life, spec)
+	b, o, err := d.outfit(d.life, spec, true)
 	if err != nil {
 		cg := at.cgroup
 		d.leave(at, func() { d.remove(cg) })

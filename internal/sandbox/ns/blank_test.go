@@ -1,6 +1,7 @@
 package ns
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hob/faas"
+	"hob/internal/network"
 	"hob/internal/sandbox"
 	"hob/internal/sandbox/sandboxtest"
 	"hob/internal/testenv"
@@ -121,11 +123,14 @@ grep -vE 'ctxt|^(Pid|Tgid|PPid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm|Rss|Hug|Cpus|Me
 		}
 		want[b.Start()] = out.String()
 	}
+	users := d.ranges.last
 	until(t, "berths are ready", func() bool { return len(d.ready) == d.base })
 	got(d)
 	stocked(t, d, s, 1)
 	got(d)
-	got(open(t, withRouter, func(c *Config) { c.Blanks = -1 }))
+	without := open(t, withRouter, func(c *Config) { c.Blanks = -1 })
+	without.ranges.last = users
+	got(without)
 	if len(want) != 3 || want[faas.StartOnDemand] == "" {
 		t.Fatalf("starts of %d sorts, want 3", len(want))
 	}
@@ -355,6 +360,39 @@ func TestBlankThatCannotBePreparedIsTriedOnce(t *testing.T) {
 	}
 	if got := from(t, d, s); got != faas.StartBare && got != faas.StartOnDemand {
 		t.Errorf("made from %s", got)
+	}
+}
+
+func TestBlanksWithoutADeviceDoNotWaitForSlots(t *testing.T) {
+	w := sandboxtest.NewWorld(t)
+	d := open(t, func(c *Config) { c.Router = w.Router })
+	own, none := spec(t, "true"), spec(t, "true")
+	own.Network = faas.Egress{Mode: faas.NetworkOpen}
+	from(t, d, own)
+	if err := w.Router.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := w.Router.Spare(own.Network, ""); errors.Is(err, network.ErrFew) {
+			break
+		}
+	}
+	complete, err := d.complete(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.stock.started(d.stock.key(complete), complete, faas.StartOnDemand) // it lacks one more
+	until(t, "the stock finds no slot", func() bool {
+		d.stock.mu.Lock()
+		defer d.stock.mu.Unlock()
+		return !d.stock.short.IsZero()
+	})
+	from(t, d, none)
+	stocked(t, d, none, 1)
+	d.stock.mu.Lock()
+	defer d.stock.mu.Unlock()
+	if d.stock.kinds[d.stock.key(complete)].failing {
+		t.Error("the blanks that lack a slot are not tried again")
 	}
 }
 

@@ -51,31 +51,33 @@ type Driver struct {
 	cgroups *linux.Cgroups
 	caps    sandbox.Capabilities
 
-	vault    *linux.Thread // in a mount namespace of its own, where roots are prepared
-	vaultNS  int           // that namespace
-	lobby    *linux.Thread // in the mount namespace where processes begin
-	lobbyNS  int           // that namespace
-	ranges   ranges
-	self     int           // pidfd of this process
-	keeper   *keeper       // nil: none yet
-	dialer   *linux.Thread // visits the networks of sandboxes
-	hostNet  int           // the network it comes back to
-	filter   *linux.Filter
-	fence    *linux.Fence // nil: this kernel has none
-	masks    []mask
-	lastCap  int // highest capability of this kernel
-	networks *network.Stock
-	roots    *roots
-	base     int          // berths that are ready when nothing happens
-	ready    chan *berth  // berths that may take a sandbox
-	waiting  atomic.Int32 // starts that wait for one
-	starting atomic.Int32 // starts that are in progress
-	stock    stock
-	life     context.Context // ends with Close
-	die      context.CancelCauseFunc
-	closing  <-chan struct{} // closed by Close
-	cgroupN  atomic.Int64    // last number given to a cgroup
-	work     sync.WaitGroup
+	vault   *linux.Thread // in a mount namespace of its own, where roots are prepared
+	vaultNS int           // that namespace
+	lobby   *linux.Thread // in the mount namespace where processes begin
+	lobbyNS int           // that namespace
+	ranges  ranges
+	self    int           // pidfd of this process
+	keeper  *keeper       // nil: none yet
+	dialer  *linux.Thread // visits the networks of sandboxes
+	hostNet int           // the network it comes back to
+	filter  *linux.Filter
+	fence   *linux.Fence // nil: this kernel has none
+	masks   []mask
+	lastCap int // highest capability of this kernel
+
+	shortSlices bool // this process has them, and its sandboxes must not
+	networks    *network.Stock
+	roots       *roots
+	base        int          // berths that are ready when nothing happens
+	ready       chan *berth  // berths that may take a sandbox
+	waiting     atomic.Int32 // starts that wait for one
+	starting    atomic.Int32 // starts that are in progress
+	stock       stock
+	life        context.Context // ends with Close
+	die         context.CancelCauseFunc
+	closing     <-chan struct{} // closed by Close
+	cgroupN     atomic.Int64    // last number given to a cgroup
+	work        sync.WaitGroup
 
 	mu     sync.Mutex
 	boxes  map[*box]struct{} // live ones; guarded by mu, as all below
@@ -104,6 +106,7 @@ func New(cfg Config) (*Driver, error) {
 		cfg: cfg, vaultNS: -1, lobbyNS: -1, self: -1, hostNet: -1,
 		life: life, die: die, closing: life.Done(), boxes: make(map[*box]struct{}),
 	}
+	d.ranges.begin(cfg.Generation)
 	d.roots = &roots{d: d, byKey: make(map[string]*root)}
 	if err := d.open(); err != nil {
 		d.Close()
@@ -119,9 +122,8 @@ func (d *Driver) open() error {
 	if err := linux.KeepStandardDescriptors(); err != nil {
 		return fmt.Errorf("open the standard descriptors: %w", err)
 	}
-	if err := linux.ShortSlices(); err != nil {
-		return err
-	}
+	unshortened := linux.ShortSlices()
+	d.shortSlices = unshortened == nil
 	var err error
 	if d.lock, err = lockGeneration(d.cfg.LockDir, d.cfg.Generation); err != nil {
 		return err
@@ -157,6 +159,9 @@ func (d *Driver) open() error {
 	if !d.caps.Freezer {
 		d.caps.Notes = append(d.caps.Notes, "idle sandboxes cannot be frozen: "+
 			"it takes Linux 5.2 with cgroups of version 2, or the hierarchy freezer of version 1 mounted")
+	}
+	if unshortened != nil {
+		d.caps.Notes = append(d.caps.Notes, fmt.Sprintf("the daemon waits for the processor as long as its sandboxes do (%v)", unshortened))
 	}
 	d.caps.UserNamespaces = true
 	if err := d.tryMappedRoot(); err != nil {
@@ -348,8 +353,13 @@ func (d *Driver) removeBusy() {
 // newBerth makes a berth, which must be seated.
 func (d *Driver) newBerth() (*berth, error) {
 	t, err := linux.NewThread(func() error {
-		if err := errors.Join(linux.JoinMounts(d.lobbyNS), linux.UsualSlice()); err != nil {
+		if err := linux.JoinMounts(d.lobbyNS); err != nil {
 			return err
+		}
+		if d.shortSlices {
+			if err := linux.UsualSlice(); err != nil {
+				return err
+			}
 		}
 		return linux.DropBoundingSet() // of the sandboxes: an execution can give no capability
 	})

@@ -92,9 +92,12 @@ func (d *Driver) makeDev(devices []string, owner int) (fd int, err error) {
 	}
 	// The mount must let devices be opened, or /dev/null would be of no use; it
 	// holds no others than these.
-	return fd, unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
 		Attr_clr: unix.MOUNT_ATTR_NODEV, Attr_set: unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_RDONLY,
-	})
+	}); err != nil {
+		return -1, err
+	}
+	return fd, nil
 }
 
 func fillDev(at string, devices []string, owner int) error {

@@ -100,7 +100,7 @@ func (d *Driver) enter() bool {
 // start makes the sandbox in the next berth that is ready, of the bare blank there
 // if there is one.
 func (d *Driver) start(ctx context.Context, spec sandbox.Spec) (*box, error) {
-	b, o, err := d.outfit(ctx, spec)
+	b, o, err := d.outfit(ctx, spec, false)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,7 @@ type outfit struct {
 
 // outfit makes a box that lacks a cgroup and a process, and what its process will
 // need.
-func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outfit, err error) {
+func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec, ahead bool) (_ *box, _ *outfit, err error) {
 	r, err := d.roots.get(spec.Root, directories(spec), d.resolvConf(spec))
 	if err != nil {
 		return nil, nil, err
@@ -238,7 +238,7 @@ func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec) (_ *box, _ *outf
 			return nil, nil, fmt.Errorf("make the devices of a sandbox: %w", err)
 		}
 	}
-	if err = d.connect(ctx, b, o, spec); err != nil {
+	if err = d.connect(ctx, b, o, spec, ahead); err != nil {
 		return nil, nil, err
 	}
 	if at, _ := spec.Listens(); at.IsValid() { // complete has looked at it
@@ -261,10 +261,16 @@ func (d *Driver) resolvConf(spec sandbox.Spec) string {
 	return ""
 }
 
-// connect gives a box and its outfit the network of spec.
-func (d *Driver) connect(ctx context.Context, b *box, o *outfit, spec sandbox.Spec) (err error) {
+// connect gives a box and its outfit the network of spec. ahead of need it takes only a
+// slot that can be spared.
+func (d *Driver) connect(ctx context.Context, b *box, o *outfit, spec sandbox.Spec, ahead bool) (err error) {
 	switch {
 	case spec.HostNetwork():
+	case spec.OwnDevice() && ahead:
+		if b.slot, err = d.cfg.Router.Spare(spec.Network, spec.ID); err != nil {
+			return err
+		}
+		o.givens.net = b.slot.FD()
 	case spec.OwnDevice():
 		if b.slot, err = d.cfg.Router.Take(ctx, spec.Network, spec.ID); err != nil {
 			return faas.Errorf(faas.Busy, "%w", err)

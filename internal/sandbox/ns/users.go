@@ -2,6 +2,8 @@ package ns
 
 import (
 	"fmt"
+	"hash/fnv"
+	"io"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +29,17 @@ type ranges struct {
 	inUse [idRanges]bool // guarded by mu, as all below
 	last  int            // that was taken
 	owner int            // of the last user namespace
+}
+
+// begin has a generation begin where others do not: two daemons on one machine, as in an
+// upgrade, have users in common only when they have come around.
+func (rs *ranges) begin(generation string) {
+	h := fnv.New64a()
+	io.WriteString(h, generation)
+	seed := h.Sum64()
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.last, rs.owner = int(seed%idRanges), int(seed>>32%idCount)
 }
 
 // take takes the range that was used least lately.

@@ -89,3 +89,17 @@ func withUsers(t *testing.T) *Driver {
 	testenv.SkipUnless(t, d.caps.UserNamespaces, "needs user namespaces with mapped owners", "Linux 5.19 or newer")
 	return d
 }
+
+func TestGenerationsBeginWithUsersOfTheirOwn(t *testing.T) {
+	var first, second ranges
+	first.begin("ldmdhbj1")
+	second.begin("ldmdhbj2")
+	a, err := first.take()
+	b, err2 := second.take()
+	if err != nil || err2 != nil || a == b {
+		t.Errorf("ranges %d and %d, %v, %v; want two", a, b, err, err2)
+	}
+	if a, b := first.newOwner(), second.newOwner(); a == b || a < idOwners || b < idOwners {
+		t.Errorf("owners %d and %d; want two from %d on", a, b, idOwners)
+	}
+}
