@@ -48,7 +48,9 @@ type Launcher struct {
 	Label       string                    // of each sandbox, as Live shows it; "": none
 
 	mu      sync.Mutex
-	live    map[*process]struct{} // guarded by mu, as refused
+	live    map[*process]struct{} // guarded by mu, as all below
+	byID    map[string]*process   // the live one with this ID of its sandbox, the latest if there are more
+	within  map[string]int        // live ones in a named network
 	refused map[string]int        // connections that policy refused, by the ID of the function; what is gone stays
 }
 
@@ -176,15 +178,10 @@ func (l *Launcher) plan(ctx context.Context, app faas.App, fn faas.Function, roo
 }
 
 // inNetwork counts the sandboxes in a named network.
-func (l *Launcher) inNetwork(name string) (n int) {
+func (l *Launcher) inNetwork(name string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for p := range l.live {
-		if p.network == name {
-			n++
-		}
-	}
-	return n
+	return l.within[name]
 }
 
 // spec is plan but for the network.
@@ -304,15 +301,25 @@ func (l *Launcher) add(p *process) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.live == nil {
-		l.live = make(map[*process]struct{})
+		l.live, l.byID, l.within = make(map[*process]struct{}), make(map[string]*process), make(map[string]int)
 	}
-	l.live[p] = struct{}{}
+	l.live[p], l.byID[p.info.ID] = struct{}{}, p
+	l.within[p.network]++
 }
 
 func (l *Launcher) remove(p *process) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if _, ok := l.live[p]; !ok {
+		return
+	}
 	delete(l.live, p)
+	if l.byID[p.info.ID] == p {
+		delete(l.byID, p.info.ID)
+	}
+	if l.within[p.network]--; l.within[p.network] == 0 {
+		delete(l.within, p.network)
+	}
 }
 
 // Live lists the sandboxes that are there, with what each uses now. The App of

@@ -64,12 +64,7 @@ func Quote(text string) string {
 func (l *Launcher) withID(id string) *process {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for p := range l.live {
-		if p.info.ID == id {
-			return p
-		}
-	}
-	return nil
+	return l.byID[id]
 }
 
 // Refusals returns how many connections of a function policy has refused, as far as

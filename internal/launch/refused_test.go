@@ -52,3 +52,34 @@ func TestProposedCommandsHoldNothingThatAShellHeeds(t *testing.T) {
 		}
 	}
 }
+
+func TestRefusalsEndWithTheSandboxAndTheFunction(t *testing.T) {
+	r := newRig(t, serve)
+	fn := r.hot(t)
+	c, err := r.Start(t.Context(), faas.App{}, fn, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := r.Start(t.Context(), faas.App{}, fn, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ids := make(map[string]bool)
+	for _, s := range r.Live() {
+		ids[s.ID] = true
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for id := range ids { // of one that lives and one that has ended
+		r.Refused(id, "tcp connection to 10.1.2.3:5432", "10.1.2.3:5432")
+	}
+	if n := r.Refusals(fn.ID); len(ids) != 2 || n != 1 {
+		t.Errorf("%d refusals of %d sandboxes are counted, want that of the one that lives", n, len(ids))
+	}
+	r.Forget(fn.ID)
+	if n := r.Refusals(fn.ID); n != 0 {
+		t.Errorf("%d are counted of a function that is no more", n)
+	}
+}
