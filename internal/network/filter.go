@@ -41,7 +41,10 @@ const (
 
 	confirmed = 1 << 3 // IPS_CONFIRMED: a packet of the connection was let through before
 
-	overRate, overFlows = "new-connections", "connections" // chains that limits lead to, and what they write before a packet
+	// Chains that limits lead to, and what they write before a packet.
+	overRate, overFlows, overAll = "new-connections", "connections", "all-connections"
+
+	perShare = 2048 // connections that are counted together, at most: each new one costs a look at all of them
 
 	dnsRate = 300 // packets to the name server that a slot may send in a second
 )
@@ -60,6 +63,7 @@ func newFilter(r *Router) (*filter, error) {
 	f.refuse()
 	f.over(overRate)
 	f.over(overFlows)
+	f.over(overAll)
 	f.prerouting()
 	f.input()
 	f.open()
@@ -95,7 +99,9 @@ func (f *filter) sets() error {
 		{nftables.Set{Name: "told", KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
 		{nftables.Set{Name: overRate, KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
 		{nftables.Set{Name: overFlows, KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
+		{nftables.Set{Name: overAll, KeyType: device, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 65535}, nil},
 		{nftables.Set{Name: "flows", KeyType: device, Dynamic: true, Size: 65535}, nil},
+		{nftables.Set{Name: "shares", KeyType: nftables.TypeMark, Dynamic: true, Size: 65535}, nil},
 	} {
 		s.set.Table, s.set.ID = f.table, uint32(1+i) // else the library counts, for all in this process, without a lock
 		f.inet[s.set.Name] = &s.set
@@ -212,7 +218,25 @@ func (f *filter) forward() {
 			Exprs: []expr.Any{&expr.Connlimit{Count: uint32(f.r.cfg.Flows), Flags: expr.NFT_CONNLIMIT_F_INV}},
 		},
 	}, jump(overFlows))
+	f.rule(c, f.overAll(), jump(overAll))
 	f.rule(c, jump("judge"))
+}
+
+// overAll holds for a new connection if all slots together have as many as they may. They
+// are counted in shares, which a connection is in by its device and ports and a
+// number that nobody knows.
+func (f *filter) overAll() []expr.Any {
+	const reg32 = 8
+	shares := max(2, f.r.cfg.allFlows/perShare)
+	return []expr.Any{
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Len: 4, DestRegister: reg32},
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: reg32 + 1},
+		&expr.Hash{SourceRegister: reg32, Length: 8, DestRegister: reg32 + 2, Modulus: uint32(shares), Type: expr.HashTypeJenkins},
+		&expr.Dynset{
+			SrcRegKey: reg32 + 2, SetName: "shares", Operation: uint32(unix.NFT_DYNSET_OP_ADD),
+			Exprs: []expr.Any{&expr.Connlimit{Count: uint32(max(1, f.r.cfg.allFlows/shares)), Flags: expr.NFT_CONNLIMIT_F_INV}},
+		},
+	}
 }
 
 // judge leads to the policy of the slot.
@@ -481,7 +505,7 @@ func (f *filter) setNode(addrs []netip.Addr) error {
 func (f *filter) refusals() (n uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, chain := range []string{"refuse", overRate, overFlows} {
+	for _, chain := range []string{"refuse", overRate, overFlows, overAll} {
 		rules, err := f.conn.GetRules(f.table, &nftables.Chain{Name: chain, Table: f.table})
 		if err != nil || len(rules) == 0 {
 			return 0, err

@@ -2,6 +2,8 @@ package network
 
 import (
 	"net"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +40,47 @@ func TestASlotHasItsShareOfConnections(t *testing.T) {
 	}
 	if n, err := r.Refusals(); n < 20 || err != nil {
 		t.Errorf("%d refusals are counted, %v; want the 20 that were too many", n, err)
+	}
+}
+
+func TestAllSlotsTogetherHaveTheirShareOfConnections(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.internet, "8.8.8.8:443")
+	r := w.router(func(c *Config) { c.Connections, c.allFlows = 1000, 40 })
+	w.in(r.fd, func() error {
+		data, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established")
+		if string(data) != "7440\n" {
+			t.Errorf("connections without a packet are remembered for %q s, want 7440", data)
+		}
+		return err
+	})
+	answers := 0
+	for range 2 {
+		s := w.take(r, "open")
+		w.in(s.FD(), func() error {
+			for range 40 { // each has a port of its own, and stays
+				c, err := net.Dial("udp", "8.8.8.8:443")
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { c.Close() })
+				c.SetDeadline(time.Now().Add(50 * time.Millisecond))
+				c.Write([]byte("hello"))
+				if _, err := c.Read(make([]byte, 100)); err == nil {
+					answers++
+				}
+			}
+			return nil
+		})
+	}
+	if answers < 30 || answers > 40 {
+		t.Errorf("%d of 80 connections came through; want 40 at once", answers)
+	}
+	if f := w.refusal(); f.Rule() != "" || !strings.Contains(f.Why(), "the 40 connections") || f.Flows != 0 {
+		t.Errorf("told: %+v", f)
+	}
+	if n, err := r.Refusals(); n < 40 || err != nil {
+		t.Errorf("%d refusals are counted, %v; want those that were too many", n, err)
 	}
 }
 

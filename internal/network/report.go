@@ -112,6 +112,8 @@ func (p *reports) packet(data []byte) {
 		f.Rate = p.r.cfg.Connections
 	case overFlows:
 		f.Flows = p.r.cfg.Flows
+	case overAll:
+		f.why = fmt.Sprintf("the functions of this node have the %d connections that they may have together", p.r.cfg.allFlows)
 	default:
 		f.why = p.r.whyNever(f.To.Addr())
 	}

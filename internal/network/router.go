@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +30,7 @@ type Config struct {
 
 	Connections int   // new connections that a slot may open in a second, twice as many at once; 0: 200
 	Flows       int   // connections that a slot may have; 0: 2000
+	allFlows    int   // connections that all slots together may have; 0: half of those that the kernel remembers
 	Bandwidth   int64 // bytes a second that a slot may send, and receive; 0: no limit
 
 	Resolvers []netip.AddrPort // that answer for functions; nil: those of /etc/resolv.conf
@@ -240,11 +243,38 @@ func (r *Router) prepare() (err error) {
 	if r.flows, err = netlink.NewHandle(unix.NETLINK_NETFILTER); err != nil {
 		return err
 	}
+	if err := r.prepareFlows(); err != nil {
+		return err
+	}
 	lo, err := r.links.LinkByName("lo")
 	if err != nil {
 		return err
 	}
 	return r.addAddrs(r.links, lo, r.plan.gateway4, r.plan.gateway6)
+}
+
+// prepareFlows sets what the router remembers of connections: for the time that RFC 5382
+// asks for, not the kernel's five days, and half as many as the kernel may. The
+// other half is for the node's own.
+func (r *Router) prepareFlows() error {
+	if _, err := r.flows.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET); err != nil { // which loads what has the settings
+		return fmt.Errorf("list the connections of the network of functions: %w", err)
+	}
+	if err := setAll([]setting{{"netfilter/nf_conntrack_tcp_timeout_established", "7440"}}); err != nil || r.cfg.allFlows != 0 {
+		return err
+	}
+	const most = "/proc/sys/net/netfilter/nf_conntrack_max"
+	text, err := os.ReadFile(most)
+	if err != nil {
+		return err
+	}
+	if r.cfg.allFlows, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
+		return fmt.Errorf("read %s: %w", most, err)
+	}
+	if r.cfg.allFlows /= 2; r.cfg.allFlows == 0 {
+		r.cfg.allFlows = 1 << 17 // the kernel has no bound
+	}
+	return nil
 }
 
 // addAddrs gives a device addresses without a network around them.
