@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,7 +63,7 @@ func (r *Router) recycle(ctx context.Context) {
 
 // renewAll renews slots, and returns those that may become clean later, the longest first.
 func (r *Router) renewAll(slots []*Slot) (later []*Slot) {
-	busy := busyNetworks()
+	busy := busyNetworks("/proc")
 	clean := slots[:0]
 	defer func() { later = r.bounded(later, busy) }()
 	for _, s := range slots {
@@ -249,16 +250,27 @@ func noSockets() error {
 	return nil
 }
 
-// busyNetworks has the names of the networks that the processes of this machine are in.
-func busyNetworks() map[string]bool {
+// busyNetworks has the names of the networks that the processes below proc, which is
+// /proc, are in.
+func busyNetworks(proc string) map[string]bool {
 	busy := map[string]bool{}
-	entries, _ := os.ReadDir("/proc")
+	in := func(task string) bool {
+		name, err := os.Readlink(filepath.Join(task, "ns/net"))
+		if err == nil {
+			busy[name] = true
+		}
+		return err == nil
+	}
+	entries, _ := os.ReadDir(proc)
 	for _, e := range entries {
-		if c := e.Name()[0]; c < '0' || c > '9' {
+		process := filepath.Join(proc, e.Name())
+		if c := e.Name()[0]; c < '0' || c > '9' || in(process) {
 			continue
 		}
-		if name, err := os.Readlink("/proc/" + e.Name() + "/ns/net"); err == nil {
-			busy[name] = true
+		// Its first thread may have ended, and others not.
+		threads, _ := os.ReadDir(filepath.Join(process, "task"))
+		for _, t := range threads {
+			in(filepath.Join(process, "task", t.Name()))
 		}
 	}
 	return busy

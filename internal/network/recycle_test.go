@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -183,5 +184,21 @@ func TestFewSlotsWaitToBeClean(t *testing.T) {
 	}
 	if waiting = r.renewAll(waiting); len(waiting) != mostWaiting {
 		t.Errorf("%d wait, want %d", len(waiting), mostWaiting)
+	}
+}
+
+func TestAProcessIsInItsNetworkThoughItsFirstThreadEnded(t *testing.T) {
+	proc := t.TempDir()
+	for task, in := range map[string]string{"12": "net:[1]", "13/task/14": "net:[2]", "self": "net:[3]"} {
+		dir := filepath.Join(proc, task, "ns")
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.Symlink(in, filepath.Join(dir, "net"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(proc, "13/task/13/ns"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := busyNetworks(proc); len(got) != 2 || !got["net:[1]"] || !got["net:[2]"] {
+		t.Errorf("processes are in %v", got)
 	}
 }
