@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/sync/errgroup"
 
 	"hob/faas"
@@ -67,24 +68,25 @@ type Daemon struct {
 
 	undo []func() error // what New made, to be released in reverse
 
-	store      *sqlite.Store
-	driver     sandbox.Driver  // the node's own
-	router     *network.Router // nil: functions have no network but loopback, or the host's
-	networks   launch.Networks
-	isolations *isolations
-	images     *image.Store
-	registry   *registry.Server
-	catalog    *catalog.Catalog
-	logs       *logs.Store
-	capacity   *capacity.Node
-	launcher   *launch.Launcher
-	launching  atomic.Pointer[launch.Launcher] // launcher, for who may ask before it is made
-	pool       *pool.Set
-	invoker    *invoke.Invoker
-	queue      *dispatch.Dispatcher
-	outbox     *deliver.Deliverer
-	transports transports // of outbox
-	health     *health
+	store       *sqlite.Store
+	driver      sandbox.Driver  // the node's own
+	router      *network.Router // nil: functions have no network but loopback, or the host's
+	networks    launch.Networks
+	isolations  *isolations
+	images      *image.Store
+	credentials authn.Keychain // for registries
+	registry    *registry.Server
+	catalog     *catalog.Catalog
+	logs        *logs.Store
+	capacity    *capacity.Node
+	launcher    *launch.Launcher
+	launching   atomic.Pointer[launch.Launcher] // launcher, for who may ask before it is made
+	pool        *pool.Set
+	invoker     *invoke.Invoker
+	queue       *dispatch.Dispatcher
+	outbox      *deliver.Deliverer
+	transports  transports // of outbox
+	health      *health
 
 	tcp, socket net.Listener
 	tls         net.Listener  // nil: none
@@ -163,12 +165,13 @@ func (d *Daemon) openStore(ctx context.Context) error {
 
 // openImages opens the images of this node and the registry before them.
 func (d *Daemon) openImages(context.Context) error {
-	credentials, err := image.Credentials(d.cfg.RegistryAuth)
+	var err error
+	d.credentials, err = image.Credentials(d.cfg.RegistryAuth)
 	if err != nil {
 		return err
 	}
 	if d.images, err = image.Open(image.Config{
-		Dir: d.path("images"), Self: d.self(), PlainHTTP: d.cfg.PlainHTTP, Keychain: credentials, InUse: d.catalog.Digests,
+		Dir: d.path("images"), Self: d.self(), PlainHTTP: d.cfg.PlainHTTP, Keychain: d.credentials, InUse: d.catalog.Digests,
 		Dial: d.dialRegistry, Check: d.checkRegistry,
 		Budget: d.cfg.ImageBytes, Keep: d.cfg.ImageKeep, Limits: layer.Limits{Bytes: int64(d.cfg.MaxImage)}, Log: d.log,
 	}); err != nil {

@@ -241,13 +241,16 @@ func (d *Daemon) checkRegistry(ctx context.Context, of image.Owner, address stri
 	return nil
 }
 
-// registryDialer dials all that the operator names, wherever it is.
+// registryDialer dials all that the operator names, in a setting or with credentials, wherever it is.
 func (d *Daemon) registryDialer(of image.Owner, address string) (network.Dialer, error) {
 	host, _, _ := net.SplitHostPort(address)
 	for _, known := range slices.Concat(d.cfg.Registries, d.cfg.PlainHTTP) {
 		if strings.EqualFold(known, address) || strings.EqualFold(strings.Trim(known, "[]"), host) {
 			return network.Dialer{Egress: faas.Egress{Mode: faas.NetworkHost}}, nil
 		}
+	}
+	if image.Knows(d.credentials, address) {
+		return network.Dialer{Egress: faas.Egress{Mode: faas.NetworkHost}}, nil
 	}
 	e, err := d.onBehalf(faas.App{Network: of.App.Network, Allow: of.App.Allow}, faas.Function{Network: of.Function.Network, Allow: of.Function.Allow})
 	return network.Dialer{Egress: e}, err

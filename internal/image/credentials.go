@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/docker/cli/cli/config"
@@ -109,4 +111,21 @@ func (k keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
 		}
 	}
 	return authn.Anonymous, nil
+}
+
+// Knows reports whether k has credentials for a registry, "host:port": whoever has given them has
+// named it.
+func Knows(k authn.Keychain, registry string) bool {
+	names := []string{registry}
+	if host, port, err := net.SplitHostPort(registry); err == nil && (port == "443" || port == "80") {
+		names = append(names, host)
+	}
+	return slices.ContainsFunc(names, func(n string) bool {
+		r, err := name.NewRegistry(n)
+		if err != nil {
+			return false
+		}
+		auth, err := k.Resolve(r)
+		return err == nil && auth != authn.Anonymous
+	})
 }
