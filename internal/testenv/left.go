@@ -184,7 +184,9 @@ func processes() []string {
 	group := syscall.Getpgrp()
 	var found []string
 	for _, p := range all {
-		if p.state != "X" && (p.parent == 1 && p.group == group || descends(all, p.pid)) {
+		// What has ended and waits for init is init's, which may take its time.
+		orphan := p.parent == 1 && p.group == group && p.state != "Z"
+		if p.state != "X" && (orphan || descends(all, p.pid)) {
 			// The start time tells a process from a later one with the same number.
 			found = append(found, fmt.Sprintf("process %d (%s, state %s, started at tick %s)", p.pid, p.name, p.state, p.start))
 		}
