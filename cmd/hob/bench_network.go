@@ -94,6 +94,7 @@ func (b *bench) isolation(ctx context.Context) (err error) {
 		args := []string{i.program, "--root", filepath.Join(b.dir, i.program)}
 		if i.program == "runsc" {
 			args = append(args, "--network=none")
+			defer exec.Command("umount", filepath.Join(b.dir, i.program, "null-netns")).Run() // which it leaves
 		}
 		p := &peer{name: i.program + " run", every: 1, args: func(n int) []string {
 			return append(args[:len(args):len(args)], "run", "--bundle", bundle, fmt.Sprintf("hob-isolation-%d-%d", os.Getpid(), n))
