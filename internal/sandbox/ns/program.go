@@ -166,7 +166,7 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 // execute ends the program of a prepared process.
 func execute(p *linux.Program, spec sandbox.Spec) {
 	p.Do("let signals in", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, linux.Pointer(p, new(uint64)), 0, 8)
-	p.Exec(candidates(spec), spec.Args, spec.Env)
+	p.Exec(spec.Programs(), spec.Args, spec.Env)
 }
 
 // mountSockets mounts the directory for sockets. In a directory that was empty a
@@ -233,28 +233,4 @@ func (d *Driver) dropRights(p *linux.Program, user sandbox.User, userns int) {
 	p.Do("get no new rights", 0, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	p.Do("drop all capabilities", 0, unix.SYS_CAPSET, linux.Pointer(p, header), linux.Pointer(p, new([2]unix.CapUserData)))
-}
-
-// defaultPath is where programs are looked for if the environment has no PATH.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// candidates returns the files that the program of spec may be, in order.
-func candidates(spec sandbox.Spec) []string {
-	program := spec.Args[0]
-	if strings.Contains(program, "/") {
-		return []string{program}
-	}
-	dirs := defaultPath
-	for _, e := range spec.Env {
-		if value, ok := strings.CutPrefix(e, "PATH="); ok {
-			dirs = value
-		}
-	}
-	var files []string
-	for dir := range strings.SplitSeq(dirs, ":") {
-		if dir != "" { // which would mean the working directory
-			files = append(files, path.Join(dir, program))
-		}
-	}
-	return files
 }

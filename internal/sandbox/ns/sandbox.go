@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -441,22 +439,8 @@ func pipes() (inner [3]*os.File, outer [3]*linux.Pipe, err error) {
 // function can do about it.
 func classify(spec sandbox.Spec, err error) error {
 	if errno, ok := linux.ExecFailed(err); ok {
-		program := spec.Args[0]
-		switch errno {
-		case unix.ENOENT, 0:
-			where := ""
-			if !strings.Contains(program, "/") {
-				where = " (looked in " + lookedIn(spec) + ")"
-			}
-			return faas.Errorf(faas.Invalid, "the image has no program %q%s, or the interpreter or loader it names is missing", program, where)
-		case unix.EACCES:
-			return faas.Errorf(faas.Invalid, "the program %q is not executable for user %d", program, spec.User.UID)
-		case unix.ENOEXEC, unix.ELIBBAD:
-			return faas.Errorf(faas.Invalid, "the program %q is not for this CPU (%s), or a script without #! in its first line", program, runtime.GOARCH)
-		case unix.E2BIG:
-			return faas.Errorf(faas.Invalid, "the arguments and environment of %q are too large for the kernel", program)
-		case unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EISDIR:
-			return faas.Errorf(faas.Invalid, "the program %q cannot be found in the image: %w", program, errno)
+		if said := spec.NotExecuted(errno); said != nil {
+			return said
 		}
 	}
 	if e, ok := errors.AsType[*linux.StepError](err); ok && onImage(e.Step) {
@@ -477,15 +461,6 @@ func classify(spec sandbox.Spec, err error) error {
 func onImage(step string) bool {
 	return strings.HasPrefix(step, "mount ") || strings.HasPrefix(step, "enter the working directory") || strings.HasPrefix(step, "bind ") ||
 		strings.HasPrefix(step, "protect ") || strings.HasPrefix(step, "hide ")
-}
-
-// lookedIn returns the directories of candidates.
-func lookedIn(spec sandbox.Spec) string {
-	var dirs []string
-	for _, file := range candidates(spec) {
-		dirs = append(dirs, path.Dir(file))
-	}
-	return strings.Join(dirs, ", ")
 }
 
 // pause waits a moment before something is tried again. It reports false if the

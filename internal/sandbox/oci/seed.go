@@ -165,7 +165,7 @@ var errUnused = errors.New("it had ended before its program was executed")
 
 // begin has a sandbox execute the program of spec. After an error it is of no use.
 func (b *box) begin(ctx context.Context, spec sandbox.Spec) error {
-	what, err := order(b.rlimits(spec), candidates(spec), spec.Args, spec.Told(b.host))
+	what, err := order(b.rlimits(spec), spec.Programs(), spec.Args, spec.Told(b.host))
 	if err != nil {
 		return wrong(spec, err)
 	}
@@ -219,55 +219,14 @@ func limit(resource int, most uint64) rlimit {
 
 // wrong says in words why a program could not be executed.
 func wrong(spec sandbox.Spec, err error) error {
-	program := spec.Args[0]
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		if said := spec.NotExecuted(errno); said != nil {
+			return said
+		}
+	}
 	switch err {
-	case unix.ENOENT:
-		where := ""
-		if !strings.Contains(program, "/") {
-			where = " (looked in " + strings.Join(directoriesOfPath(spec), ", ") + ")"
-		}
-		return faas.Errorf(faas.Invalid, "the image has no program %q%s, or the interpreter or loader it names is missing", program, where)
-	case unix.EACCES:
-		return faas.Errorf(faas.Invalid, "the program %q is not executable for user %d", program, spec.User.UID)
-	case unix.ENOEXEC, unix.ELIBBAD:
-		return faas.Errorf(faas.Invalid, "the program %q is not for this CPU (%s), or a script without #! in its first line", program, runtime.GOARCH)
-	case unix.E2BIG:
-		return faas.Errorf(faas.Invalid, "the arguments and environment of %q are too large for the kernel", program)
-	case unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EISDIR:
-		return faas.Errorf(faas.Invalid, "the program %q cannot be found in the image: %w", program, err)
 	case unix.ENOMEM, unix.EAGAIN, unix.EMFILE, unix.ENFILE:
-		return faas.Errorf(faas.Busy, "this node cannot execute %q now: %w", program, err)
+		return faas.Errorf(faas.Busy, "this node cannot execute %q now: %w", spec.Args[0], err)
 	}
-	return faas.Errorf(faas.Invalid, "the program %q cannot be executed: %w", program, err)
-}
-
-// candidates returns the files that the program of spec may be, in order.
-func candidates(spec sandbox.Spec) (files []string) {
-	program := spec.Args[0]
-	if strings.Contains(program, "/") {
-		return []string{program} // from the working directory, where the seed is
-	}
-	for _, dir := range directoriesOfPath(spec) {
-		files = append(files, dir+"/"+program)
-	}
-	return files
-}
-
-// defaultPath is where programs are looked for if the environment has no PATH.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// directoriesOfPath are where a program without a path is looked for.
-func directoriesOfPath(spec sandbox.Spec) (dirs []string) {
-	list := defaultPath
-	for _, e := range spec.Env {
-		if value, ok := strings.CutPrefix(e, "PATH="); ok {
-			list = value
-		}
-	}
-	for dir := range strings.SplitSeq(list, ":") {
-		if dir != "" { // which would mean the working directory
-			dirs = append(dirs, dir)
-		}
-	}
-	return dirs
+	return faas.Errorf(faas.Invalid, "the program %q cannot be executed: %w", spec.Args[0], err)
 }
