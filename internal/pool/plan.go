@@ -257,10 +257,17 @@ func (p *plan) ready(s *slot) []action {
 	l.failures = 0
 	p.count(l, -1)
 	p.idle(s)
-	if p.closed || l.retired && len(l.waiting) == 0 || !l.fn.Format.Hot() && len(l.waiting) == 0 || s.broken && len(l.waiting) == 0 {
+	if p.closed || len(l.waiting) == 0 && (l.retired || s.broken || !l.fn.Format.Hot()) {
 		p.leave(s)
 	}
 	p.match()
+	if s.broken { // who is served now learns of it, and nobody later
+		l.takeOut(s)
+		if s.state == slotIdle {
+			p.leave(s)
+			p.match()
+		}
+	}
 	return p.acts
 }
 
