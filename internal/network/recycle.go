@@ -323,18 +323,49 @@ func (r *Router) unaddress(s *Slot) error {
 // forgetPeers has the kernel forget what it knows about the other ends of TCP
 // connections of the calling thread's network. Anybody there may list them.
 func forgetPeers() error {
-	family, err := netlink.GenlFamilyGet("tcp_metrics")
+	family, err := genericFamily("tcp_metrics")
 	if errors.Is(err, unix.ENOENT) {
 		return nil
+	}
+	if err == nil {
+		const deleteMetrics, version = 2, 1 // without an address: all of them
+		req := nl.NewNetlinkRequest(int(family), unix.NLM_F_ACK)
+		req.AddData(genericHeader{deleteMetrics, version})
+		_, err = req.Execute(unix.NETLINK_GENERIC, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("forget the peers of connections: %w", err)
 	}
-	req := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_ACK)
-	const deleteMetrics, version = 2, 1 // without an address: all of them
-	req.AddData(&nl.Genlmsg{Command: deleteMetrics, Version: version})
-	if _, err := req.Execute(unix.NETLINK_GENERIC, 0); err != nil {
-		return fmt.Errorf("forget the peers of connections: %w", err)
-	}
 	return nil
 }
+
+// genericFamily returns the number that a family of generic netlink has.
+func genericFamily(name string) (uint16, error) {
+	req := nl.NewNetlinkRequest(unix.GENL_ID_CTRL, 0)
+	req.AddData(genericHeader{unix.CTRL_CMD_GETFAMILY, 1})
+	req.AddData(nl.NewRtAttr(unix.CTRL_ATTR_FAMILY_NAME, nl.ZeroTerminated(name)))
+	answers, err := req.Execute(unix.NETLINK_GENERIC, 0)
+	if err != nil {
+		return 0, err
+	}
+	for _, answer := range answers {
+		attrs, err := nl.ParseRouteAttr(answer[min(len(answer), len(genericHeader{})):])
+		if err != nil {
+			return 0, err
+		}
+		for _, a := range attrs {
+			if a.Attr.Type == unix.CTRL_ATTR_FAMILY_ID && len(a.Value) >= 2 {
+				return nl.NativeEndian().Uint16(a.Value), nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("the kernel does not tell the number of %s", name)
+}
+
+// genericHeader is struct genlmsghdr: command, version, and two bytes for later. That of
+// the library reads the two from behind its memory, which is somebody else's.
+type genericHeader [4]byte
+
+// Len and Serialize implement nl.NetlinkRequestData.
+func (h genericHeader) Len() int          { return len(h) }
+func (h genericHeader) Serialize() []byte { return h[:] }

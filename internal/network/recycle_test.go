@@ -126,12 +126,12 @@ func (r *Router) flowsOf(t *testing.T, a netip.Addr) (n int) {
 // peers is how many other ends the kernel of a slot remembers.
 func (w *world) peers(s *Slot) (n int) {
 	w.in(s.FD(), func() error {
-		family, err := netlink.GenlFamilyGet("tcp_metrics")
+		family, err := genericFamily("tcp_metrics")
 		if err != nil {
 			return err
 		}
-		req := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_DUMP)
-		req.AddData(&nl.Genlmsg{Command: 1, Version: 1})
+		req := nl.NewNetlinkRequest(int(family), unix.NLM_F_DUMP)
+		req.AddData(genericHeader{1, 1})
 		list, err := req.Execute(unix.NETLINK_GENERIC, 0)
 		n = len(list)
 		return err
