@@ -272,6 +272,17 @@ func TestResetFieldsAreNull(t *testing.T) {
 	if want := `{"env":{"A":null},"image":"b","timeout":null}`; err != nil || body != want {
 		t.Errorf("sent %s, %v; want %s", body, err, want)
 	}
+	_, err = c.UpdateApp(t.Context(), "a", client.AppSettings{Shape: new(""), Reset: []string{"network", "allow"}})
+	if want := `{"allow":null,"network":null,"shape":""}`; err != nil || body != want {
+		t.Errorf("sent %s, %v; want %s", body, err, want)
+	}
+	_, err = c.CreateApp(t.Context(), "a", client.AppSettings{Network: new("none")})
+	if want := `{"name":"a","network":"none"}`; err != nil || body != want {
+		t.Errorf("sent %s, %v; want %s", body, err, want)
+	}
+	if _, err := c.UpdateApp(t.Context(), "a", client.AppSettings{Network: new("none"), Reset: []string{"network"}}); err == nil {
+		t.Error("a field is set and reset at once")
+	}
 }
 
 func TestStatusThatTheFunctionChoseIsAnAnswer(t *testing.T) {

@@ -26,8 +26,8 @@ func (c *Client) App(ctx context.Context, name string) (App, error) {
 func (c *Client) CreateApp(ctx context.Context, name string, s AppSettings) (App, error) {
 	in := struct {
 		Name string `json:"name"`
-		AppSettings
-	}{name, s}
+		plainAppSettings
+	}{name, plainAppSettings(s)}
 	var out App
 	err := c.do(ctx, http.MethodPost, path("apps"), nil, in, &out)
 	return out, err
@@ -82,9 +82,6 @@ func (c *Client) CreateFunction(ctx context.Context, app, name string, s Setting
 	err := c.do(ctx, http.MethodPost, path("apps", app, "functions"), pullQuery(pull), in, &out)
 	return out, err
 }
-
-// plainSettings is Settings without its MarshalJSON, to be embedded.
-type plainSettings Settings
 
 // UpdateFunction changes a function. The image is looked at (and, as pull says,
 // pulled), and its digest pinned anew, only if s sets it.

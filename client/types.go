@@ -74,8 +74,16 @@ type AppSettings struct {
 	Syslog         *string            `json:"syslog,omitempty"`
 	Shape          *string            `json:"shape,omitempty"`
 	Runner         *string            `json:"runner,omitempty"`
-	Revision       int64              `json:"revision,omitempty"` // change only if the app is still at this one; 0: whatever is there
+
+	Revision int64    `json:"revision,omitempty"` // change only if the app is still at this one; 0: whatever is there
+	Reset    []string `json:"-"`                  // as in Settings
 }
+
+// MarshalJSON writes s with null for each field of Reset.
+func (s AppSettings) MarshalJSON() ([]byte, error) { return withNulls(plainAppSettings(s), s.Reset) }
+
+// plainAppSettings is AppSettings without its MarshalJSON, to be embedded.
+type plainAppSettings AppSettings
 
 // Function is an image with limits that can be called. See faas.Function for
 // what each field means.
@@ -175,17 +183,22 @@ type Settings struct {
 }
 
 // MarshalJSON writes s with null for each field of Reset.
-func (s Settings) MarshalJSON() ([]byte, error) {
-	type plain Settings
-	b, err := encode(plain(s))
-	if err != nil || len(s.Reset) == 0 {
+func (s Settings) MarshalJSON() ([]byte, error) { return withNulls(plainSettings(s), s.Reset) }
+
+// plainSettings is Settings without its MarshalJSON, to be embedded.
+type plainSettings Settings
+
+// withNulls writes settings with null for each field of reset.
+func withNulls(settings any, reset []string) ([]byte, error) {
+	b, err := encode(settings)
+	if err != nil || len(reset) == 0 {
 		return b, err
 	}
 	fields := map[string]json.RawMessage{}
 	if err := json.Unmarshal(b, &fields); err != nil {
 		return nil, err
 	}
-	for _, name := range s.Reset {
+	for _, name := range reset {
 		if _, both := fields[name]; both {
 			return nil, fmt.Errorf("%s is both set and reset", name)
 		}

@@ -182,12 +182,12 @@ func appRows(t table, a client.App) {
 
 func newAppUpdate(c *cli) *cobra.Command {
 	var flags appFlags
-	var unset, unnoted []string
+	var unset, unnoted, reset []string
 	cmd := &cobra.Command{
 		Use:               "update NAME",
 		Short:             "change an app",
-		Long:              "Change an app: variables, annotations, rules and settings that are not named stay as they are.",
-		Example:           "  hob app update photos -e BUCKET=winter --unset-env LEVEL\n  hob app update bills --allow 10.1.3.4:6379 --disallow 10.1.2.0/24:5432\n  hob app update shop --annotation hob/patterns=true --syslog ''\n  hob app update jobs --runner external",
+		Long:              "Change an app: variables, annotations, rules and settings that are not named stay as\nthey are.",
+		Example:           "  hob app update photos -e BUCKET=winter --unset-env LEVEL\n  hob app update bills --allow 10.1.3.4:6379 --disallow 10.1.2.0/24:5432\n  hob app update bills --reset network,allow\n  hob app update shop --annotation hob/patterns=true --syslog ''\n  hob app update jobs --runner external",
 		Args:              exactly(1),
 		ValidArgsFunction: completeApps(c, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -195,14 +195,17 @@ func newAppUpdate(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if settings.Env == nil {
-				settings.Env = map[string]*string{}
-			}
 			for _, name := range unset {
+				if settings.Env == nil {
+					settings.Env = map[string]*string{}
+				}
 				if settings.Env[name] != nil {
 					return faas.Errorf(faas.Invalid, "variable %s is both set and removed", name)
 				}
 				settings.Env[name] = nil
+			}
+			if settings.Reset, err = resets(reset, resettableOfApp()); err != nil {
+				return err
 			}
 			return runAppUpdate(cmd.Context(), c, args[0], settings, &flags.reachFlags)
 		},
@@ -211,7 +214,13 @@ func newAppUpdate(c *cli) *cobra.Command {
 	flags.addDisallow(cmd)
 	cmd.Flags().StringArrayVar(&unset, "unset-env", nil, "remove a `variable`")
 	unsetAnnotationFlag(cmd, &unnoted)
+	resetFlag(cmd, &reset, resettableOfApp())
 	return cmd
+}
+
+// resettableOfApp are the fields of an app that have a default to go back to.
+func resettableOfApp() []string {
+	return []string{"env", "max_concurrency", "network", "allow", "annotations", "syslog", "shape", "runner"}
 }
 
 func runAppUpdate(ctx context.Context, c *cli, name string, s client.AppSettings, reach *reachFlags) error {

@@ -67,6 +67,7 @@ of a file deploys again, without a new version, until Ctrl-C.`,
   hob deploy --app photos --create-app resize
   hob deploy --all --bump minor
   hob deploy --image hob.local/hello:7 --no-bump
+  hob deploy --app trial --allow 10.1.2.3:5432 --disallow db.example.com:5432
   hob deploy --app photos --base hob.local/python --watch`,
 		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -89,6 +90,8 @@ of a file deploys again, without a new version, until Ctrl-C.`,
 	f.StringVar(&flags.bump, "bump", "patch", "`part` of the version that is counted up: major, minor or patch")
 	flags.image.add(cmd)
 	flags.confine.add(cmd)
+	f.StringArrayVar(&flags.confine.disallow, "disallow", nil, "leave out this `rule` of func.yaml, or if that has no \"allow\", of the function")
+	registerFlag(cmd, "disallow", cobra.NoFileCompletions)
 	f.BoolVar(&flags.watch, "watch", false, "deploy again with each change of a file, without a new version, until Ctrl-C")
 	f.DurationVar(&flags.debounce, "debounce", 500*time.Millisecond, "watch: how long no file changes before it is deployed")
 	f.StringArrayVar(&flags.ignore, "ignore", nil, "watch: `pattern` of files that are left alone, beside those in .fnignore")
@@ -121,8 +124,9 @@ func below(dir string, args []string) string {
 type project struct {
 	dir string
 	funcfile.Function
-	set client.Settings // what the command line says of its network, isolation and devices
-	app funcfile.App    // of one that is run here; without a name if there is none
+	set      client.Settings // what the command line says of its network, isolation and devices
+	disallow []string        // rules that it takes away
+	app      funcfile.App    // of one that is run here; without a name if there is none
 }
 
 // deployed is what --json prints of one function.
@@ -200,7 +204,7 @@ func (flags deployFlags) find(dir string) ([]project, funcfile.App, error) {
 		if err != nil {
 			return nil, app, err
 		}
-		p.set = flags.set
+		p.set, p.disallow = flags.set, flags.confine.disallow
 		projects = append(projects, p)
 	}
 	return projects, app, nil

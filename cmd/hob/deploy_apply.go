@@ -112,6 +112,11 @@ func (d *deployer) deploy(ctx context.Context, p project) (deployed, error) {
 	if err != nil {
 		return result, err
 	}
+	for _, rule := range p.disallow {
+		if !hasRule(p.rules(old), rule) {
+			d.c.notes([]string{fmt.Sprintf("no rule of %s allows %s: there is nothing to leave out", p.ShortName(), rule)})
+		}
+	}
 	img, err := d.flags.image.make(ctx, d.c, d.cl, p, result.Version, self)
 	if err != nil {
 		return result, err
@@ -241,9 +246,17 @@ func (p project) settings(img imageOf, old client.Function) client.Settings {
 	return s
 }
 
+// rules are those of the file, or where that says nothing of them, of the function.
+func (p project) rules(old client.Function) []string {
+	if p.Allow != nil {
+		return p.Allow
+	}
+	return old.Allow
+}
+
 // confine sets what the function reaches and has of the machine: what the command line
-// says goes before the file, and its rules add to those of the file, or where that has
-// none to those that there are.
+// says goes before the file, and its rules add to those that there are, or are taken away.
+// With its network none those of the file, which would mean nothing, are left out.
 func (p project) confine(s *client.Settings, old client.Function) {
 	s.Network, s.Isolation, s.Devices = p.set.Network, p.set.Isolation, p.set.Devices
 	if s.Network == nil && p.Network != "" {
@@ -255,15 +268,15 @@ func (p project) confine(s *client.Settings, old client.Function) {
 	if s.Devices == nil && p.Devices != nil {
 		s.Devices = &p.Devices
 	}
-	rules := p.Allow
-	if p.set.Allow != nil {
-		if rules == nil {
-			rules = old.Allow
-		}
-		rules = withRules(rules, *p.set.Allow)
-	}
-	if rules != nil {
+	none := p.set.Network != nil && *p.set.Network == string(faas.NetworkNone)
+	switch {
+	case p.set.Allow != nil:
+		rules := withRules(withoutRules(p.rules(old), p.disallow), *p.set.Allow)
 		s.Allow = &rules
+	case none && p.Allow != nil:
+		s.Allow = &[]string{}
+	case p.Allow != nil:
+		s.Allow = &p.Allow
 	}
 }
 

@@ -74,9 +74,13 @@ func (f *reachFlags) rules(of string, there []string) ([]string, error) {
 			}
 			return nil, faas.Errorf(faas.NotFound, "no rule of %s allows %s: %s", of, rule, those)
 		}
-		rules = slices.DeleteFunc(rules, func(have string) bool { return canonical(have) == canonical(rule) })
 	}
-	return withRules(rules, f.allow), nil
+	return withRules(withoutRules(rules, f.disallow), f.allow), nil
+}
+
+// withoutRules takes rules away from those there are.
+func withoutRules(there, gone []string) []string {
+	return slices.DeleteFunc(slices.Clone(there), func(rule string) bool { return hasRule(gone, rule) })
 }
 
 // withRules adds rules to those there are, each once; never nil.

@@ -73,12 +73,8 @@ function; the old address is unknown from then on.`,
 				}
 				settings.Env[name] = nil
 			}
-			for _, field := range reset {
-				field = strings.ReplaceAll(field, "-", "_")
-				if !slices.Contains(resettable(), field) {
-					return faas.Errorf(faas.Invalid, "bad --reset %q: it is one of %s", field, strings.Join(resettable(), ", "))
-				}
-				settings.Reset = append(settings.Reset, field)
+			if settings.Reset, err = resets(reset, resettable()); err != nil {
+				return err
 			}
 			return runUpdate(cmd.Context(), c, name, settings, &flags, refresh)
 		},
@@ -90,11 +86,28 @@ function; the old address is unknown from then on.`,
 	flags.addDisallow(cmd)
 	cmd.Flags().StringArrayVar(&unset, "unset-env", nil, "remove a `variable`")
 	unsetAnnotationFlag(cmd, &unnoted)
-	cmd.Flags().StringSliceVar(&reset, "reset", nil, "set `fields` back to their default: "+strings.Join(resettable(), ", "))
+	resetFlag(cmd, &reset, resettable())
 	return cmd
 }
 
-// resettable are the fields that have a default to go back to.
+// resetFlag is for commands that change something, of which fields have a default.
+func resetFlag(cmd *cobra.Command, to *[]string, fields []string) {
+	cmd.Flags().StringSliceVar(to, "reset", nil, "set `fields` back to their default: "+strings.Join(fields, ", "))
+}
+
+// resets are the fields that --reset names, as they are called on the wire.
+func resets(named, fields []string) (all []string, err error) {
+	for _, field := range named {
+		field = strings.ReplaceAll(field, "-", "_")
+		if !slices.Contains(fields, field) {
+			return nil, faas.Errorf(faas.Invalid, "bad --reset %q: it is one of %s", field, strings.Join(fields, ", "))
+		}
+		all = append(all, field)
+	}
+	return all, nil
+}
+
+// resettable are the fields of a function that have a default to go back to.
 func resettable() []string {
 	return []string{"entrypoint", "command", "env", "workdir", "user", "writable", "network", "allow", "isolation", "devices", "memory", "cpus", "tmp_size",
 		"timeout", "wait", "start_timeout", "idle_timeout", "max_concurrency", "line",
