@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"hob/faas"
 )
 
 // chunkSize is how much a server must take within writePatience.
@@ -44,6 +47,7 @@ type destination struct {
 
 // sender is a function with lines for a destination.
 type sender struct {
+	id   string
 	lost int  // lines that were dropped and its log does not say so yet
 	told bool // its log says that the server cannot be reached
 	left bool // its lines go elsewhere now
@@ -86,11 +90,7 @@ func (d *destination) add(m *message) bool {
 	if d.ended {
 		return false
 	}
-	from := d.senders[m.funcID]
-	if from == nil {
-		from = new(sender)
-		d.senders[m.funcID] = from
-	}
+	from := d.sender(m.funcID)
 	from.left = false
 	d.latest = time.Now()
 	q := &d.queue
@@ -117,6 +117,16 @@ func (d *destination) add(m *message) bool {
 	d.forwarder.queued.Add(int64(len(q.bytes) - before))
 	signal(d.wake)
 	return true
+}
+
+// sender returns that of a function's ID. Precondition: d.mu is held.
+func (d *destination) sender(funcID string) *sender {
+	s := d.senders[funcID]
+	if s == nil {
+		s = &sender{id: funcID}
+		d.senders[funcID] = s
+	}
+	return s
 }
 
 // lose counts a line that is dropped. Precondition: d.mu is held.
@@ -160,14 +170,18 @@ func (d *destination) run(ctx context.Context) {
 		}
 		for pause := leastPause; len(b.entries) > 0; pause = min(2*pause, mostPause) {
 			err := d.send(ctx, &b)
+			if faas.KindOf(err) == faas.Denied {
+				d.handOn(&b)
+			}
 			d.report(err)
-			if err != nil && !d.again(pause) {
+			if err != nil && len(b.entries) > 0 && !d.again(pause) {
 				d.drop(b, err)
 				break
 			}
 		}
 		d.done(b)
 	}
+	d.tell(nil, false, false)
 }
 
 // done forgets b, and keeps its memory unless that is much.
@@ -248,6 +262,64 @@ func (d *destination) drop(b messages, why error) {
 	}
 	d.mu.Unlock()
 	d.report(why)
+}
+
+// handOn hands the lines of functions that have left d to where their next ones go, if
+// that is the same server: policy refuses it to d's owner, and may allow it to the one
+// that they have now. What goes nowhere is dropped, as nobody asks for d any more.
+func (d *destination) handOn(b *messages) {
+	d.mu.Lock()
+	all := append(b.takeLeft(), d.queue.takeLeft()...)
+	d.mu.Unlock()
+	for _, l := range all {
+		d.forwarder.queued.Add(-int64(len(l.text)))
+		if heir := d.forwarder.heir(d, l.from.id); heir == nil || !heir.inherit(l) {
+			d.mu.Lock()
+			d.lose(l.from)
+			d.mu.Unlock()
+		}
+	}
+}
+
+// leftLine is a message of a function that has left.
+type leftLine struct {
+	from *sender
+	text []byte
+}
+
+// takeLeft takes those out of b. Precondition: the mu of their destination is held.
+func (b *messages) takeLeft() (all []leftLine) {
+	bytes, entries := b.bytes[:0], b.entries[:0]
+	for _, e := range b.entries {
+		text := b.bytes[e.start:e.end]
+		if e.from.left {
+			all = append(all, leftLine{e.from, slices.Clone(text)})
+			b.size -= int64(len(text))
+			continue
+		}
+		start := len(bytes)
+		bytes = append(bytes, text...) // to where it is, or before
+		entries = append(entries, entry{start, len(bytes), e.from})
+	}
+	b.bytes, b.entries = bytes, entries
+	return all
+}
+
+// inherit puts l into the queue. It reports false if d has ended or has no room.
+func (d *destination) inherit(l leftLine) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	q, size := &d.queue, int64(len(l.text))
+	if d.ended || len(q.bytes)+len(l.text) > queueSize || d.forwarder.queued.Load()+size > queuesSize {
+		return false
+	}
+	start := len(q.bytes)
+	q.bytes = append(q.bytes, l.text...)
+	q.entries = append(q.entries, entry{start, len(q.bytes), d.sender(l.from.id)})
+	q.size += size
+	d.forwarder.queued.Add(size)
+	signal(d.wake)
+	return true
 }
 
 // send sends b and takes off it what the server was given.

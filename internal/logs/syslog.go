@@ -109,6 +109,17 @@ func (f *forwarder) destination(m *message) *destination {
 	return d
 }
 
+// heir returns where the lines of a function go that has left d, if that is the same
+// server; else nil.
+func (f *forwarder) heir(d *destination, funcID string) *destination {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if to := f.latest[funcID]; to != nil && to != d && to.to.url == d.to.url {
+		return to
+	}
+	return nil
+}
+
 // refuse says why a line was dropped for which there is no destination, once in
 // warnEvery for each function and once for all.
 func (f *forwarder) refuse(m *message) {

@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"hob/faas"
 	"hob/internal/logs"
 )
 
@@ -193,11 +195,105 @@ func TestServerIsDialledForEachOwner(t *testing.T) {
 				t.Errorf("got %q, want %q", m.text, want)
 			}
 		}
+		synctest.Wait()
 		if said, want := hobs(t, s), "… lines wait for tcp://server: tcp server:514 is closed"; !slices.Equal(said, []string{want}) {
 			t.Errorf("the log says %q, want %q", said, want)
 		}
 		theirs.Close()
 	})
+}
+
+func TestLinesThatWaitForTheRuleOfAnAppFlowWhenItIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		theirs, ours := net.Pipe()
+		var owner atomic.Value // of f alone
+		owner.Store("")
+		s := open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: func(id string) logs.Source {
+			from := logs.Source{Syslog: "tcp://server"}
+			if id == "f" {
+				from.Owner = owner.Load().(string)
+			}
+			return from
+		}, Dial: func(_ context.Context, owner, _, _ string) (net.Conn, error) {
+			if owner == "" {
+				return nil, faas.Errorf(faas.Denied, "closed")
+			}
+			return ours, nil
+		}})
+		for range 3 { // some are being sent, the others wait, between those of another function
+			write(t, s, "f", "c", "one\ntwo\n")
+			write(t, s, "other", "c", "its own\n")
+			synctest.Wait()
+		}
+		owner.Store("shop.2")
+		write(t, s, "f", "c", "new\n")
+		from := bufio.NewReader(theirs)
+		for _, want := range []string{"new", "one", "two", "one", "two", "one", "two"} {
+			if m := next(t, from); m.text != want {
+				t.Errorf("got %q, want %q", m.text, want)
+			}
+		}
+		synctest.Wait()
+		if said, want := hobs(t, s), "… lines wait for tcp://server: closed"; !slices.Equal(said, []string{want}) || s.SyslogDropped() != 0 {
+			t.Errorf("the log says %q, %d lines dropped; want %q and none", said, s.SyslogDropped(), want)
+		}
+		s.Close()
+		if got := s.SyslogDropped(); got != 3 {
+			t.Errorf("%d lines dropped in the end, want the 3 of the other function", got)
+		}
+		theirs.Close()
+	})
+}
+
+func TestLinesForAServerThatPolicyRefusesAreCountedWhenTheirAppChanges(t *testing.T) {
+	for name, c := range map[string]struct {
+		then logs.Source
+		want []string
+	}{
+		"its rules": {logs.Source{Syslog: "tcp://server", Owner: "shop.2"}, []string{
+			"… lines wait for tcp://server: nobody there", "… lines wait for tcp://server: closed", "… 3 lines not sent to tcp://server: closed",
+		}},
+		"its server": {logs.Source{Syslog: "tcp://open", Owner: "shop.2"}, []string{
+			"… lines wait for tcp://server: nobody there", "… 2 lines not sent to tcp://server: closed",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				theirs, ours := net.Pipe()
+				var now atomic.Pointer[logs.Source]
+				now.Store(&logs.Source{Syslog: "tcp://server", Owner: "shop.1"})
+				s := open(t, logs.Config{Dir: t.TempDir(), Log: logTo(t.Output()), Syslog: func(string) logs.Source { return *now.Load() },
+					Dial: func(_ context.Context, _, _, address string) (net.Conn, error) {
+						switch {
+						case address == "open:514":
+							return ours, nil
+						case now.Load().Owner == "shop.1":
+							return nil, errors.New("nobody there")
+						}
+						return nil, faas.Errorf(faas.Denied, "closed")
+					}})
+				write(t, s, "f", "c", "one\ntwo\n")
+				synctest.Wait()
+				now.Store(&c.then)
+				write(t, s, "f", "c", "three\n")
+				if c.then.Syslog == "tcp://open" {
+					if m := next(t, bufio.NewReader(theirs)); m.text != "three" {
+						t.Errorf("got %q", m.text)
+					}
+				}
+				time.Sleep(12 * time.Minute)
+				synctest.Wait()
+				said := hobs(t, s)
+				if !slices.Equal(said, c.want) || logs.Destinations(s) != 0 {
+					t.Errorf("the log says %q, and there are %d destinations; want %q and none", said, logs.Destinations(s), c.want)
+				}
+				if want := fmt.Sprintf("… %d lines", s.SyslogDropped()); !strings.HasPrefix(said[len(said)-1], want) {
+					t.Errorf("%d lines dropped, the log says %q", s.SyslogDropped(), said)
+				}
+				theirs.Close()
+			})
+		})
+	}
 }
 
 func TestServersOverTheMostGetNothing(t *testing.T) {
