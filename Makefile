@@ -42,6 +42,7 @@ endif
 
 bench: build
 	build/hob bench
+	$(GO) test ./internal/sandbox/ns -run '^$$' -bench Neighbour -benchtime 9x
 	$(GO) test ./internal/store/sqlite ./internal/logs -run '^$$' -bench 'Accept|Backlog|FullLog' -benchtime 1s
 
 soak: build

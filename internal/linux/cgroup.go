@@ -290,17 +290,43 @@ func (g *Cgroup) Usage() CgroupUsage {
 	if g.fs.Version == 2 {
 		u.Memory = g.number("memory", "memory.current")
 		u.PeakMemory = g.number("memory", "memory.peak") // Linux 5.19
-		u.CPUTime = time.Duration(g.field("cpu", "cpu.stat", "usage_usec")) * time.Microsecond
 	} else {
 		u.Memory = g.number("memory", "memory.usage_in_bytes")
 		u.PeakMemory = g.number("memory", "memory.max_usage_in_bytes")
-		u.CPUTime = time.Duration(g.number("cpuacct", "cpuacct.usage"))
 	}
+	u.CPUTime = g.CPUTime()
 	u.OOMKills = g.OOMKills()
 	u.PeakMemory = max(u.PeakMemory, u.Memory)
 	u.Processes = int(g.number("pids", "pids.current"))
 	return u
 }
+
+// CPUTime returns for how long the processes of the cgroup and those below it have used
+// processors.
+func (g *Cgroup) CPUTime() time.Duration {
+	if g.fs.Version == 2 {
+		return time.Duration(g.field("cpu", "cpu.stat", "usage_usec")) * time.Microsecond
+	}
+	return time.Duration(g.number("cpuacct", "cpuacct.usage"))
+}
+
+// canIdle reports whether idle works for the cgroups below this one: Linux 5.15.
+func (g *Cgroup) canIdle() bool {
+	_, err := os.Stat(g.path("cpu", cpuIdle))
+	return err == nil
+}
+
+// idle has the processes of the cgroup run when none of its siblings wants the
+// processor, and lose it at once to one that does; false undoes it.
+func (g *Cgroup) idle(is bool) error {
+	value := "0"
+	if is {
+		value = "1"
+	}
+	return g.write("cpu", cpuIdle, value)
+}
+
+const cpuIdle = "cpu.idle"
 
 // Memory returns how many bytes the processes of the cgroup use, with what the
 // kernel holds for them.

@@ -189,6 +189,7 @@ func (d *Driver) open() error {
 	if d.stock.most > 0 {
 		d.work.Go(d.stock.refill)
 	}
+	d.work.Go(func() { linux.MakeWay(d.closing, d.cgroups.Open(d.cgroup()), d.running) })
 	return nil
 }
 
@@ -301,6 +302,18 @@ func (d *Driver) isClosing() bool {
 	default:
 		return false
 	}
+}
+
+// running returns the cgroups of the sandboxes that do not stand still.
+func (d *Driver) running() (all []*linux.Cgroup) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for b := range d.boxes {
+		if !b.still.Load() {
+			all = append(all, b.cgroup)
+		}
+	}
+	return all
 }
 
 // live returns the sandboxes that are not stopped.

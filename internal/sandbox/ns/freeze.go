@@ -28,6 +28,7 @@ func (b *box) Freeze() error {
 		return err
 	}
 	b.process.Guarded(false) // in version 1 it would not end; who stands still reads nothing
+	b.still.Store(true)
 	return nil
 }
 
@@ -39,6 +40,7 @@ func (b *box) Thaw() error {
 	case <-b.ending:
 		return nil // Stop has thawed it or is about to
 	default:
+		b.still.Store(false)
 		b.process.Guarded(true)
 		return b.cgroup.Thaw()
 	}

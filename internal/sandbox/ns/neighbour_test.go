@@ -5,21 +5,34 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
-	"hob/internal/linux"
+	"golang.org/x/sys/unix"
+
 	"hob/internal/sandbox"
 	"hob/internal/testenv"
 )
+
+// slice is for how long a thread takes the processor at a time, in nanoseconds; 0: the
+// kernel does not tell.
+func slice(tid int) uint64 {
+	attr, err := unix.SchedGetAttr(tid, 0)
+	if err != nil {
+		return 0
+	}
+	return attr.Runtime
+}
 
 // TestDaemonTakesTheProcessorForShort looks at what decides how soon the daemon has an
 // answer beside functions that use all processors.
 func TestDaemonTakesTheProcessorForShort(t *testing.T) {
 	testenv.NeedRoot(t)
-	usual := linux.Slice(1)
+	usual := slice(1)
 	testenv.SkipUnless(t, usual > 0, "needs slices of the processor that can be chosen", "Linux 6.12 or newer")
 	d := open(t)
 	threads, err := os.ReadDir("/proc/self/task")
@@ -32,7 +45,7 @@ func TestDaemonTakesTheProcessorForShort(t *testing.T) {
 	short := 0
 	for _, thread := range threads {
 		tid, _ := strconv.Atoi(thread.Name())
-		if linux.Slice(tid) == 100_000 {
+		if slice(tid) == 100_000 {
 			short++
 		}
 	}
@@ -41,8 +54,42 @@ func TestDaemonTakesTheProcessorForShort(t *testing.T) {
 	}
 	for range 3 {
 		b := start(t, d, spec(t, "prog", "hang"))
-		if got := linux.Slice(b.process.PID); got == 100_000 {
+		if got := slice(b.process.PID); got == 100_000 {
 			t.Errorf("a function (start %s) takes it for as short as the daemon", b.Start())
+		}
+	}
+}
+
+// TestHogsMakeWay has one sandbox use all processors, and stand still then, beside one that
+// does nothing.
+func TestHogsMakeWay(t *testing.T) {
+	d := open(t)
+	idle := func(b *box) string {
+		files, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup/cpu", b.cgroup.Name, "cpu.idle"))
+		if len(files) == 0 {
+			files, _ = filepath.Glob(filepath.Join("/sys/fs/cgroup", b.cgroup.Name, "cpu.idle"))
+		}
+		testenv.SkipUnless(t, len(files) > 0, "needs cgroups that can make way", "Linux 5.15 or newer")
+		text, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(text))
+	}
+	quiet, hog := start(t, d, spec(t, "prog", "echo")), start(t, d, spec(t, "sh", "-c", "prog spin 1h & prog spin 1h"))
+	for _, want := range []string{"1", "0"} {
+		if want == "0" {
+			if err := hog.Freeze(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for deadline := time.Now().Add(time.Minute); idle(hog) != want; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("cpu.idle of the hog is %s, want %s", idle(hog), want)
+			}
+		}
+		if got := idle(quiet); got != "0" {
+			t.Errorf("cpu.idle of its neighbour is %s", got)
 		}
 	}
 }
@@ -78,7 +125,7 @@ func BenchmarkNeighbour(b *testing.B) {
 					hog("prog", "spin", "1h")
 				}
 			}
-			time.Sleep(50 * time.Millisecond) // they have begun, and those before have ended
+			time.Sleep(time.Second) // they are known, and those before have ended
 			took := make([]time.Duration, 0, asked)
 			for word := make([]byte, 5); len(took) < asked; time.Sleep(2 * time.Millisecond) {
 				begin := time.Now()

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,8 @@ type box struct {
 	gone  bool          // the cgroup is removed; guarded by mu, as usage
 	usage sandbox.Usage // last known
 
-	freezing sync.Mutex // held by who freezes or thaws
+	freezing sync.Mutex  // held by who freezes or thaws
+	still    atomic.Bool // it is frozen
 }
 
 // Start implements sandbox.Driver.
