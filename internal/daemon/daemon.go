@@ -219,7 +219,7 @@ func (d *Daemon) openCalls(context.Context) (err error) {
 	}
 	d.launching.Store(d.launcher)
 	d.pool = &pool.Set{
-		Start: d.startSandbox, Capacity: d.capacity, Log: d.log,
+		Start: d.startSandbox, Unready: d.unready, Capacity: d.capacity, Log: d.log,
 		MaxCalls: d.cfg.MaxConcurrency, MaxWaiting: d.cfg.MaxWaiting, FreezeAfter: d.cfg.FreezeAfter, AsyncShare: d.cfg.AsyncShare,
 	}
 	d.onClose(func() error { d.pool.Close(); return nil })

@@ -232,12 +232,22 @@ func TestWarmStartThatFailsIsTriedAgainEverMoreSeldom(t *testing.T) {
 			tried.Add(1)
 			return nil, errors.New("no such program")
 		}
+		told := make(chan string, 100)
+		s.Unready = func(fn *faas.Function, why error, again time.Duration) { told <- fmt.Sprint(fn.ID, ": ", why, ", ", again) }
 		fn := hotFunction("f", 0)
 		fn.Min = 1
 		s.Renew(&Need{Function: fn})
 		time.Sleep(time.Hour)
 		if got := tried.Load(); got < 55 || got > 70 {
 			t.Errorf("%d tries in an hour, want one a minute and a few before", got)
+		}
+		for _, again := range []string{"1s", "2s", "4s", "8s", "16s", "32s", "1m0s"} {
+			if got, want := <-told, "f: no such program, "+again; got != want {
+				t.Errorf("told %q, want %q", got, want)
+			}
+		}
+		if n := len(told); n != 0 {
+			t.Errorf("told of %d tries more: %q", n, <-told)
 		}
 		s.Close()
 	})

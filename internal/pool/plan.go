@@ -76,6 +76,7 @@ type pool struct {
 	run, start, warmUp time.Duration
 	failures           int           // of starts that nobody waited for, in a row
 	retryAt            time.Duration // such a start is not tried before
+	told               time.Duration // the longest wait for another such start that was told, since the function had all that it keeps; 0: none
 	ended              time.Duration // when the last call ended
 	pace               int           // how many were let start the last time that the line was slow
 	extra              int           // of those, how many have not been started
@@ -134,7 +135,7 @@ const (
 
 // An action is carried out by the Set.
 type action struct {
-	Do     string // "start", "give", "thaw" (and give), "fail", "refuse", "freeze" or "stop"
+	Do     string // "start", "give", "thaw" (and give), "fail", "refuse", "tell", "freeze" or "stop"
 	Slot   *slot
 	Caller string // of give, thaw, fail and refuse
 }
@@ -255,6 +256,9 @@ func (p *plan) ready(s *slot) []action {
 	l.begun--
 	l.started++
 	l.failures = 0
+	if l.started >= l.fn.Min {
+		l.told = 0
+	}
 	p.count(l, -1)
 	p.idle(s)
 	if p.closed || len(l.waiting) == 0 && (l.retired || s.broken || !l.fn.Format.Hot()) {
@@ -273,7 +277,9 @@ func (p *plan) ready(s *slot) []action {
 
 // failed records that a slot could not start and has left nothing behind. The
 // caller who has waited longest gets the reason: trying again on its behalf
-// would turn an image that cannot start into a loop that nobody sees.
+// would turn an image that cannot start into a loop that nobody sees. If nobody waits,
+// that is told, but each wait for another try only once until the function has all
+// that it keeps ready: of a thousand that fail together a few lines say enough.
 func (p *plan) failed(s *slot) []action {
 	p.begin()
 	l := s.pool
@@ -285,8 +291,13 @@ func (p *plan) failed(s *slot) []action {
 		p.remove(l, 0)
 	} else { // it was to be kept ready: try again, ever more seldom
 		l.failures++
-		l.retryAt = p.now + min(time.Second<<min(l.failures-1, 6), time.Minute)
+		again := min(time.Second<<min(l.failures-1, 6), time.Minute)
+		l.retryAt = p.now + again
 		p.wake(l.retryAt)
+		if p.warm[l] && l.started+l.begun < l.fn.Min && again > l.told {
+			l.told = again
+			p.do("tell", s, "")
+		}
 	}
 	p.match()
 	return p.acts

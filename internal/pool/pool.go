@@ -64,6 +64,13 @@ type Set struct {
 	// After an error nothing is left.
 	Start func(ctx context.Context, need Need, died func()) (Conn, error)
 
+	// Unready is told why a sandbox could not be started that a function keeps ready,
+	// and in what time that is tried again: first after a second, then ever more seldom,
+	// up to a minute. It hears of each of these times once, until the function has all
+	// that it keeps. It is called outside the lock, in a goroutine that Close waits for.
+	// nil: nobody is told.
+	Unready func(fn *faas.Function, why error, again time.Duration)
+
 	Capacity Capacity
 	Log      *slog.Logger
 
@@ -383,8 +390,8 @@ func (s *Set) event(what func(*plan) []action) {
 	s.do(what(&s.plan), nil)
 }
 
-// do carries out what the plan decided; err is the reason of a "fail" or
-// "refuse". Nothing in it waits: starts, freezes and stops happen in goroutines
+// do carries out what the plan decided; err is the reason of a "fail", "refuse" or
+// "tell". Nothing in it waits: starts, freezes and stops happen in goroutines
 // and come back as events. Precondition: s.mu is held.
 func (s *Set) do(acts []action, err func() error) {
 	for _, a := range acts {
@@ -398,6 +405,11 @@ func (s *Set) do(acts []action, err func() error) {
 			s.answer(a.Caller, grant{slot: slot, thaw: a.Do == "thaw"})
 		case "fail", "refuse":
 			s.answer(a.Caller, grant{err: err()})
+		case "tell":
+			if s.Unready != nil {
+				again, why := slot.pool.retryAt-s.plan.now, err()
+				s.work.Go(func() { s.Unready(&slot.pool.fn, why, again) })
+			}
 		case "freeze":
 			s.work.Go(func() { s.freeze(slot) })
 		case "stop":
