@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -140,13 +141,19 @@ func (e *nodeSide) isWhole() bool {
 	return true
 }
 
-// keepDevice makes the uplink anew if somebody removed it.
+// keepDevice makes the uplink anew if somebody removed it, or switched it off: the
+// kernel then took its routes and neighbours.
 func (e *nodeSide) keepDevice() error {
-	_, err := e.links.LinkByName(e.name)
+	dev, err := e.links.LinkByName(e.name)
 	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); !gone {
-		return err
+		if err != nil || dev.Attrs().Flags&net.FlagUp != 0 {
+			return err
+		}
+		if err := e.links.LinkDel(dev); err != nil {
+			return err
+		}
 	}
-	e.r.cfg.Log.Warn("somebody removed the device of the network of functions: it is made anew", "device", e.name)
+	e.r.cfg.Log.Warn("somebody removed the device of the network of functions, or switched it off: it is made anew", "device", e.name)
 	if err := e.r.in(e.r.node, e.addDevice); err != nil {
 		// Whole or not at all: what is there is not looked at again.
 		if dev, none := e.links.LinkByName(e.name); none == nil {

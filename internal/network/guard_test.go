@@ -201,24 +201,28 @@ func TestWithoutItsTableTheNodeIsNoRouter(t *testing.T) {
 	}
 }
 
-func TestAnUplinkThatSomebodyRemovedIsMadeAnew(t *testing.T) {
-	w, r, s, before := guarded(t)
-	for range 2 {
-		w.in(w.node, func() error {
-			dev, err := netlink.LinkByName(r.plan.uplink)
-			if err != nil {
-				return err
+func TestAnUplinkThatSomebodyRemovedOrSwitchedOffIsMadeAnew(t *testing.T) {
+	for name, harm := range map[string]func(netlink.Link) error{"removed": netlink.LinkDel, "switched off": netlink.LinkSetDown} {
+		t.Run(name, func(t *testing.T) {
+			w, r, s, before := guarded(t)
+			for range 2 {
+				w.in(w.node, func() error {
+					dev, err := netlink.LinkByName(r.plan.uplink)
+					if err != nil {
+						return err
+					}
+					return harm(dev)
+				})
+				w.connects(s)
+				w.lanIsCutOff("after the uplink was " + name)
+				w.refuses(s, "tcp", "10.1.2.3:443")
+				w.connects(w.take(r, "open"))
 			}
-			return netlink.LinkDel(dev)
+			w.check(r.Close())
+			if after := w.looks(); after != before {
+				t.Errorf("after Close: %s\nbefore: %s", after, before)
+			}
 		})
-		w.connects(s)
-		w.lanIsCutOff("after the uplink was removed")
-		w.refuses(s, "tcp", "10.1.2.3:443")
-		w.connects(w.take(r, "open"))
-	}
-	w.check(r.Close())
-	if after := w.looks(); after != before {
-		t.Errorf("after Close: %s\nbefore: %s", after, before)
 	}
 }
 
