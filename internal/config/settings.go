@@ -29,7 +29,7 @@ func (c *Config) settings() []setting {
 		{"max-concurrency", "calls at once on this node; 0 is no limit", "Those above it wait in line.", (*number)(&c.MaxConcurrency)},
 		{"max-waiting", "callers that may wait on this node; 0 is no limit", "Those above it are answered at once with 503.", (*number)(&c.MaxWaiting)},
 		{"plain-http", "registries, host[:port], that may be spoken to without TLS", "Those on loopback always may.", (*list)(&c.PlainHTTP)},
-		{"registries", "registries, host[:port], that images may be pulled from at private and local addresses", "Without a port: on any. Those of plain-http, and those with credentials in registry-auth, may, too. Others need a rule of the function, its app or the node, unless root names them to the Unix socket.", (*list)(&c.Registries)},
+		{"registries", "registries, host[:port], that images may be pulled from at private and local addresses", "Without a port: at 443, and where plain HTTP is allowed at 80. Those of plain-http, and those with credentials in registry-auth, may, too. Others need a rule of the function, its app or the node, unless root names them to the Unix socket.", (*list)(&c.Registries)},
 		{"pull-timeout", "longest time a pull may take", "", (*duration)(&c.PullTimeout)},
 		{"max-image", "largest unpacked size of one image", "The guard against archives made to fill the disk.", (*bytes)(&c.MaxImage)},
 		{"image-bytes", "size of all images above which unused ones are removed, the least recently used first; 0 is never", "Never removed: an image that a function uses, and those of image-keep.", (*bytes)(&c.ImageBytes)},

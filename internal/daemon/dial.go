@@ -243,17 +243,22 @@ func (d *Daemon) checkRegistry(ctx context.Context, of image.Owner, address stri
 
 // registryDialer dials all that the operator names, in a setting or with credentials, wherever it is.
 func (d *Daemon) registryDialer(of image.Owner, address string) (network.Dialer, error) {
-	host, _, _ := net.SplitHostPort(address)
-	for _, known := range slices.Concat(d.cfg.Registries, d.cfg.PlainHTTP) {
-		if strings.EqualFold(known, address) || strings.EqualFold(strings.Trim(known, "[]"), host) {
-			return network.Dialer{Egress: faas.Egress{Mode: faas.NetworkHost}}, nil
-		}
-	}
-	if image.Knows(d.credentials, address) {
+	is := func(setting string) bool { return isRegistry(setting, address) }
+	if slices.ContainsFunc(slices.Concat(d.cfg.Registries, d.cfg.PlainHTTP), is) || image.Knows(d.credentials, address) {
 		return network.Dialer{Egress: faas.Egress{Mode: faas.NetworkHost}}, nil
 	}
 	e, err := d.onBehalf(faas.App{Network: of.App.Network, Allow: of.App.Allow}, faas.Function{Network: of.Function.Network, Allow: of.Function.Allow})
 	return network.Dialer{Egress: e}, err
+}
+
+// isRegistry reports whether a setting, "host[:port]", names an address. Without a port it names what a reference to an
+// image without one leads to: by TLS, or where that may be, without.
+func isRegistry(setting, address string) bool {
+	if strings.EqualFold(setting, address) {
+		return true
+	}
+	host, port, _ := net.SplitHostPort(address)
+	return (port == "443" || port == "80") && strings.EqualFold(strings.Trim(setting, "[]"), host)
 }
 
 func closedRegistry(err error) error {

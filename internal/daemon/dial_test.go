@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -141,16 +142,17 @@ func TestUnixSocketIsASyslogServerIfTheOperatorSaysSo(t *testing.T) {
 	}
 }
 
-func TestRegistryIsDialledAsWhoPullsMay(t *testing.T) {
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	defer server.Close()
-	addr := strings.TrimPrefix(server.URL, "http://")
+// serveImage has a registry on this machine, behind a handler, and pushes an image to it.
+func serveImage(t *testing.T, behind func(http.Handler) http.Handler) (addr string) {
+	t.Helper()
+	server := httptest.NewServer(behind(registry.New(registry.Logger(log.New(io.Discard, "", 0)))))
+	t.Cleanup(server.Close)
+	addr = strings.TrimPrefix(server.URL, "http://")
 	img, err := random.Image(100, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	push := func(repository string) string {
-		t.Helper()
+	for _, repository := range []string{"a", "b"} {
 		ref, err := name.ParseReference(addr + "/" + repository)
 		if err == nil {
 			err = remote.Write(ref, img)
@@ -158,15 +160,21 @@ func TestRegistryIsDialledAsWhoPullsMay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return ref.String()
 	}
-	pull := func(c *client.Client, ref string) error {
-		_, err := c.Pull(t.Context(), client.PullRequest{Image: ref, Policy: string(image.PullAlways)}, nil)
-		return err
-	}
-	a, b := push("a"), push("b")
+	return addr
+}
+
+func pull(t *testing.T, c *client.Client, ref string) error {
+	t.Helper()
+	_, err := c.Pull(t.Context(), client.PullRequest{Image: ref, Policy: string(image.PullAlways)}, nil)
+	return err
+}
+
+func TestRegistryIsDialledAsWhoPullsMay(t *testing.T) {
+	addr := serveImage(t, func(h http.Handler) http.Handler { return h })
+	a, b := addr+"/a", addr+"/b"
 	n := run(t, faked)
-	if err := pull(n.Client, a); faas.KindOf(err) != faas.Denied || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "setting registries") {
+	if err := pull(t, n.Client, a); faas.KindOf(err) != faas.Denied || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "setting registries") {
 		t.Errorf("by anybody: %v", err)
 	}
 	make := func(name string, change func(*client.Settings)) error {
@@ -186,16 +194,63 @@ func TestRegistryIsDialledAsWhoPullsMay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	if err := pull(root, a); err != nil {
+	if err := pull(t, root, a); err != nil {
 		t.Errorf("by root: %v", err)
 	}
 	for what, set := range map[string]func(*config.Config){
 		"registries": func(c *config.Config) { c.Registries = []string{addr} },
-		"plain-http": func(c *config.Config) { c.PlainHTTP = []string{"127.0.0.1"} },
+		"plain-http": func(c *config.Config) { c.PlainHTTP = []string{addr} },
 		"allow":      func(c *config.Config) { c.Allow = []string{addr} },
 	} {
-		if err := pull(run(t, faked, set).Client, a); err != nil {
+		if err := pull(t, run(t, faked, set).Client, a); err != nil {
 			t.Errorf("with the setting %s: %v", what, err)
+		}
+	}
+}
+
+func TestRegistryNamedWithoutAPortIsNotItsWholeHost(t *testing.T) {
+	addr := serveImage(t, func(h http.Handler) http.Handler { return h })
+	for what, set := range map[string]func(*config.Config){
+		"registries":    func(c *config.Config) { c.Registries = []string{"127.0.0.1"} },
+		"plain-http":    func(c *config.Config) { c.PlainHTTP = []string{"127.0.0.1"} },
+		"registry-auth": func(c *config.Config) { c.RegistryAuth = `{"auths":{"127.0.0.1":{"auth":"YWxpY2U6c2VjcmV0"}}}` },
+	} {
+		n := run(t, faked, set)
+		if err := pull(t, n.Client, addr+"/a"); faas.KindOf(err) != faas.Denied || !strings.Contains(err.Error(), "connect to "+addr) {
+			t.Errorf("with the setting %s, of another port: %v", what, err)
+		}
+		// Nobody has to listen there: it is tried.
+		if err := pull(t, n.Client, "127.0.0.1/a"); err == nil || strings.Contains(err.Error(), "network policy") {
+			t.Errorf("with the setting %s, without a port: %v", what, err)
+		}
+	}
+}
+
+func TestRegistryLeadsToOtherPortsOfItsHostOnlyIfTheyAreNamed(t *testing.T) {
+	var asked atomic.Int32
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	defer elsewhere.Close()
+	other := strings.TrimPrefix(elsewhere.URL, "http://")
+	addr := serveImage(t, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+				http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+				return
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	for _, c := range []struct {
+		named   []string
+		refused bool
+	}{{[]string{addr}, true}, {[]string{addr, "127.0.0.1"}, true}, {[]string{addr, other}, false}} {
+		asked.Store(0)
+		err := pull(t, run(t, faked, func(cfg *config.Config) { cfg.Registries = c.named }).Client, addr+"/a")
+		if refused := faas.KindOf(err) == faas.Denied && strings.Contains(err.Error(), "connect to "+other); err == nil || refused != c.refused || (asked.Load() == 0) != c.refused {
+			t.Errorf("with the setting registries=%q: %v, the other port was asked %d times; want that it is refused: %v", c.named, err, asked.Load(), c.refused)
 		}
 	}
 }
