@@ -187,6 +187,14 @@ func byName(key expr.MetaKey, name string, not bool) []expr.Any {
 	}
 }
 
+// notToFunctions holds for packets that leave by a device that is no router's.
+func notToFunctions() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(namePrefix)},
+	}
+}
+
 // intervals are ranges as the filter wants them: first address, and first after the last.
 func intervals(list []netip.Prefix) (elements []nftables.SetElement) {
 	sorted := slices.Clone(list)

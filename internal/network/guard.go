@@ -50,7 +50,7 @@ func (e *nodeSide) watch(ctx context.Context) {
 		reader.Go(func() { changed.read(ctx) })
 	}
 	updates, seen, rested := addrs, filter, (<-chan time.Time)(nil)
-	check(e.closeAddrs, e.keep) // which others may have changed before we listened
+	check(e.closeAddrs, e.keep, e.keepStandIn) // which others may have changed before we listened
 	for tick := time.Tick(recheck); ctx.Err() == nil; {
 		select {
 		case _, ok := <-updates:
@@ -59,12 +59,12 @@ func (e *nodeSide) watch(ctx context.Context) {
 			}
 			check(e.keepDevice, e.closeAddrs)
 		case <-seen:
-			check(e.keep, e.openChains)
+			check(e.keep, e.keepStandIn, e.openChains)
 			seen, rested = nil, time.After(breather)
 		case <-rested:
 			seen, rested = filter, nil
 		case <-tick:
-			check(e.keepDevice, e.closeAddrs, e.keep, e.openChains)
+			check(e.keepDevice, e.closeAddrs, e.keep, e.keepStandIn, e.openChains)
 		case <-ctx.Done():
 		}
 	}
@@ -165,13 +165,14 @@ func (e *nodeSide) keepDevice() error {
 }
 
 // remove takes back everything that the node has for the router, also of what somebody
-// removed the table that says what it is.
+// removed the table that says what it is. Nothing watches any more.
 func (e *nodeSide) remove() error {
 	var err error
 	if e.links != nil {
 		err = e.r.in(e.r.node, func() error { return errors.Join(removeFrom(e.conn, e.links, e.name), e.withhold()) })
 		e.links.Close()
 	}
+	e.dropStandIn() // after forwarding
 	e.conn.CloseLasting()
 	unix.Close(e.lock)
 	return err

@@ -128,6 +128,32 @@ func TestAFirewallThatRestartsOnAMachineThatForwardsCutsNobodyOff(t *testing.T) 
 	}
 }
 
+// holdsBack waits for what stands in for the table of a router.
+func (w *world) holdsBack(r *Router) {
+	w.t.Helper()
+	w.soon("the second tables are there", func() bool { r.edge.mu.Lock(); defer r.edge.mu.Unlock(); return r.edge.held != nil })
+}
+
+func TestWhileItsTableIsGoneTheNodeIsNoRouterForOthers(t *testing.T) {
+	w, r, s, before := guarded(t)
+	w.holdsBack(r)
+	func() {
+		r.edge.mu.Lock() // nothing is made anew
+		defer r.edge.mu.Unlock()
+		w.flush()
+		if w.hasTable(r) || !w.isForwarding("wan") || !w.isForwarding("lan") {
+			t.Errorf("the node after a flush:\n%s", w.looks())
+		}
+		w.lanIsCutOff("while the table is gone")
+	}()
+	w.connects(s)
+	w.lanIsCutOff("after the table was made anew")
+	w.check(r.Close())
+	if after := w.looks(); after != before {
+		t.Errorf("after Close: %s\nbefore: %s", after, before)
+	}
+}
+
 func TestATableWithoutItsRulesOrDevicesIsMadeAnew(t *testing.T) {
 	w, r, s, before := guarded(t)
 	conn := w.filter()
@@ -153,27 +179,8 @@ func (w *world) owned(name string) (release func()) {
 	w.t.Helper()
 	var conn *mdlayher.Conn
 	w.in(w.node, func() (err error) { conn, err = mdlayher.Dial(unix.NETLINK_NETFILTER, nil); return err })
-	const subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
-	table := func(flags byte) []byte {
-		data, err := mdlayher.MarshalAttributes([]mdlayher.Attribute{
-			{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(name), 0)}, {Type: unix.NFTA_TABLE_FLAGS, Data: []byte{0, 0, 0, flags}},
-		})
-		w.check(err)
-		return append([]byte{unix.NFPROTO_INET, 0, 0, 0}, data...)
-	}
-	batch := []byte{0, 0, 0, unix.NFNL_SUBSYS_NFTABLES}
-	message := func(kind mdlayher.HeaderType, flags mdlayher.HeaderFlags, data []byte) mdlayher.Message {
-		return mdlayher.Message{Header: mdlayher.Header{Type: kind, Flags: mdlayher.Request | flags}, Data: data}
-	}
-	_, err := conn.SendMessages([]mdlayher.Message{
-		message(unix.NFNL_MSG_BATCH_BEGIN, 0, batch),
-		message(subsystem|unix.NFT_MSG_DELTABLE, 0, table(0)),
-		message(subsystem|unix.NFT_MSG_NEWTABLE, mdlayher.Create|mdlayher.Acknowledge, table(2)),
-		message(unix.NFNL_MSG_BATCH_END, 0, batch),
-	})
-	w.check(err)
-	_, err = conn.Receive()
-	w.check(err)
+	const both = nftables.TableFamilyINet
+	w.check(transact(conn, tableMessage(unix.NFT_MSG_DELTABLE, both, name, 0), tableMessage(unix.NFT_MSG_NEWTABLE, both, name, ofConnection)))
 	return func() { conn.Close() }
 }
 

@@ -18,8 +18,8 @@ import (
 )
 
 // nodeSide is what a router has on the node, all of it named after the generation:
-// a device, a table, and a rule in each chain of others that drops what nobody
-// accepts. It lasts until remove, or until Reap finds its generation dead.
+// a device, a table and what stands in for it, and a rule in each chain of others that drops
+// what nobody accepts. It lasts until remove, or until Reap finds its generation dead.
 type nodeSide struct {
 	r     *Router
 	name  string
@@ -32,6 +32,9 @@ type nodeSide struct {
 	rules map[string]int      // of the table, by chain; nil: it was not made yet
 	on    map[string][]string // the devices whose forwarding was switched on, by family
 	told6 bool                // that IPv6 is not forwarded
+
+	standIn *nftables.Conn      // of the second tables; nil: there are none
+	held    map[string][]string // as on: what those hold back
 }
 
 // newNodeSide makes the uplink.
@@ -163,9 +166,7 @@ func (e *nodeSide) makeTable(on map[string][]string) error {
 	rule(forward, out, drop())
 	for version, set := range map[int]string{4: "ipv4", 6: "ipv6"} {
 		// Other traffic through devices that forwarded nothing before; other routers' is theirs.
-		rule(forward, family(version), []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(namePrefix)},
+		rule(forward, family(version), notToFunctions(), []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 			&expr.Lookup{SourceRegister: 1, SetName: forwardingSet + set},
 		}, drop())

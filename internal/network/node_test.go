@@ -270,6 +270,7 @@ func TestReapRemovesWhatAKilledProcessLeft(t *testing.T) {
 	}
 
 	r := w.router()
+	w.holdsBack(r)
 	with := w.looks()
 	w.killed("killedabout")
 	w.check(Reap(w.node))
