@@ -20,13 +20,40 @@ import (
 // else is in the place of a socket: nothing that may be followed or opened.
 var ErrNotSocket = errors.New("only a socket in the directory itself, or a relative link to one, can be connected to")
 
-// DialSocket connects to the Unix socket called name in the directory open as
-// dir, whose owner is not trusted and may change it at any time. A symbolic link
+// SocketDir makes a small tmpfs for Unix sockets that belongs to a user and a group of
+// the machine, and returns it open. It is mounted nowhere: who holds it needs no path to
+// it that somebody could change.
+func SocketDir(uid, gid int) (*os.File, error) {
+	fd, err := Tmpfs(map[string]string{"mode": "755", "size": "64k", "nr_inodes": "32", "uid": strconv.Itoa(uid), "gid": strconv.Itoa(gid)})
+	if err == nil {
+		if err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOEXEC}); err != nil {
+			unix.Close(fd)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for sockets: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "sockets"), nil
+}
+
+// DialSocket connects to the Unix socket called name in the directory dir, whose
+// owner is not trusted and may change it at any time. A symbolic link
 // is read once and may name a socket in the same directory; whatever else is
 // there wraps ErrNotSocket. A socket that others may not write to wraps
 // fs.ErrPermission, a missing one fs.ErrNotExist, one that nobody listens on
-// ECONNREFUSED. The calling thread must see /proc.
-func DialSocket(ctx context.Context, dir int, name string) (net.Conn, error) {
+// ECONNREFUSED. The calling thread must see /proc. Who closes dir meanwhile waits.
+func DialSocket(ctx context.Context, dir *os.File, name string) (conn net.Conn, err error) {
+	raw, err := dir.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if cerr := raw.Control(func(fd uintptr) { conn, err = dialSocket(ctx, int(fd), name) }); cerr != nil {
+		return nil, cerr
+	}
+	return conn, err
+}
+
+func dialSocket(ctx context.Context, dir int, name string) (net.Conn, error) {
 	if err := bare(name); err != "" {
 		return nil, fmt.Errorf("socket %q is %s: %w", name, err, ErrNotSocket)
 	}
@@ -117,18 +144,67 @@ func fileKind(mode uint32) string {
 	return "no socket"
 }
 
-// TCPSocket returns a socket for connections to addr in the calling thread's
-// network. It does not block.
-func TCPSocket(addr netip.AddrPort) (int, error) {
+// visit has a thread join a network and make a socket there, which belongs to that
+// network wherever it is used, and come back to the network open as home.
+func (t *Thread) visit(home int, join, makeSocket func() error) (err error) {
+	t.Do(func() {
+		if err = join(); err != nil {
+			return
+		}
+		err = makeSocket()
+		// Not to stay: it would keep the network.
+		if back := unix.Setns(home, unix.CLONE_NEWNET); err == nil && back != nil {
+			err = fmt.Errorf("come back from a network: %w", back)
+		}
+	})
+	return err
+}
+
+// TCPSocket returns a socket for connections to addr in the network of a process. It does
+// not block. visitor makes it, and comes back to the network open as home. A process
+// that has ended is ECONNREFUSED.
+func TCPSocket(visitor *Thread, home int, p *Process, addr netip.AddrPort) (int, error) {
 	family := unix.AF_INET
 	if addr.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd := -1
+	err := visitor.visit(home, func() error { return joinNetwork(p) }, func() (err error) {
+		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		return err
+	})
+	switch {
+	case err == unix.ESRCH:
+		return -1, fmt.Errorf("its first process has ended: %w", syscall.ECONNREFUSED)
+	case err != nil && fd >= 0:
+		unix.Close(fd)
+	}
 	if err != nil {
 		return -1, fmt.Errorf("make a socket: %w", err)
 	}
 	return fd, nil
+}
+
+// ListenTCP listens in the network open as fd. visitor makes the socket, and comes back to
+// the network open as home.
+func ListenTCP(visitor *Thread, home, fd int, at netip.AddrPort) (l net.Listener, err error) {
+	network := "tcp4"
+	if at.Addr().Is6() {
+		network = "tcp6"
+	}
+	how := net.ListenConfig{KeepAlive: -1} // who is connected to is in this machine
+	how.SetMultipathTCP(false)
+	err = visitor.visit(home, func() error { return unix.Setns(fd, unix.CLONE_NEWNET) }, func() (err error) {
+		l, err = how.Listen(context.Background(), network, at.String()) // of numbers: nobody is asked for a name
+		return err
+	})
+	if err != nil && l != nil {
+		l.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // ConnectTCP connects a socket of TCPSocket, which it takes over.
@@ -175,9 +251,9 @@ func ConnectTCP(ctx context.Context, fd int, addr netip.AddrPort) (net.Conn, err
 	return c, nil
 }
 
-// JoinNetwork moves the calling thread into the network of a process. It is
+// joinNetwork moves the calling thread into the network of a process. It is
 // called on a Thread. A process that has ended is ESRCH.
-func JoinNetwork(p *Process) error {
+func joinNetwork(p *Process) error {
 	conn, err := p.file.SyscallConn()
 	if err != nil {
 		return unix.ESRCH

@@ -290,7 +290,7 @@ func (b *box) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 		return nil, err
 	}
 	defer dir.Close()
-	conn, err := linux.DialSocket(ctx, int(dir.Fd()), addr)
+	conn, err := linux.DialSocket(ctx, dir, addr)
 	if errors.Is(err, linux.ErrNotSocket) {
 		return nil, faas.Errorf(faas.Invalid, "%w", err)
 	}

@@ -121,7 +121,7 @@ func (d *Driver) prepare(p *linux.Program, spec sandbox.Spec, g givens, shares b
 	mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid="+strconv.Itoa(g.ids)) // each is of who opens it
 	mount("mqueue", "/dev/mqueue", safeNoExec, "")
 	scratch := "mode=1777,size=" + strconv.FormatInt(int64(spec.TmpSize), 10) + ",nr_inodes=" + strconv.Itoa(spec.TmpInodes) + owner
-	for _, dir := range scratches(spec) {
+	for _, dir := range spec.Scratches() {
 		mount("tmpfs", dir, safe, scratch)
 	}
 	if g.sockets >= 0 {

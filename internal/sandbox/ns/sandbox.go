@@ -220,7 +220,7 @@ func (d *Driver) outfit(ctx context.Context, spec sandbox.Spec, ahead bool) (_ *
 	o.inner = inner
 	o.in, o.out, o.err = int(inner[0].Fd()), int(inner[1].Fd()), int(inner[2].Fd())
 	if spec.Sockets != "" {
-		if b.sockets, err = socketDir(r.users, spec.User); err != nil {
+		if b.sockets, err = linux.SocketDir(r.users.base+int(spec.User.UID), r.users.base+int(spec.User.GID)); err != nil {
 			return nil, nil, err
 		}
 		o.sockets = int(b.sockets.Fd())

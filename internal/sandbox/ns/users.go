@@ -10,6 +10,7 @@ import (
 
 	"hob/faas"
 	"hob/internal/linux"
+	"hob/internal/sandbox"
 )
 
 // The machine's user and group IDs that stand for those of sandboxes. They lie above what
@@ -18,7 +19,7 @@ import (
 // for the owner of the namespace, too.
 const (
 	idBase   = 1_900_000_000
-	idCount  = 1 << 16 // IDs of a sandbox: 0 to idCount-1
+	idCount  = sandbox.IDs
 	idOwners = 1<<31 - idCount
 	idRanges = (idOwners - idBase) / idCount
 )

@@ -37,7 +37,7 @@ func scratchDir(i int) string { return "scratch" + strconv.Itoa(i) }
 // makeBundle fills the bundle of b, for spec.
 func (b *box) makeBundle(spec sandbox.Spec) error {
 	subs := []string{rootDir, sockDir, sysDir, stateDir, deviceDir}
-	for i := range scratches(spec) {
+	for i := range spec.Scratches() {
 		subs = append(subs, scratchDir(i))
 	}
 	for _, sub := range subs {
@@ -92,7 +92,7 @@ func (b *box) config(spec sandbox.Spec) *specs.Spec {
 	}
 	if b.users.namespace >= 0 { // one that we have made: what a runtime makes belongs to root
 		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: filepath.Join(b.dir, userFile)})
-		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(b.users.base), Size: idCount}}
+		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(b.users.base), Size: sandbox.IDs}}
 		l.UIDMappings, l.GIDMappings = ids, ids
 	}
 	return &specs.Spec{
@@ -122,7 +122,7 @@ func (b *box) mounts(spec sandbox.Spec) []specs.Mount {
 	if !b.d.kind.ownKernel {
 		mounts[2].Options = append(mounts[2].Options, "ro") // done by them when all is in it
 	}
-	for i, at := range scratches(spec) {
+	for i, at := range spec.Scratches() {
 		m := specs.Mount{Destination: at, Type: "tmpfs", Source: "tmpfs", Options: with(safe, "mode=1777", "size="+strconv.FormatInt(int64(spec.TmpSize), 10))}
 		if !b.d.kind.ownKernel { // one that is made already: not every program sets its mode and number of files
 			m = specs.Mount{Destination: at, Type: "bind", Source: filepath.Join(b.dir, scratchDir(i)), Options: with(safe, "bind", "rw")}

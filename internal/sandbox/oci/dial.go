@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +20,7 @@ func (b *box) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 	case network == "unix" && b.sockets == nil:
 		return nil, faas.Errorf(faas.Invalid, "sandbox %s has no directory for sockets", b.id)
 	case network == "unix":
-		conn, err = b.dialUnix(ctx, addr)
+		conn, err = linux.DialSocket(ctx, b.sockets, addr)
 	case network == "tcp" && b.d.kind.ownKernel && !b.hostNet:
 		return nil, b.d.noTCP()
 	case network == "tcp":
@@ -38,18 +37,6 @@ func (b *box) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 	return conn, nil
 }
 
-func (b *box) dialUnix(ctx context.Context, name string) (conn net.Conn, err error) {
-	raw, err := b.sockets.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	// Stop closes the directory, and not under our hands.
-	if cerr := raw.Control(func(dir uintptr) { conn, err = linux.DialSocket(ctx, int(dir), name) }); cerr != nil {
-		return nil, cerr
-	}
-	return conn, err
-}
-
 func (b *box) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -61,60 +48,22 @@ func (b *box) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	if !b.d.enter() {
 		return nil, errClosing
 	}
-	fd := -1
-	err = b.d.visit(func() error { return linux.JoinNetwork(b.process) }, func() (err error) {
-		fd, err = linux.TCPSocket(to)
-		return err
-	})
+	fd, err := linux.TCPSocket(b.d.visitor, b.d.hostNet, b.process, to)
 	b.d.work.Done()
-	if err == unix.ESRCH {
-		err = fmt.Errorf("its first process has ended: %w", syscall.ECONNREFUSED)
-	}
 	if err != nil {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
 		return nil, err
 	}
 	return linux.ConnectTCP(ctx, fd, to)
 }
 
-// visit has the visitor join a network and make a socket there, which belongs to
-// that network wherever it is used.
-func (d *Driver) visit(join, makeSocket func() error) (err error) {
-	d.visitor.Do(func() {
-		if err = join(); err != nil {
-			return
-		}
-		err = makeSocket()
-		// Not to stay: it would keep the network.
-		if back := unix.Setns(d.hostNet, unix.CLONE_NEWNET); err == nil && back != nil {
-			err = fmt.Errorf("come back from the network of a sandbox: %w", back)
-		}
-	})
-	return err
-}
-
 // listen listens in the network that is open as fd. The process that will be
 // there finds it in its first instruction.
-func (d *Driver) listen(at netip.AddrPort, fd int) (l net.Listener, err error) {
-	network := "tcp4"
-	if at.Addr().Is6() {
-		network = "tcp6"
-	}
-	how := net.ListenConfig{KeepAlive: -1} // who is connected to is in this machine
-	how.SetMultipathTCP(false)
-	err = d.visit(func() error { return unix.Setns(fd, unix.CLONE_NEWNET) }, func() (err error) {
-		l, err = how.Listen(context.Background(), network, at.String()) // of numbers: nobody is asked for a name
-		return err
-	})
+func (d *Driver) listen(at netip.AddrPort, fd int) (net.Listener, error) {
+	l, err := linux.ListenTCP(d.visitor, d.hostNet, fd, at)
 	switch {
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return nil, faas.Errorf(faas.Invalid, "%s is no address in the network of a sandbox, which is loopback only: %w", at, err)
-	case err != nil && l != nil:
-		l.Close()
-	}
-	if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("listen in the network of a sandbox: %w", err)
 	}
 	return l, nil

@@ -177,21 +177,3 @@ func (b *box) devices(spec sandbox.Spec) (fd int, err error) {
 	}
 	return fd, nil
 }
-
-// socketDir makes the tmpfs that Spec.Sockets is. The driver keeps it open, so
-// that it needs no path to it which a function could change.
-func (b *box) socketDir(user sandbox.User) (*os.File, error) {
-	fd, err := linux.Tmpfs(map[string]string{
-		"mode": "755", "size": "64k", "nr_inodes": "32",
-		"uid": strconv.Itoa(b.users.base + int(user.UID)), "gid": strconv.Itoa(b.users.base + int(user.GID)),
-	})
-	if err == nil {
-		if err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOEXEC}); err != nil {
-			unix.Close(fd)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("make a directory for sockets: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "sockets"), nil
-}

@@ -1,8 +1,6 @@
 package oci
 
 import (
-	"cmp"
-	"path"
 	"slices"
 	"strings"
 
@@ -10,106 +8,24 @@ import (
 	"hob/internal/sandbox"
 )
 
-// Defaults of a Spec, those of the driver ns.
-const (
-	defaultPIDs           = 1024
-	defaultFiles          = 65536
-	defaultLockedMemory   = faas.MB
-	defaultPendingSignals = 4096
-	defaultMessageQueues  = 800 * faas.KB
-	defaultTmp            = 64 * faas.MB
-)
-
-// socketMemory is what a sandbox may have in its TCP and UDP sockets besides its
-// memory, where cgroups are of version 1; in version 2 it is a part of its memory.
-const socketMemory = 16 << 20
-
-// The least that a sandbox can start with.
-const (
-	leastFiles  = 8  // its streams, and what a loader opens
-	leastInodes = 16 // directories for sockets, and of a writable root
-)
-
 // complete checks spec and fills in what it leaves to the driver.
 func (d *Driver) complete(spec sandbox.Spec) (sandbox.Spec, error) {
-	if len(spec.Args) == 0 || spec.Args[0] == "" {
-		return spec, faas.Errorf(faas.Invalid, "there is no command to run: neither the function nor its image has one")
-	}
-	if len(spec.Root.Layers) == 0 {
-		return spec, faas.Errorf(faas.Invalid, "the root filesystem has no layers")
-	}
-	for _, id := range append([]uint32{spec.User.UID, spec.User.GID}, spec.User.Groups...) {
-		if id >= idCount {
-			return spec, faas.Errorf(faas.Invalid, "user or group %d is over the highest of %d", id, idCount-1)
-		}
-	}
-	if spec.User.UID == 0 && !d.caps.UserNamespaces {
-		return spec, faas.Errorf(faas.Unsupported, "this node cannot run a function as root: %s", strings.Join(d.caps.Notes, "; "))
-	}
-	if spec.Memory < faas.MinMemory {
-		return spec, faas.Errorf(faas.Invalid, "memory %v is under the least of %v", spec.Memory, faas.MinMemory)
-	}
-	if spec.TmpSize == 0 {
-		spec.TmpSize = min(defaultTmp, spec.Memory/2)
-	}
-	for _, device := range spec.Devices {
-		switch {
-		case !d.caps.Devices:
-			return spec, faas.Errorf(faas.Unsupported, "sandboxes of %s cannot have devices of the machine", d.kind.name)
-		case path.Clean(device) != device || !strings.HasPrefix(device, "/dev/"):
-			return spec, faas.Errorf(faas.Invalid, "device %q is not the path of a file below /dev", device)
-		}
-	}
-	if spec.OwnDevice() && d.cfg.Router == nil {
-		return spec, faas.Errorf(faas.Unsupported, "this node cannot give a function a network: only network none (a loopback) and host are possible")
-	}
-	var err error
-	if spec.Limits, err = d.completeLimits(spec.Limits, spec.TmpSize); err != nil {
+	spec, err := spec.Complete(d.caps, d.kind.leastPIDs)
+	switch {
+	case err != nil:
 		return spec, err
-	}
-	if spec.Dir = path.Join("/", spec.Dir); spec.Dir == "/proc" || strings.HasPrefix(spec.Dir, "/proc/") {
+	case spec.Dir == "/proc" || strings.HasPrefix(spec.Dir, "/proc/"):
 		return spec, faas.Errorf(faas.Invalid, "the working directory cannot be %s: while a sandbox is made, links in /proc lead out of it", spec.Dir)
+	case spec.Listen != "" && d.kind.ownKernel:
+		return spec, d.noTCP()
 	}
-	spec.Volumes = slices.Clone(spec.Volumes)
-	for i, v := range spec.Volumes {
-		spec.Volumes[i] = path.Join("/", v)
-	}
-	slices.Sort(spec.Volumes) // a volume in a volume is mounted after it
-	if spec.Sockets != "" {
-		if spec.Sockets = path.Join("/", spec.Sockets); spec.Sockets == "/" {
-			return spec, faas.Errorf(faas.Invalid, "the directory for sockets cannot be the root directory")
-		}
-	}
-	at, err := spec.Listens()
-	if err == nil && at.IsValid() && d.kind.ownKernel {
-		err = d.noTCP()
-	}
-	return spec, err
+	return spec, nil
 }
 
 // noTCP is the refusal of a runtime whose networks are its own.
 func (d *Driver) noTCP() error {
 	return faas.Errorf(faas.Unsupported, "the network of a sandbox of %s is its own: nobody outside can connect to its TCP ports or listen there "+
 		"(formats port and lambda); use a format over stdio or a Unix socket, or another isolation", d.kind.name)
-}
-
-// completeLimits is complete for limits; tmp is the size of what TmpInodes is of.
-func (d *Driver) completeLimits(l sandbox.Limits, tmp faas.Bytes) (sandbox.Limits, error) {
-	inodes := max(1024, int(tmp/faas.KB)) // one for each kilobyte
-	l.PIDs, l.Files = cmp.Or(l.PIDs, defaultPIDs), cmp.Or(l.Files, defaultFiles)
-	l.LockedMemory, l.PendingSignals = cmp.Or(l.LockedMemory, defaultLockedMemory), cmp.Or(l.PendingSignals, defaultPendingSignals)
-	l.MessageQueues, l.TmpInodes = cmp.Or(l.MessageQueues, defaultMessageQueues), cmp.Or(l.TmpInodes, inodes)
-	switch {
-	case l.LockedMemory < 0 || l.PendingSignals < 0 || l.MessageQueues < 0:
-		return l, faas.Errorf(faas.Invalid, "a limit of the sandbox is negative: %+v", l)
-	case l.PIDs < d.kind.leastPIDs:
-		return l, faas.Errorf(faas.Invalid, "a limit of %d processes is under the least of %d, with which %s starts a sandbox", l.PIDs, d.kind.leastPIDs, d.kind.name)
-	case l.Files < leastFiles:
-		return l, faas.Errorf(faas.Invalid, "a limit of %d open files is under the least of %d, with which %s starts a sandbox", l.Files, leastFiles, d.kind.name)
-	case l.TmpInodes < leastInodes:
-		return l, faas.Errorf(faas.Invalid, "a limit of %d files in /tmp is under the least of %d", l.TmpInodes, leastInodes)
-	}
-	return l, nil
 }
 
 // directories returns what must exist in the root of spec.
@@ -121,20 +37,10 @@ func directories(spec sandbox.Spec) []string {
 	return slices.DeleteFunc(dirs, func(dir string) bool { return dir == "/" || dir == "" })
 }
 
-// scratches returns where a sandbox gets empty directories of its own, in the
-// order in which they are mounted.
-func scratches(spec sandbox.Spec) []string {
-	dirs := []string{"/dev/shm"}
-	if !spec.Writable {
-		dirs = append(dirs, "/tmp")
-	}
-	return append(dirs, spec.Volumes...)
-}
-
 // inScratch reports whether a path is in what is mounted when the sandbox starts:
 // it is empty then.
 func inScratch(spec sandbox.Spec, at string) bool {
-	for _, dir := range append(scratches(spec), "/dev") {
+	for _, dir := range append(spec.Scratches(), "/dev") {
 		if at == dir || strings.HasPrefix(at, dir+"/") {
 			return true
 		}

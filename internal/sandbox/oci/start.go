@@ -94,7 +94,7 @@ func (d *Driver) make(ctx context.Context, spec sandbox.Spec) (_ *box, err error
 		return nil, err
 	}
 	b.reaper.Resume(b.reap())
-	if err := b.inner.LimitSockets(socketMemory); err != nil { // which counts for the cgroup that a process is in
+	if err := b.inner.LimitSockets(sandbox.SocketMemory); err != nil { // which counts for the cgroup that a process is in
 		return nil, err
 	}
 	d.mu.Lock()
@@ -167,7 +167,7 @@ func (d *Driver) outfit(ctx context.Context, b *box, o *outfit, spec sandbox.Spe
 	if err := b.makeBundle(spec); err != nil {
 		return err
 	}
-	o.scratches = len(scratches(spec))
+	o.scratches = len(spec.Scratches())
 	o.scratch = fmt.Sprintf("mode=1777,size=%d,nr_inodes=%d,uid=%d,gid=%d", int64(spec.TmpSize), spec.TmpInodes, b.users.base, b.users.base)
 	if len(spec.Devices) > 0 {
 		if o.devices, err = b.devices(spec); err != nil {
@@ -181,7 +181,7 @@ func (d *Driver) outfit(ctx context.Context, b *box, o *outfit, spec sandbox.Spe
 		return err
 	}
 	if spec.Sockets != "" {
-		if b.sockets, err = b.socketDir(spec.User); err != nil {
+		if b.sockets, err = linux.SocketDir(b.users.base+int(spec.User.UID), b.users.base+int(spec.User.GID)); err != nil {
 			return err
 		}
 		o.sockets = int(b.sockets.Fd())

@@ -5,17 +5,14 @@ import (
 
 	"hob/faas"
 	"hob/internal/linux"
+	"hob/internal/sandbox"
 )
-
-// idCount is how many users and groups a sandbox has, from 0 on. On the machine each
-// sandbox has that many of its own: what the kernel counts for a user, no sandbox
-// takes from another.
-const idCount = 1 << 16
 
 // usersRoom is how many of the machine's users are for the sandboxes of a kind.
 const usersRoom = 400_000_000
 
-// users are those of one sandbox.
+// users are those of one sandbox, sandbox.IDs of the machine's: what the kernel counts for
+// a user, no sandbox takes from another.
 type users struct {
 	number    int // among those of the driver
 	base      int // the machine's ID for the sandbox's ID 0; 0: they are the machine's
@@ -37,12 +34,12 @@ func (d *Driver) takeUsers() (u users, err error) {
 		u.number = d.lastUsers
 	}
 	d.mu.Unlock()
-	if u.number*(idCount+1) > usersRoom {
+	if u.number*(sandbox.IDs+1) > usersRoom {
 		d.leaveUsers(u)
 		return users{namespace: -1}, faas.Errorf(faas.Busy, "there are no users of the machine left for another sandbox of %s", d.kind.name)
 	}
-	base := d.kind.users + (u.number-1)*(idCount+1)
-	if u.namespace, err = linux.NewUserNamespace(uint32(base), idCount); err != nil {
+	base := d.kind.users + (u.number-1)*(sandbox.IDs+1)
+	if u.namespace, err = linux.NewUserNamespace(uint32(base), sandbox.IDs); err != nil {
 		u.namespace = -1
 		d.leaveUsers(u)
 		return users{namespace: -1}, err
