@@ -47,7 +47,7 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 	}
 	if b == nil || errors.Is(err, errUnused) {
 		from = faas.StartOnDemand
-		if b, err = d.make(ctx, spec); err != nil {
+		if b, err = d.make(ctx, spec, false); err != nil {
 			return nil, classify(err)
 		}
 		if err = b.begin(ctx, spec); err != nil {
@@ -62,8 +62,9 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 	return b, nil
 }
 
-// make makes a sandbox for all starts of a key, in which the seed waits.
-func (d *Driver) make(ctx context.Context, spec sandbox.Spec) (_ *box, err error) {
+// make makes a sandbox for all starts of a key, in which the seed waits. ahead of need it
+// takes only a network slot that can be spared.
+func (d *Driver) make(ctx context.Context, spec sandbox.Spec, ahead bool) (_ *box, err error) {
 	n := strconv.FormatInt(d.last.Add(1), 10)
 	b := &box{
 		d: d, users: users{namespace: -1}, id: spec.ID, host: spec.Named().Hostname, dir: filepath.Join(d.dir, n), name: path.Join(d.cgroup(), n), hostNet: spec.HostNetwork(),
@@ -81,7 +82,10 @@ func (d *Driver) make(ctx context.Context, spec sandbox.Spec) (_ *box, err error
 			err = errors.Join(err, b.discard())
 		}
 	}()
-	if err := d.outfit(ctx, b, o, spec); err != nil {
+	if err := d.connect(ctx, b, o, spec, ahead); err != nil { // first: without a slot nothing is made in vain
+		return nil, err
+	}
+	if err := d.outfit(b, o, spec); err != nil {
 		return nil, err
 	}
 	if err := d.launch(b, o); err != nil {
@@ -142,8 +146,8 @@ func (o *outfit) release() {
 	}
 }
 
-// outfit makes what b has besides its process.
-func (d *Driver) outfit(ctx context.Context, b *box, o *outfit, spec sandbox.Spec) (err error) {
+// outfit makes what b has besides its network and its process.
+func (d *Driver) outfit(b *box, o *outfit, spec sandbox.Spec) (err error) {
 	if err := os.Mkdir(b.dir, 0o711); err != nil {
 		return err
 	}
@@ -186,18 +190,21 @@ func (d *Driver) outfit(ctx context.Context, b *box, o *outfit, spec sandbox.Spe
 		}
 		o.sockets = int(b.sockets.Fd())
 	}
-	if err := d.connect(ctx, b, o, spec); err != nil {
-		return err
-	}
 	if at, _ := spec.Listens(); at.IsValid() { // complete has looked at it
 		b.listener, err = d.listen(at, o.net)
 	}
 	return err
 }
 
-// connect gives b and its outfit the network of spec.
-func (d *Driver) connect(ctx context.Context, b *box, o *outfit, spec sandbox.Spec) (err error) {
+// connect gives b and its outfit the network of spec. ahead of need it takes only a slot
+// that can be spared, or network.ErrFew says that there is none.
+func (d *Driver) connect(ctx context.Context, b *box, o *outfit, spec sandbox.Spec, ahead bool) (err error) {
 	switch {
+	case spec.OwnDevice() && ahead:
+		if b.slot, err = d.cfg.Router.Spare(spec.Network, spec.ID); err != nil {
+			return err
+		}
+		o.net = b.slot.FD()
 	case spec.OwnDevice():
 		if b.slot, err = d.cfg.Router.Take(ctx, spec.Network, spec.ID); err != nil {
 			return faas.Errorf(faas.Busy, "%w", err)

@@ -3,6 +3,7 @@ package oci
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hob/faas"
+	"hob/internal/network"
 	"hob/internal/sandbox"
 )
 
@@ -31,6 +33,9 @@ const keepFor = 2 * time.Minute
 // makingPatience bounds the making of a blank.
 const makingPatience = 30 * time.Second
 
+// shortOfSlots is how long a shelf without a network slot waits until it asks for one again.
+const shortOfSlots = 250 * time.Millisecond
+
 // A shelf has the blanks of one key.
 type shelf struct {
 	ready  []*box
@@ -38,6 +43,7 @@ type shelf struct {
 	want   int         // raised by each start that found none
 	used   time.Time   // the last start
 	timer  *time.Timer // ends the shelf when there was no start for keepFor
+	short  *time.Timer // asks for a network slot again; nil: one is asked for at once
 }
 
 // keyOf returns what starts have in common that one blank may serve; "": none may. A blank holds the
@@ -106,7 +112,12 @@ func (s *stock) started(key string, spec sandbox.Spec, from faas.Start) {
 	if from == faas.StartOnDemand {
 		h.want = min(h.want+1, s.most)
 	}
-	for len(h.ready)+h.making < h.want && s.room(h) && s.d.enter() {
+	s.fill(key, h, spec)
+}
+
+// fill has the blanks made that h lacks, as far as there is room. The caller holds mu.
+func (s *stock) fill(key string, h *shelf, spec sandbox.Spec) {
+	for h.short == nil && len(h.ready)+h.making < h.want && s.room(h) && s.d.enter() {
 		h.making++
 		s.held++
 		go func() {
@@ -142,12 +153,13 @@ func (s *stock) room(h *shelf) bool {
 	return true
 }
 
-// make makes a blank.
+// make makes a blank. If no slot can be spared for it, its shelf comes again a little later.
 func (s *stock) make(key string, h *shelf, spec sandbox.Spec) {
 	ctx, cancel := context.WithTimeout(s.d.life, makingPatience)
 	defer cancel()
 	spec.ID = "blank"
-	b, err := s.d.make(ctx, spec)
+	b, err := s.d.make(ctx, spec, true)
+	few := errors.Is(err, network.ErrFew)
 	s.mu.Lock()
 	h.making--
 	kept := err == nil && s.byKey[key] == h
@@ -156,12 +168,26 @@ func (s *stock) make(key string, h *shelf, spec sandbox.Spec) {
 	} else {
 		s.held--
 	}
+	if few && h.short == nil && s.byKey[key] == h {
+		h.short = time.AfterFunc(shortOfSlots, func() { s.again(key, h, spec) })
+	}
 	s.mu.Unlock()
 	switch {
+	case few:
 	case err != nil && s.d.life.Err() == nil:
 		s.d.cfg.Log.Warn("no sandbox could be made ahead of need", "err", err)
 	case err == nil && !kept:
 		b.discarded()
+	}
+}
+
+// again fills a shelf for which no slot could be spared.
+func (s *stock) again(key string, h *shelf, spec sandbox.Spec) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byKey[key] == h {
+		h.short = nil
+		s.fill(key, h, spec)
 	}
 }
 
@@ -186,6 +212,9 @@ func (s *stock) close() {
 	defer s.mu.Unlock()
 	for _, h := range s.byKey {
 		h.timer.Stop()
+		if h.short != nil {
+			h.short.Stop()
+		}
 	}
 	clear(s.byKey)
 }

@@ -10,7 +10,9 @@ import (
 	"testing"
 
 	"hob/faas"
+	"hob/internal/network"
 	"hob/internal/sandbox"
+	"hob/internal/sandbox/sandboxtest"
 	"hob/internal/testenv"
 )
 
@@ -117,5 +119,35 @@ func TestLayersThatAreUnpackedAgainAreSeen(t *testing.T) {
 			t.Errorf("run %d: %+v", i, r)
 		}
 		until(t, "no blank is made", func() bool { return ready(d, s) > 0 })
+	}
+}
+
+// TestBlanksDoNotWaitForSlots has a router without slots: who needs one asks again and
+// again, and who needs none has its blank.
+func TestBlanksDoNotWaitForSlots(t *testing.T) {
+	runc := testenv.NeedTool(t, "runc")
+	w := sandboxtest.NewWorld(t)
+	d := open(t, runc, func(c *Config) { c.Blanks, c.Router = 2, w.Router })
+	own, none := spec(t, "true"), spec(t, "true")
+	own.Network = faas.Egress{Mode: faas.NetworkOpen}
+	if err := w.Router.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := w.Router.Spare(own.Network, ""); errors.Is(err, network.ErrFew) {
+			break
+		}
+	}
+	own, err := d.complete(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := d.last.Load()
+	d.stock.started(keyOf(own), own, faas.StartOnDemand)
+	until(t, "no slot is asked for again", func() bool { return d.last.Load() >= tried+2 })
+	run(t, d, none)
+	until(t, "no blank is made", func() bool { return ready(d, none) > 0 })
+	if n := ready(d, own); n > 0 {
+		t.Errorf("%d blanks without a slot", n)
 	}
 }
