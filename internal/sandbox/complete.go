@@ -9,9 +9,6 @@ import (
 	"hob/faas"
 )
 
-// IDs is how many users and groups a sandbox has, from 0 on.
-const IDs = 1 << 16
-
 // SocketMemory is what a sandbox may have in its TCP and UDP sockets besides its
 // memory, in bytes, where cgroups are of version 1; in version 2 it is a part of its memory.
 const SocketMemory = 16 << 20

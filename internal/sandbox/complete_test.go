@@ -62,3 +62,10 @@ func TestWhatADriverLacksIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestGenerationsAreScattered(t *testing.T) {
+	a, b := sandbox.Scatter("ldmdhbj1"), sandbox.Scatter("ldmdhbj2")
+	if a>>32 == b>>32 || uint32(a) == uint32(b) {
+		t.Errorf("%x and %x have a half in common", a, b)
+	}
+}

@@ -2,8 +2,6 @@ package ns
 
 import (
 	"fmt"
-	"hash/fnv"
-	"io"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -32,12 +30,10 @@ type ranges struct {
 	owner int            // of the last user namespace
 }
 
-// begin has a generation begin where others do not: two daemons on one machine, as in an
-// upgrade, have users in common only when they have come around.
+// begin has a generation begin where others do not: two daemons on one machine
+// have users in common only when they have come around.
 func (rs *ranges) begin(generation string) {
-	h := fnv.New64a()
-	io.WriteString(h, generation)
-	seed := h.Sum64()
+	seed := sandbox.Scatter(generation)
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	rs.last, rs.owner = int(seed%idRanges), int(seed>>32%idCount)

@@ -43,7 +43,12 @@ readlink /proc/1/exe
 		}
 		r = sh(t, d, `grep Seccomp: /proc/self/status; touch /dev/x 2>&1; cat /proc/kcore /proc/keys /proc/interrupts /proc/timer_list | wc -c
 ls /sys/firmware | wc -l; echo 1 > /proc/sys/vm/drop_caches; ls /proc/self/fd | wc -l; cat /proc/self/uid_map`)
-		if want := fmt.Sprintf("Seccomp:\t2\ntouch: /dev/x: Read-only file system\n0\n0\n4\n         0 %d %10d\n", d.kind.users, sandbox.IDs); r.out != want || !strings.Contains(r.err, "drop_caches") {
+		u, err := d.takeUsers() // those that the sandbox had
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.leaveUsers(u)
+		if want := fmt.Sprintf("Seccomp:\t2\ntouch: /dev/x: Read-only file system\n0\n0\n4\n         0 %d %10d\n", u.base, sandbox.IDs); r.out != want || !strings.Contains(r.err, "drop_caches") {
 			t.Errorf("got\n%s\nwant\n%s%s", r.out, want, r.err)
 		}
 	}, "crun")

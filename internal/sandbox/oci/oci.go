@@ -69,7 +69,7 @@ type Driver struct {
 
 	mu        sync.Mutex
 	boxes     map[*box]struct{} // live ones; guarded by mu, as all below
-	lastUsers int               // highest number of users
+	lastUsers int               // highest number of users; userRanges at most
 	freeUsers []int             // numbers of users that nobody has
 	closed    bool
 }
