@@ -57,13 +57,3 @@ func setSlice(tid int, nanoseconds uint64) error {
 	attr.Runtime = nanoseconds
 	return unix.SchedSetAttr(tid, attr, 0)
 }
-
-// Slice returns for how long a thread takes the processor at a time, in nanoseconds;
-// 0: the kernel does not tell.
-func Slice(tid int) uint64 {
-	attr, err := unix.SchedGetAttr(tid, 0)
-	if err != nil {
-		return 0
-	}
-	return attr.Runtime
-}
