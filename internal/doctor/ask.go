@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"hob/internal/linux"
+	"hob/internal/network"
 )
 
 // Answers is what the kernel and the name servers say when they are asked.
@@ -45,7 +46,9 @@ func Ask(servers []netip.Addr) (a Answers) {
 		})
 	}
 	a.Landlock = linux.NewFence() != nil
-	a.Network = a.tryNetwork()
+	if a.Network = a.tryNetwork(); a.Network == nil {
+		a.Network = network.Try() // all of it
+	}
 	a.Drops, a.Firewalld, a.Filter = filters()
 	work.Wait()
 	a.Names = slices.DeleteFunc(a.Names, func(s netip.Addr) bool { return !s.IsValid() })
@@ -112,7 +115,8 @@ func (a *Answers) tryNetwork() error {
 	return tryFilter(c)
 }
 
-// tryFilter makes rules of what the filter of functions is made of. They meet no packet.
+// tryFilter makes rules of what the filter of functions is made of, one by one: of the whole
+// a kernel says only that it lacks something. They meet no packet.
 func tryFilter(c *nftables.Conn) error {
 	table := c.AddTable(&nftables.Table{Name: "try", Family: nftables.TableFamilyINet})
 	set := &nftables.Set{
@@ -137,14 +141,17 @@ func tryFilter(c *nftables.Conn) error {
 		chain *nftables.Chain
 		is    expr.Any
 	}{
+		{"counter", filter, &expr.Counter{}},
 		{"ct", filter, &expr.Ct{Key: expr.CtKeySTATE, Register: 1}},
 		{"limit", filter, &expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeSecond, Burst: 1}},
 		{"connlimit", filter, &expr.Connlimit{Count: 1}},
 		{"log", filter, &expr.Log{Key: group, Group: 1}},
 		{"reject", filter, &expr.Reject{}},
+		{"hash", filter, &expr.Hash{SourceRegister: 8, Length: 4, DestRegister: 9, Modulus: 2, Type: expr.HashTypeJenkins}},
 		{"masq", nat, &expr.Masq{}},
 	} {
-		c.AddRule(&nftables.Rule{Table: table, Chain: word.chain, Exprs: []expr.Any{word.is}})
+		load := &expr.Meta{Key: expr.MetaKeyIIF, Register: 8} // what hash reads
+		c.AddRule(&nftables.Rule{Table: table, Chain: word.chain, Exprs: []expr.Any{load, word.is}})
 		if err := c.Flush(); err != nil {
 			return fmt.Errorf("make a rule of the packet filter (nftables, %s): %w", word.name, err)
 		}

@@ -10,7 +10,8 @@ import (
 )
 
 // networkNeed is what the filter of functions is made of, as options of the kernel.
-const networkNeed = "CONFIG_VETH, CONFIG_NF_TABLES_INET, CONFIG_NF_NAT, and CONFIG_NFT_ and each of CT, LIMIT, CONNLIMIT, LOG, REJECT, NAT, MASQ"
+const networkNeed = "CONFIG_VETH, CONFIG_NF_TABLES_INET, CONFIG_NF_NAT, CONFIG_NF_CONNTRACK_MARK, CONFIG_NF_CT_NETLINK, CONFIG_NETFILTER_NETLINK_LOG, " +
+	"and CONFIG_NFT_ and each of CT, LIMIT, CONNLIMIT, HASH, LOG, REJECT, NAT, MASQ"
 
 // networks looks at what functions need to reach the internet.
 func (m Machine) networks(a Answers, servers []netip.Addr) []Check {
