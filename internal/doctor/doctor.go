@@ -2,10 +2,10 @@
 // and with the way to get it. "hob doctor" prints its list and "hob serve"
 // refuses to start with the same words.
 //
-// It looks and changes nothing: it reads files of /proc and /sys, asks for
+// It looks and leaves everything as it is: it reads files of /proc and /sys, asks for
 // the free space of one directory and, of what is to be offered to functions, asks the
-// kernel in a network of its own, the name servers, and programs for their version. That a
-// feature is there does not prove that it works; the drivers' own Probe tries.
+// kernel in a network of its own, the name servers, and programs of isolations for a sandbox.
+// Of the rest, that a feature is there does not prove that it works; the driver's own Probe tries.
 package doctor
 
 import (
@@ -66,6 +66,14 @@ type Offer struct {
 	Needed    map[faas.Isolation]string // the setting that asks for it
 
 	Ask func(servers []netip.Addr) Answers // nil is Ask
+	Try func(program string) error         // nil is Try; called only as root
+}
+
+func (o *Offer) try(program string) error {
+	if o.Try != nil {
+		return o.Try(program)
+	}
+	return Try(program)
 }
 
 // FreeDisk returns the space that root can still use in the file system of dir.

@@ -2,14 +2,17 @@ package doctor
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"hob/faas"
+	"hob/internal/sandbox/oci"
 )
 
 // runtimes has, for each isolation that is a program, what the program calls itself and how to get it.
@@ -20,11 +23,12 @@ var runtimes = map[faas.Isolation]struct{ name, get string }{
 }
 
 // isolations looks at each way to keep functions apart; native is possible if nothing of
-// looked is missing. A program is asked for its version and nothing else: whether it works here
-// is known when the first sandbox starts.
+// looked is missing. A program is asked for its version and, by root, for a sandbox: what it
+// makes of a machine is known only then.
 func (m Machine) isolations(looked []Check) []Check {
 	all := faas.Isolations()
 	checks := make([]Check, len(all))
+	root := slices.ContainsFunc(looked, func(c Check) bool { return c.Name == "root" && c.OK })
 	var work sync.WaitGroup
 	for i, of := range all {
 		c := &checks[i]
@@ -42,15 +46,39 @@ func (m Machine) isolations(looked []Check) []Check {
 			c.Fatal, c.Need = true, runtimes[of].name+", which the setting "+setting+" asks for"
 		}
 		work.Go(func() {
-			var err error
-			if c.Found, err = versionOf(of, m.Offer.Programs[of]); err != nil {
+			version, err := versionOf(of, m.Offer.Programs[of])
+			switch {
+			case err != nil:
 				c.Found, c.Fix = err.Error(), runtimes[of].get
+				return
+			case !root:
+				c.OK, c.Found = true, version+"; only root can try it"
+				return
 			}
-			c.OK = err == nil
+			if err := m.Offer.try(m.Offer.Programs[of]); err != nil {
+				c.Found, c.Fix = version+", does not work: "+err.Error(), "give it what it lacks, or name another with the setting runtimes, as "+string(of)+"=/PATH/"+runtimes[of].name
+				return
+			}
+			c.OK, c.Found = true, version
 		})
 	}
 	work.Wait()
 	return checks
+}
+
+// tryTime is how long a program may take to start a sandbox.
+const tryTime = 20 * time.Second
+
+// Try starts a sandbox with a runtime program and ends it: nothing of it is left. It needs root.
+func Try(program string) error {
+	d, err := oci.New(oci.Config{Program: program, Generation: "doctor" + rand.Text(), Blanks: -1})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), tryTime)
+	defer cancel()
+	_, err = d.Probe(ctx)
+	return errors.Join(err, d.Close())
 }
 
 // programTime is how long a program may take to say its version.
