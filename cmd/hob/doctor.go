@@ -17,8 +17,9 @@ func newDoctor(c *cli) *cobra.Command {
 		Short: "check what this machine lacks to run a server",
 		Long: `Check this machine: what "hob serve" needs is there, or is missing, and how to get
 it; whether functions can reach the internet; and which isolations they can have
-(yes, or no with the reason). It changes nothing. Programs of isolations are asked
-for their version, and the name servers of /etc/resolv.conf whether they answer.
+(yes, or no with the reason). Programs of isolations are asked for their version and,
+by root, for a sandbox that ends at once; the name servers of /etc/resolv.conf whether
+they answer. Everything is left as it was.
 
 The exit code is 10 if a server with these settings could not start here. What is
 weak, and an isolation that the settings do not ask for, is no reason for that.`,

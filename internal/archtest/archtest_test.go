@@ -74,7 +74,7 @@ var layers = map[string][]string{
 	"internal/secret":         {"faas", "internal/store"},
 	"internal/build":          {"faas", "internal/image", "internal/linux"},
 	"internal/build/funcfile": {"faas", "internal/image", "internal/linux"},
-	"internal/doctor":         {"faas", "internal/image", "internal/linux", "internal/network"},
+	"internal/doctor":         {"faas", "internal/image", "internal/linux", "internal/network", "internal/sandbox/oci"},
 
 	// 4: the edges.
 	"internal/api/core":      edge(),

@@ -32,6 +32,9 @@ func offering(t *testing.T, change func(files map[string]string, offer *doctor.O
 		Needed: map[faas.Isolation]string{faas.IsolationNative: "isolation"},
 	}
 	change(files, offer, &answers)
+	if offer.Try == nil {
+		offer.Try = func(string) error { return nil }
+	}
 	if offer.Ask == nil {
 		offer.Ask = func([]netip.Addr) doctor.Answers { return answers }
 	}
@@ -135,6 +138,14 @@ func TestEachLackOfAnOfferIsNamedWithItsRemedy(t *testing.T) {
 		"no program":         {calling(faas.IsolationGVisor, "there-is-no-runsc"), false, []string{"no       isolation gvisor there is no program there-is-no-runsc: build it with make runsc"}},
 		"no program at the path": {calling(faas.IsolationRunc, "/opt/is/not/there/runc"), false,
 			[]string{"no       isolation runc   /opt/is/not/there/runc cannot be executed", "no such file", "setting runtimes, as runc=/PATH/runc"}},
+		"a program that cannot run": {func(_ map[string]string, o *doctor.Offer, _ *doctor.Answers) {
+			o.Try = func(program string) error {
+				if program == o.Programs[faas.IsolationRunc] {
+					return errors.New("no hierarchy for devices")
+				}
+				return nil
+			}
+		}, false, []string{"no       isolation runc", "/program, runc version 1.1.5, does not work: no hierarchy for devices: give it what it lacks", "runc=/PATH/runc", "yes      isolation crun"}},
 		"a program that is another": {calling(faas.IsolationCrun, program(t, "echo runc version 1.1.5")), false, []string{"no       isolation crun", "is not crun", `"runc version 1.1.5"`}},
 		"a program that fails":      {calling(faas.IsolationCrun, program(t, "exit 3")), false, []string{"no       isolation crun", "does not tell its version: exit status 3"}},
 		"no program for what is needed": {both(needsGVisor, calling(faas.IsolationGVisor, "there-is-no-runsc")), true,
@@ -164,11 +175,15 @@ func TestEachLackOfAnOfferIsNamedWithItsRemedy(t *testing.T) {
 }
 
 func TestOnlyRootIsToldOfTheKernel(t *testing.T) {
-	m := offering(t, func(files map[string]string, _ *doctor.Offer, a *doctor.Answers) {
+	m := offering(t, func(files map[string]string, o *doctor.Offer, a *doctor.Answers) {
 		files["proc/self/status"] = "Uid:\t1000\t1000\t1000\t1000\n"
 		a.Network, a.Filter = os.ErrPermission, os.ErrPermission
+		o.Try = func(program string) error { t.Errorf("%s was tried", program); return nil }
 	})
 	for _, c := range doctor.Look(m) {
+		if c.Name == "isolation runc" && (!c.OK || !strings.HasSuffix(c.Found, "runc version 1.1.5; only root can try it")) {
+			t.Errorf("%+v", c)
+		}
 		if c.Name == "network" || c.Name == "firewall" {
 			if c.OK || c.Fatal || c.Found != "only root can find out" || c.Fix != "sudo hob doctor" {
 				t.Errorf("%+v", c)
@@ -205,5 +220,20 @@ func TestKernelOfTheTestsGivesNetworks(t *testing.T) {
 	testenv.NeedRoot(t)
 	if a := doctor.Ask(nil); a.Network != nil || a.Bandwidth != nil || a.Filter != nil || len(a.Names) != 0 {
 		t.Errorf("%+v", a)
+	}
+}
+
+// TestProgramIsTried starts a sandbox with one that works, and with one that does nothing but
+// say its version.
+func TestProgramIsTried(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NothingLeft(t, "doctor") // as its generations are called
+	runc := testenv.NeedTool(t, "runc")
+	if err := doctor.Try(runc); err != nil {
+		t.Error(err)
+	}
+	broken := program(t, `[ "$1" = --version ] && echo runc version 1.1.5`)
+	if err := doctor.Try(broken); faas.KindOf(err) != faas.Unsupported || !strings.Contains(err.Error(), "cannot start a sandbox on this node: runc: ended with exit code 1") {
+		t.Errorf("%v, want Unsupported", err)
 	}
 }
