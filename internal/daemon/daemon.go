@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -131,7 +132,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	d.onClose(lock.Close)
 
 	for _, step := range []func(context.Context) error{
-		d.openStore, d.openDriver, d.listen, d.openImages, d.openLogs, d.openCalls, d.loadImages,
+		d.openStoreAndNetwork, d.openDriver, d.listen, d.openImages, d.openLogs, d.openCalls, d.loadImages,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -142,6 +143,20 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	}
 	d.serveHTTP()
 	return d, nil
+}
+
+// openStoreAndNetwork reads the definitions while the kernel makes the network of
+// functions, which is most of the time that a start takes.
+func (d *Daemon) openStoreAndNetwork(ctx context.Context) error {
+	var network error
+	var work sync.WaitGroup
+	work.Go(func() { network = d.openNetwork() })
+	err := d.openStore(ctx)
+	work.Wait()
+	if d.router != nil {
+		d.onClose(d.router.Close)
+	}
+	return errors.Join(err, network)
 }
 
 // openStore opens the database and reads the definitions.
@@ -289,9 +304,6 @@ func (d *Daemon) Close() error {
 
 // openDriver makes the node's own driver and removes what dead daemons left.
 func (d *Daemon) openDriver(ctx context.Context) (err error) {
-	if err := d.openNetwork(); err != nil {
-		return err
-	}
 	d.isolations = &isolations{other: faas.Isolation(d.cfg.Isolation), hyper: faas.Isolation(d.cfg.HyperIsolation)}
 	switch {
 	case d.driver != nil:

@@ -33,7 +33,6 @@ func (d *Daemon) openNetwork() error {
 		d.place(&cfg)
 	}
 	if d.router, err = network.NewRouter(cfg); err == nil {
-		d.onClose(d.router.Close)
 		return nil
 	}
 	if e, _, _ := d.networks.Of(faas.App{}, faas.Function{}, unused); e.Mode != faas.NetworkNone {

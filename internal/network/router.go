@@ -257,13 +257,15 @@ func (r *Router) prepare() (err error) {
 // asks for, not the kernel's five days, and half as many as the kernel may. The
 // other half is for the node's own.
 func (r *Router) prepareFlows() error {
-	if _, err := r.flows.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET); err != nil { // which loads what has the settings
-		return fmt.Errorf("list the connections of the network of functions: %w", err)
+	const established, most = "netfilter/nf_conntrack_tcp_timeout_established", "/proc/sys/net/netfilter/nf_conntrack_max"
+	if !exists(most) { // the list loads what has the settings; it takes 10 ms for a kernel that remembers 262,144
+		if _, err := r.flows.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET); err != nil {
+			return fmt.Errorf("list the connections of the network of functions: %w", err)
+		}
 	}
-	if err := setAll([]setting{{"netfilter/nf_conntrack_tcp_timeout_established", "7440"}}); err != nil || r.cfg.allFlows != 0 {
+	if err := setAll([]setting{{established, "7440"}}); err != nil || r.cfg.allFlows != 0 {
 		return err
 	}
-	const most = "/proc/sys/net/netfilter/nf_conntrack_max"
 	text, err := os.ReadFile(most)
 	if err != nil {
 		return err
