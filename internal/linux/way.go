@@ -9,9 +9,9 @@ const (
 )
 
 // MakeWay has, until stop is closed, those cgroups below all that use a processor for
-// long make way for those that want one for short: the kernel lets them run whenever none of the others wants to,
-// and takes the processor from them at once when one does. running returns the cgroups that
-// may use any. It reads one file for all of them as long as the processors have little
+// long make way for those that want one for short: the kernel lets them run whenever
+// none of the others wants to, and takes the processor from them at once when one does.
+// running returns the cgroups that may use any. It reads one file for all of them as long as the processors have little
 // to do, and then one for each. Before Linux 5.15 it returns at once.
 func MakeWay(stop <-chan struct{}, all *Cgroup, running func() []*Cgroup) {
 	if !all.canIdle() {
@@ -26,7 +26,7 @@ func MakeWay(stop <-chan struct{}, all *Cgroup, running func() []*Cgroup) {
 		}
 		took, used := time.Since(at), all.CPUTime()-before
 		at, before = at.Add(took), before+used
-		if w.givers == 0 && !long(used, took) { // nobody can have used so much
+		if w.givers == 0 && used < least(took) {
 			w = way{}
 			round = min(2*round, restRound)
 			continue
@@ -43,25 +43,37 @@ type way struct {
 }
 
 type account struct {
-	used  time.Duration // of processors, ever
-	gives bool          // it makes way
+	ever, used time.Duration // of processors, the latter in the round
+	gives      bool          // it makes way
 }
 
 // look has each cgroup make way or not for what it used in the round that ends now.
 func (w way) look(running []*Cgroup, round time.Duration) way {
 	now := way{accounts: make(map[*Cgroup]account, len(running))}
+	var users, all time.Duration
 	for _, g := range running {
 		a, known := w.accounts[g]
-		used := g.CPUTime()
-		gives := known && makesWay(a.gives, used-a.used, round)
+		delete(w.accounts, g)
+		ever := g.CPUTime()
+		if a.used = ever - a.ever; !known {
+			a.used = 0
+		}
+		if a.used >= least(round) {
+			users++
+			all += a.used
+		}
+		now.accounts[g] = account{ever, a.used, a.gives}
+	}
+	for g, a := range now.accounts {
+		gives := a.used >= long(all, users, round) || a.gives && a.used >= least(round)
 		if gives != a.gives && g.idle(gives) != nil { // it has ended
+			delete(now.accounts, g)
 			continue
 		}
-		now.accounts[g] = account{used, gives}
+		now.accounts[g] = account{a.ever, a.used, gives}
 		if gives {
 			now.givers++
 		}
-		delete(w.accounts, g)
 	}
 	for g, a := range w.accounts { // those that stand still now, and those that have ended
 		if a.gives {
@@ -71,16 +83,13 @@ func (w way) look(running []*Cgroup, round time.Duration) way {
 	return now
 }
 
-// makesWay decides whether a cgroup is to make way, which does so already or not and
-// has used processors for so long in a round. One that ran for a small part of it only
-// has ended its work, or the others leave it nothing: then it gets its share as they
-// do, until it has used a processor for long again.
-func makesWay(does bool, used, round time.Duration) bool {
-	if does {
-		return used >= round/10
-	}
-	return long(used, round)
+// long is how long a cgroup has used processors that begins to make way: half of a
+// round, or half of what those who used any had in the mean, if that is less.
+func long(all, users, round time.Duration) time.Duration {
+	return max(least(round), min(round, all/max(1, users))/2)
 }
 
-// long is half a processor.
-func long(used, round time.Duration) bool { return used >= round/2 }
+// least is how long a cgroup has used processors that is looked at. One that makes way
+// and ran for less has ended its work, or the others leave it nothing: then it gets its
+// share as they do, until it has used a processor for long again.
+func least(round time.Duration) time.Duration { return round / 20 }

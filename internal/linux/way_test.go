@@ -57,11 +57,13 @@ func TestWhoUsesAProcessorForLongMakesWay(t *testing.T) {
 		{uses{"a": time.Hour, "b": time.Minute}, "", ""}, // before the first look: nobody knows when
 		{uses{"a": round, "b": round / 3}, "", "a"},
 		{uses{"a": round / 2, "b": 2 * round}, "", "ab"},
-		{uses{"a": round / 9, "b": round / 20}, "", "a"}, // b has ended its work, or starves
-		{uses{"a": round / 9, "b": round / 3}, "", "a"},
-		{uses{"a": 0, "b": round / 2}, "", "b"},
-		{uses{"b": round}, "b", ""}, // it stands still
-		{uses{"b": round}, "", ""},  // and is new when it goes on
+		{uses{"a": round / 10, "b": round / 30}, "", "a"}, // b has ended its work, or starves
+		{uses{"a": round / 10, "c": 2 * round}, "", "ac"},
+		{uses{"a": 0, "b": round / 10, "c": 2 * round}, "", "c"},
+		{uses{"a": round / 8, "b": round / 7, "c": round / 9}, "", "abc"}, // on a busy machine nobody gets more
+		{uses{"a": round / 30, "c": round}, "b", "c"},                     // b stands still
+		{uses{"b": round, "c": round}, "", "c"},                           // and is new when it goes on
+		{uses{"b": round / 30, "c": round / 30}, "", ""},
 		{uses{"b": round, "c": round}, "", "bc"},
 	} {
 		var gone []string

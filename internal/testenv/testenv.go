@@ -8,9 +8,11 @@
 package testenv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -223,6 +225,19 @@ func controllers2() []string {
 		return nil
 	}
 	return strings.Fields(string(data))
+}
+
+// CPUIdle returns "1" if the cgroup with this name is in the kernel's idle class, "0" if
+// not. It skips t where kernels have none.
+func CPUIdle(t testing.TB, name string) string {
+	t.Helper()
+	tree := cmp.Or(controllers1()["cpu"], "/sys/fs/cgroup")
+	text, err := os.ReadFile(filepath.Join(tree, name, "cpu.idle"))
+	SkipUnless(t, !errors.Is(err, fs.ErrNotExist), "needs cgroups with an idle class", "Linux 5.15 or newer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
 }
 
 func noCgroups(ctx context.Context) string {

@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -64,18 +62,6 @@ func TestDaemonTakesTheProcessorForShort(t *testing.T) {
 // does nothing.
 func TestHogsMakeWay(t *testing.T) {
 	d := open(t)
-	idle := func(b *box) string {
-		files, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup/cpu", b.cgroup.Name, "cpu.idle"))
-		if len(files) == 0 {
-			files, _ = filepath.Glob(filepath.Join("/sys/fs/cgroup", b.cgroup.Name, "cpu.idle"))
-		}
-		testenv.SkipUnless(t, len(files) > 0, "needs cgroups that can make way", "Linux 5.15 or newer")
-		text, err := os.ReadFile(files[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(string(text))
-	}
 	quiet, hog := start(t, d, spec(t, "prog", "echo")), start(t, d, spec(t, "sh", "-c", "prog spin 1h & prog spin 1h"))
 	for _, want := range []string{"1", "0"} {
 		if want == "0" {
@@ -83,12 +69,12 @@ func TestHogsMakeWay(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for deadline := time.Now().Add(time.Minute); idle(hog) != want; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); testenv.CPUIdle(t, hog.cgroup.Name) != want; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("cpu.idle of the hog is %s, want %s", idle(hog), want)
+				t.Fatalf("cpu.idle of the hog is %s, want %s", testenv.CPUIdle(t, hog.cgroup.Name), want)
 			}
 		}
-		if got := idle(quiet); got != "0" {
+		if got := testenv.CPUIdle(t, quiet.cgroup.Name); got != "0" {
 			t.Errorf("cpu.idle of its neighbour is %s", got)
 		}
 	}

@@ -83,7 +83,7 @@ func TestDaemonsDeathEndsItsSandboxes(t *testing.T) {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(what)
 		}
@@ -198,6 +198,23 @@ func TestFrozenSandboxUsesNoProcessor(t *testing.T) {
 		if err := b.Stop(t.Context(), 0); err != nil {
 			t.Errorf("Stop of a frozen one: %v", err)
 		}
+	})
+}
+
+func TestHogsMakeWay(t *testing.T) {
+	each(t, func(t *testing.T, program string) {
+		d := open(t, program)
+		hog, err := d.Start(t.Context(), spec(t, "sh", "-c", "prog spin 1h & prog spin 1h"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer hog.Stop(context.Background(), 0)
+		name := hog.(*box).cgroup.Name
+		until(t, "the hog does not make way", func() bool { return testenv.CPUIdle(t, name) == "1" })
+		if err := hog.(*box).Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "it still does when it stands still", func() bool { return testenv.CPUIdle(t, name) == "0" })
 	})
 }
 

@@ -152,8 +152,11 @@ func (d *Driver) open() (err error) {
 	if !d.kind.ownKernel {
 		d.openUserNamespace()
 	}
-	d.networks, err = network.NewStock(runtime.GOMAXPROCS(0))
-	return err
+	if d.networks, err = network.NewStock(runtime.GOMAXPROCS(0)); err != nil {
+		return err
+	}
+	d.work.Go(func() { linux.MakeWay(d.life.Done(), d.cgroups.Open(d.cgroup()), d.running) })
+	return nil
 }
 
 // openHall is the setup of the hall's thread. What is mounted there from now on is
@@ -281,6 +284,14 @@ func (d *Driver) Close() error {
 		unlockGeneration(d.lock)
 	}
 	return errors.Join(errs...)
+}
+
+// running returns the cgroups of the sandboxes that may use processors.
+func (d *Driver) running() (all []*linux.Cgroup) {
+	for _, b := range d.live() {
+		all = append(all, b.cgroup)
+	}
+	return all
 }
 
 // live returns the sandboxes that are not stopped.
