@@ -9,6 +9,9 @@ import (
 
 // unready is told by the pool that a function has not all containers that it keeps ready.
 func (d *Daemon) unready(fn *faas.Function, why error, again time.Duration) {
+	if fn.Digest == "" {
+		why = faas.Errorf(faas.NotFound, "the image %s is not here yet: the first call pulls it", fn.Image)
+	}
 	app := ""
 	if a, err := d.catalog.AppByID(fn.App); err == nil {
 		app = a.Name

@@ -15,7 +15,6 @@ func TestFunctionThatIsNotKeptReadySaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the reason is in the log", func() bool {
-		said := n.said("f")
-		return strings.Contains(said, "not ready: a container that is to be kept (min 1) could not be started, and is tried again in 1s: ") && strings.Contains(said, "hob.local/none:1")
+		return strings.Contains(n.said("f"), "not ready: a container that is to be kept (min 1) could not be started, and is tried again in 1s: the image hob.local/none:1 is not here yet: the first call pulls it")
 	})
 }
