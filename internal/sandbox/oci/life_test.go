@@ -226,7 +226,17 @@ func TestSandboxKilledFromOutsideIsSeen(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := s.(*box)
-		for _, pid := range b.inner.Processes() {
+		pids := b.inner.Processes()
+		for _, pid := range pids { // or gVisor sees what it holds killed, and ends by itself
+			unix.Kill(pid, unix.SIGSTOP)
+		}
+		for _, pid := range pids {
+			until(t, "a process does not stop", func() bool {
+				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+				return err != nil || strings.Contains(strings.ToUpper(string(stat)), ") T ")
+			})
+		}
+		for _, pid := range pids {
 			unix.Kill(pid, unix.SIGKILL)
 		}
 		exit, err := b.Wait(t.Context())
