@@ -233,7 +233,9 @@ func TestWarmStartThatFailsIsTriedAgainEverMoreSeldom(t *testing.T) {
 			return nil, errors.New("no such program")
 		}
 		told := make(chan string, 100)
-		s.Unready = func(fn *faas.Function, why error, again time.Duration) { told <- fmt.Sprint(fn.ID, ": ", why, ", ", again) }
+		s.Unready = func(fn *faas.Function, why error, again time.Duration) {
+			told <- fmt.Sprint(fn.ID, ": ", why, ", ", again)
+		}
 		fn := hotFunction("f", 0)
 		fn.Min = 1
 		s.Renew(&Need{Function: fn})

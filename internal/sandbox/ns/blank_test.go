@@ -417,11 +417,16 @@ func TestCloseEndsBlanks(t *testing.T) {
 	testenv.NeedRoot(t)
 	testenv.NothingLeft(t, testenv.Mark())
 	before := len(testenv.Descriptors())
-	for range 5 {
+	for i := range 5 {
 		d := open(t)
 		s := spec(t, "true")
 		from(t, d, s)
 		stocked(t, d, s, 1)
+		d.stock.mu.Lock()
+		for _, k := range d.stock.kinds {
+			k.used = k.used.Add(time.Duration(i) * keptUnused) // as in a driver that is older
+		}
+		d.stock.mu.Unlock()
 		if err := d.Close(); err != nil {
 			t.Error(err)
 		}

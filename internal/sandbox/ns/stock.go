@@ -177,7 +177,7 @@ func (s *stock) held() int {
 func (s *stock) refill() {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
-	defer s.sweep(time.Now().Add(2 * keptUnused))
+	defer s.empty()
 	for {
 		k, old, urgent := s.missing()
 		var rest <-chan time.Time
@@ -289,6 +289,16 @@ func (s *stock) drop(k *kind) {
 	if p != nil {
 		p.end()
 	}
+}
+
+// empty ends all blanks.
+func (s *stock) empty() {
+	s.mu.Lock()
+	for _, k := range s.kinds {
+		k.used = time.Time{}
+	}
+	s.mu.Unlock()
+	s.sweep(time.Now())
 }
 
 // sweep ends the blanks that are not needed any more, and those that are dead.
