@@ -493,7 +493,11 @@ func writeFile(path, value string) error {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(value)); err != nil {
+	_, err = unix.Write(fd, []byte(value))
+	for err == unix.EINTR { // a limit of memory, while the runtime of Go has a signal for the thread
+		_, err = unix.Write(fd, []byte(value))
+	}
+	if err != nil {
 		return &fs.PathError{Op: "write", Path: path, Err: err}
 	}
 	return nil

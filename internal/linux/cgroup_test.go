@@ -1,12 +1,19 @@
 package linux
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hob/internal/testenv"
 )
 
 const (
@@ -139,5 +146,44 @@ func TestFreezeOfVersion2(t *testing.T) {
 	}
 	if err := g.Thaw(); err != nil || state() != "0" {
 		t.Errorf("thaw: %v, state %q", err, state())
+	}
+}
+
+// TestLimitIsSetWhateverSignalsCome has signals for the thread, as the runtime of Go sends
+// them, while the kernel looks for memory to take away.
+func TestLimitIsSetWhateverSignalsCome(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedFeature(t, testenv.Cgroups)
+	c, err := FindCgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := testenv.Mark() + "signals"
+	if err := c.Prepare(name); err != nil {
+		t.Fatal(err)
+	}
+	parent := c.Open(name)
+	t.Cleanup(parent.RemoveIfEmpty)
+	g, err := c.Make(name + "/box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Remove() })
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	tid := unix.Gettid()
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	work.Go(func() {
+		for ctx.Err() == nil {
+			unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+		}
+	})
+	defer work.Wait()
+	defer cancel()
+	for i := range 500 {
+		if err := g.Limit(Limits{Memory: 64 << 20, PIDs: 10}); err != nil {
+			t.Fatalf("the %d. limit: %v", i+1, err)
+		}
 	}
 }

@@ -120,7 +120,6 @@ func (x *exchange) run(ctx context.Context) error {
 	if x.bodied() {
 		x.control.EnableFullDuplex() // the answer may begin before the body has ended; only HTTP/1 needs to be told
 		work.Go(func() {
-			defer close(x.uploaded)
 			stdin := newInput(x.Stdin(), &work)
 			if err := x.upload(ctx, stdin); err != nil {
 				cancel(err) // the caller is gone or sent too much: what the function makes of it is of no use
@@ -226,17 +225,25 @@ func (x *exchange) over() bool {
 func (x *exchange) upload(ctx context.Context, stdin *input) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
+	defer func() {
+		if !x.whole {
+			close(x.uploaded)
+		}
+	}()
 	wanted := true
 	for {
 		n, err := x.req.Body.Read(*buf)
 		x.in += int64(n)
+		if err == io.EOF {
+			x.whole = true
+			close(x.uploaded) // before the function has the end of it, and may end itself
+		}
 		if n > 0 && wanted && !stdin.write((*buf)[:n]) {
 			wanted = false
 			x.Stdin().Close()
 		}
 		switch {
-		case err == io.EOF:
-			x.whole = true
+		case x.whole:
 			return nil
 		case ctx.Err() != nil:
 			return nil // it was broken off by finish, or the call has ended for a reason of its own

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -568,6 +569,56 @@ func TestRestOfABodyIsNotTheNextRequest(t *testing.T) {
 	resp := post(t, url, r) // its body never ends
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || string(body) != "enough" || !resp.Close {
+		t.Errorf("answer %q, connection closed %v: %v", body, resp.Close, err)
+	}
+}
+
+// hesitant is a process with a pen in place of its input.
+type hesitant struct {
+	*process
+	pen *pen
+}
+
+func (h hesitant) Stdin() io.WriteCloser { return h.pen }
+
+// pen takes what is written, and says so only when it is closed.
+type pen struct {
+	io.WriteCloser
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pen) Write(b []byte) (int, error) {
+	defer func() { <-p.closed }()
+	return p.WriteCloser.Write(b)
+}
+
+func (p *pen) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return p.WriteCloser.Close()
+}
+
+// TestFunctionThatEndsBehindItsBodyLeavesTheConnection has it end before the one who
+// brought it the body knows that it is there.
+func TestFunctionThatEndsBehindItsBodyLeavesTheConnection(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := start(func(_ context.Context, p *process) faas.Exit {
+			io.ReadFull(p.in, make([]byte, 6))
+			io.WriteString(p.out, "enough")
+			return ok
+		})
+		defer p.Close()
+		d := &protocol.Default{Start: func(context.Context, *faas.Request, []string) (protocol.Process, error) {
+			return hesitant{p, &pen{WriteCloser: p.stdin, closed: make(chan struct{})}}, nil
+		}}
+		if _, err := d.Exchange(r.Context(), &faas.Request{Body: r.Body, Size: r.ContentLength}, w); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer srv.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	resp := post(t, srv.URL, strings.NewReader("a body"))
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "enough" || resp.Close {
 		t.Errorf("answer %q, connection closed %v: %v", body, resp.Close, err)
 	}
 }
