@@ -262,6 +262,11 @@ func TestSandboxesOfLambdaAskForTheirCalls(t *testing.T) {
 			if want := event + " of app.handler in /: open file: read-only file system, <nil>"; w.Body.String() != want {
 				t.Errorf("answer %q, want %q", w.Body, want)
 			}
+			for end := time.Now().Add(time.Minute); r.logs.peek("f1/"+req.Call+"/stdout") == "" || r.logs.peek("f1/"+req.Call+"/stderr") == ""; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) { // what is read later is the next call's
+					t.Fatalf("call %s has said nothing", req.Call)
+				}
+			}
 			if r.only.Caps.Freezer {
 				if _, err := c.Freeze(); err != nil && !strings.Contains(err.Error(), "does not stand still") { // on a busy machine it may go on
 					t.Fatal(err)

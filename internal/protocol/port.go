@@ -191,9 +191,8 @@ func (c *portConn) verdict(ctx context.Context, x *proxied, out *faas.Outcome) e
 	err := x.failed
 	switch {
 	case ctx.Err() != nil && (err != nil || x.gone != nil || !x.answered):
-		cause := context.Cause(ctx)
-		out.Keep = faas.KindOf(cause) == faas.Canceled // the server sees that its connection is closed
-		return cause
+		out.Keep = left(ctx) // the server sees that its connection is closed
+		return context.Cause(ctx)
 	case x.body.err != nil && err != nil:
 		out.Keep = true
 		return unread(x.body.err)
@@ -201,7 +200,7 @@ func (c *portConn) verdict(ctx context.Context, x *proxied, out *faas.Outcome) e
 		out.Keep = true
 		return canceled(x.gone)
 	case err == nil:
-		out.Keep = ctx.Err() == nil
+		out.Keep = ctx.Err() == nil || left(ctx) // who has the answer may close the connection before we are done
 		return nil
 	}
 	_, dialled := errors.AsType[dialError](err)
@@ -226,6 +225,9 @@ func (c *portConn) verdict(ctx context.Context, x *proxied, out *faas.Outcome) e
 	}
 	return faas.Errorf(faas.FuncFailed, "the function answered with something that is not HTTP: %w", err)
 }
+
+// left reports whether ctx has ended because the caller is gone.
+func left(ctx context.Context) bool { return faas.KindOf(context.Cause(ctx)) == faas.Canceled }
 
 type transportFunc func(*http.Request) (*http.Response, error)
 

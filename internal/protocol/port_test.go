@@ -151,6 +151,30 @@ func TestCallerWhoLeavesAServerIsToldToIt(t *testing.T) {
 	<-told
 }
 
+// leaver is a caller that leaves when it has the answer.
+type leaver struct {
+	*httptest.ResponseRecorder
+	leave context.CancelFunc
+}
+
+func (l leaver) Write(p []byte) (int, error) {
+	defer l.leave()
+	return l.ResponseRecorder.Write(p)
+}
+
+func TestServerGoesOnWhenACallerLeavesWithItsAnswer(t *testing.T) {
+	c := openProgram(t, faas.FormatPort, listenIn(faas.FormatPort, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "answer")
+	})))
+	for range 20 {
+		ctx, leave := context.WithCancel(t.Context())
+		caller := leaver{httptest.NewRecorder(), leave}
+		if out, err := c.Exchange(ctx, request(""), caller); err != nil || !out.Keep || caller.Body.String() != "answer" {
+			t.Fatalf("%+v, %v, %q", out, err, caller.Body)
+		}
+	}
+}
+
 func TestServerThatBreaksItsAnswerOffFails(t *testing.T) {
 	for _, tt := range []struct {
 		raw  string
