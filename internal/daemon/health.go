@@ -58,11 +58,15 @@ func (h *health) unready() string {
 	if h.draining.Load() {
 		return "this node is shutting down"
 	}
+	failed := h.logs()
+	if failed != nil {
+		h.look() // the disk may be full, which the next look would find
+	}
 	if why := h.full.Load(); why != nil {
 		return *why
 	}
-	if err := h.logs(); err != nil {
-		return err.Error()
+	if failed != nil {
+		return failed.Error()
 	}
 	return ""
 }
