@@ -34,6 +34,18 @@ func lockName(name string) (int, error) {
 // what routers left whose process was killed. It needs root. Daemons that start at
 // once do not reap each other: a router has its name before it makes anything.
 func Reap(node int) error {
+	return visit(func(t *linux.Thread, home int) (err error) {
+		if node == 0 {
+			node = home
+		}
+		t.Do(func() { err = within(home, node, func() error { return reap(node) }) })
+		return err
+	})
+}
+
+// visit carries out f with a thread that may go to other networks, and the open network
+// of this process that it comes from.
+func visit(f func(t *linux.Thread, home int) error) error {
 	t, err := linux.NewThread(func() error { return nil })
 	if err != nil {
 		return err
@@ -44,11 +56,7 @@ func Reap(node int) error {
 		return err
 	}
 	defer unix.Close(home)
-	if node == 0 {
-		node = home
-	}
-	t.Do(func() { err = within(home, node, func() error { return reap(node) }) })
-	return err
+	return f(t, home)
 }
 
 // reap is Reap on a thread that is on the node.

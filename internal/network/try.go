@@ -11,19 +11,13 @@ import (
 
 // Try makes a Router and a slot with rules where there is nobody, and removes them: the
 // error says what this machine's kernel does not do. It needs root.
-func Try() (err error) {
-	t, err := linux.NewThread(func() error { return nil })
-	if err != nil {
-		return err
-	}
-	defer t.Close()
-	home, err := linux.OpenNamespace(t.TID(), "net")
-	if err != nil {
-		return err
-	}
-	defer unix.Close(home)
+func Try() error {
 	node := -1
-	if t.Do(func() { node, err = linux.NewNetwork(home) }); err != nil {
+	err := visit(func(t *linux.Thread, home int) (err error) {
+		t.Do(func() { node, err = linux.NewNetwork(home) })
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	defer unix.Close(node)
@@ -35,10 +29,9 @@ func Try() (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
 	s, err := r.newSlot() // and not the one that is made ready: nobody would say why it is not
 	if err == nil {
 		_, err = r.hand(s, policy, "doctor")
 	}
-	return err
+	return errors.Join(err, r.Close())
 }
