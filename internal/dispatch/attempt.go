@@ -131,7 +131,8 @@ func (d *Dispatcher) conclude(ctx context.Context, fn faas.Function, call faas.C
 		v.err = faas.Errorf(faas.Internal, "internal error")
 	}
 	s := settlement(fn, call, v, d.Calls.Now())
-	e := d.eventOf(fn, s, v, rec)
+	d.tellAgain(s, againText(s))
+	end := endOf(fn, s, rec)
 	if v.state == faas.CallSucceeded {
 		s.Result = rec.Result()
 	} else if rec != nil {
@@ -143,11 +144,10 @@ func (d *Dispatcher) conclude(ctx context.Context, fn faas.Function, call faas.C
 		return
 	}
 	if s.Call.State != v.state { // its result was lost on the way
-		v = verdict{state: s.Call.State, delay: s.Delay}
-		e = d.eventOf(fn, s, v, nil)
+		end = endOf(fn, s, nil)
 	}
-	d.tell(s, e)
-	if v.state == faas.CallQueued {
+	d.tell(s, end)
+	if s.Call.State == faas.CallQueued {
 		d.add(call.FuncID)
 	}
 }
@@ -187,37 +187,45 @@ func settlement(fn faas.Function, call faas.Call, v verdict, now time.Time) stor
 	return s
 }
 
-// eventOf is what the log says of a settlement.
-func (d *Dispatcher) eventOf(fn faas.Function, s store.Settlement, v verdict, rec *store.Recorder) faas.Event {
-	e := faas.Event{Call: s.Call.ID, Attempt: s.Call.Attempt, Message: s.Call.Error}
-	switch {
-	case v.state == faas.CallSucceeded:
-		e.Name = faas.EventFinished
-	case v.state.Final():
-		e.Name = faas.EventFailed
-	default:
-		e.Name = faas.EventPending
-		if v.stay {
-			e.Message = "again: " + s.Call.Error
-		} else {
-			e.Message = fmt.Sprintf("again in %v: %s", v.delay, s.Call.Error)
-		}
+// tellAgain tells of a call that a settlement puts back into the queue. That comes
+// before the settlement: once the call is there, others can take or cancel it, and
+// what they tell comes after this.
+func (d *Dispatcher) tellAgain(s store.Settlement, why string) {
+	if !s.Call.State.Final() && s.Call.Kind == faas.CallAsync {
+		d.Event(s.Call.FuncID, faas.Event{Name: faas.EventPending, Call: s.Call.ID, Attempt: s.Call.Attempt, Message: why})
 	}
-	if fn.LogPayload && rec != nil && v.state.Final() {
+}
+
+// againText says when and why a call is in the queue again.
+func againText(s store.Settlement) string {
+	if s.Stay {
+		return "again: " + s.Call.Error
+	}
+	return fmt.Sprintf("again in %v: %s", s.Delay, s.Call.Error)
+}
+
+// endOf is what the log says of a settlement that ends its call.
+func endOf(fn faas.Function, s store.Settlement, rec *store.Recorder) faas.Event {
+	e := faas.Event{Name: faas.EventFailed, Call: s.Call.ID, Attempt: s.Call.Attempt, Message: s.Call.Error}
+	if s.Call.State == faas.CallSucceeded {
+		e.Name = faas.EventFinished
+	}
+	if fn.LogPayload && rec != nil {
 		e.Stdout, e.Stderr = rec.Begin(), s.Call.Outcome.Stderr
 	}
 	return e
 }
 
-// tell tells of what was settled.
-func (d *Dispatcher) tell(s store.Settlement, e faas.Event) {
-	if s.Call.Kind == faas.CallAsync && s.Call.Error != removedText {
-		d.Event(s.Call.FuncID, e)
-	}
+// tell tells of what was settled. end is what the log says of it, if it is the end of
+// its call.
+func (d *Dispatcher) tell(s store.Settlement, end faas.Event) {
 	if s.Call.State.Final() {
 		d.ended.Add(1)
 	}
 	if s.Call.State.Final() && s.Call.Kind == faas.CallAsync {
+		if s.Call.Error != removedText {
+			d.Event(s.Call.FuncID, end)
+		}
 		if s.Result != nil {
 			s.Call.Result = faas.ResultKept
 		}
@@ -250,6 +258,7 @@ func (d *Dispatcher) settle(ctx context.Context, s store.Settlement) (store.Sett
 		}
 		if kind != faas.Busy && s.Result != nil { // its body is gone
 			s = withoutResult(s)
+			d.tellAgain(s, againText(s))
 		}
 		if d.isDraining() {
 			if s.Result != nil {
@@ -321,14 +330,11 @@ func (d *Dispatcher) rescue(ctx context.Context) error {
 				call.Losses++
 			}
 			s := settlement(fn, call, v, d.Calls.Now())
-			e := d.eventOf(fn, s, v, nil)
-			if v.state == faas.CallQueued {
-				e.Message = rescueText(v.delay, begun)
-			}
+			d.tellAgain(s, rescueText(v.delay, begun))
 			if err := d.Settle(ctx, s); err != nil {
 				return fmt.Errorf("rescue call %s: %w", call.ID, err)
 			}
-			d.tell(s, e)
+			d.tell(s, endOf(fn, s, nil))
 			if call.Kind == faas.CallSync {
 				d.Journal.Record(s.Call) // nobody else can
 			}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"hob/faas"
@@ -28,7 +29,10 @@ const Lease = time.Minute
 
 // reservation is a call that an outside runner has.
 type reservation struct {
-	call  faas.Call     // as it was taken
+	call     faas.Call  // as it was taken
+	settling sync.Mutex // held by who ends it; before Dispatcher.mu
+	told     bool       // that it goes back, though the store could not keep it; guarded by settling
+
 	until time.Time     // by the store's clock; guarded by Dispatcher.mu, as all below
 	cause error         // why it ends then; nil: its time is over
 	at    *list.Element // of Dispatcher.leases
@@ -52,10 +56,10 @@ func (d *Dispatcher) Reserve(ctx context.Context) (call faas.Call, ok bool, err 
 	if err != nil || len(taken) == 0 {
 		return faas.Call{}, false, err
 	}
-	d.reserved(taken[0])
-	if d.Events != nil {
+	if d.Events != nil { // before it can end
 		d.Events.Event(taken[0].FuncID, faas.Event{Name: faas.EventRunning, Call: taken[0].ID, Attempt: taken[0].Attempt})
 	}
+	d.reserved(taken[0])
 	return taken[0], true, nil
 }
 
@@ -159,8 +163,13 @@ func (d *Dispatcher) lapseNow(id string, cause error) bool {
 	return r != nil
 }
 
-// settleOutside ends a reservation.
+// settleOutside ends a reservation. Conflict if it has ended.
 func (d *Dispatcher) settleOutside(ctx context.Context, fn faas.Function, r *reservation, v verdict) error {
+	r.settling.Lock()
+	defer r.settling.Unlock()
+	if !d.isReserved(r) {
+		return faas.Errorf(faas.Conflict, "call %s is not reserved any more", r.call.ID)
+	}
 	call, now := r.call, d.Calls.Now()
 	call.Queue, call.Run = max(0, call.Started.Sub(call.Due)), max(0, now.Sub(call.Started))
 	call.Outcome.Start = faas.StartOutside
@@ -168,23 +177,32 @@ func (d *Dispatcher) settleOutside(ctx context.Context, fn faas.Function, r *res
 	if v.state == faas.CallSucceeded {
 		s.Result = &store.NewResult{Status: http.StatusOK} // a runner answers nothing
 	}
+	if !r.told {
+		d.tellAgain(s, againText(s))
+		r.told = true
+	}
 	err := d.Calls.Settle(ctx, s)
 	if err == nil || faas.KindOf(err) == faas.Conflict {
 		d.mu.Lock()
-		if d.outside[call.ID] == r {
-			delete(d.outside, call.ID)
-		}
+		delete(d.outside, call.ID)
 		d.leases.Remove(r.at)
 		d.mu.Unlock()
 	}
 	if err != nil {
 		return err
 	}
-	d.tell(s, d.eventOf(fn, s, v, nil))
+	d.tell(s, endOf(fn, s, nil))
 	if v.state == faas.CallQueued {
 		d.add(call.FuncID)
 	}
 	return nil
+}
+
+// isReserved reports whether r has not ended.
+func (d *Dispatcher) isReserved(r *reservation) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.outside[r.call.ID] == r
 }
 
 // lapses ends the reservations whose time is over, or that are to end, until ctx

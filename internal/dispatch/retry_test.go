@@ -237,3 +237,57 @@ func TestCallThatIsTriedAgainAtOnceIsNeverInTwoPlaces(t *testing.T) {
 		}
 	}
 }
+
+// impatient is a store in which calls are canceled as soon as they are back in the
+// queue.
+type impatient struct {
+	*memory.Store
+	n *node
+}
+
+func (i *impatient) Settle(ctx context.Context, s store.Settlement) error {
+	if err := i.Store.Settle(ctx, s); err != nil || s.Call.State.Final() {
+		return err
+	}
+	if _, err := i.Cancel(ctx, s.Call.ID, "not wanted"); err != nil {
+		return err
+	}
+	i.n.Event(s.Call.FuncID, faas.Event{Name: faas.EventFailed, Call: s.Call.ID, Attempt: s.Call.Attempt, Message: "not wanted"})
+	return nil
+}
+
+func TestWhatEndsACallInTheQueueIsToldBehindItsReturn(t *testing.T) {
+	failed := faas.Errorf(faas.FuncFailed, "exit code 1")
+	fn := function("f")
+	fn.Retries, fn.RetryDelay = 1, time.Second
+	want := []string{"PENDING 1 again in 1s: exit code 1", "FAILED 1 not wanted"}
+	t.Run("here", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := &node{fns: map[string]faas.Function{"f": fn}}
+			n.serve = func(context.Context, *faas.Call, *faas.Request, http.ResponseWriter) error { return failed }
+			d, end := begin(t, &impatient{memory.New(), n}, n)
+			defer end()
+			wait(t, d, accept(t, d, "f", "", nil).ID)
+			synctest.Wait()
+			if !slices.Equal(n.events, want) {
+				t.Errorf("events %q, want %q", n.events, want)
+			}
+		})
+	})
+	t.Run("outside", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := outsideNode()
+			n.fns["f"] = fn
+			d, end := begin(t, &impatient{memory.New(), n}, n)
+			defer end()
+			id := accept(t, d, "f", "", nil).ID
+			reserve(t, d)
+			if err := d.End(t.Context(), id, 1, failed); err != nil {
+				t.Fatal(err)
+			}
+			if want := append([]string{"RUNNING 1 "}, want...); !slices.Equal(n.events, want) {
+				t.Errorf("events %q, want %q", n.events, want)
+			}
+		})
+	})
+}
