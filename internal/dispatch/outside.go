@@ -184,7 +184,9 @@ func (d *Dispatcher) settleOutside(ctx context.Context, fn faas.Function, r *res
 	err := d.Calls.Settle(ctx, s)
 	if err == nil || faas.KindOf(err) == faas.Conflict {
 		d.mu.Lock()
-		delete(d.outside, call.ID)
+		if d.outside[call.ID] == r { // else another runner has it by now
+			delete(d.outside, call.ID)
+		}
 		d.leases.Remove(r.at)
 		d.mu.Unlock()
 	}

@@ -458,6 +458,41 @@ func TestNodeThatShutsDownReservesNothing(t *testing.T) {
 	}
 }
 
+// hasty is a store in which a call is reserved again as soon as it is back in the
+// queue.
+type hasty struct {
+	*memory.Store
+	d     *Dispatcher
+	again faas.Call
+}
+
+func (h *hasty) Settle(ctx context.Context, s store.Settlement) (err error) {
+	if err = h.Store.Settle(ctx, s); err == nil && !s.Call.State.Final() {
+		h.again, _, err = h.d.Reserve(ctx)
+	}
+	return err
+}
+
+func TestReservationBeginsWhileTheOneBeforeEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := &hasty{Store: memory.New()}
+		d, end := begin(t, calls, outsideNode(), func(d *Dispatcher) { calls.d = d })
+		defer end()
+		accept(t, d, "f", "", nil)
+		first := reserve(t, d)
+		d.Release(first.ID)
+		synctest.Wait()
+		if calls.again.ID != first.ID || calls.again.Attempt != 2 {
+			t.Fatalf("reserved %+v, want call %s again", calls.again, first.ID)
+		}
+		inOrder(t, d, calls.again)
+		if err := d.End(t.Context(), first.ID, 2, nil); err != nil {
+			t.Error(err)
+		}
+		inOrder(t, d)
+	})
+}
+
 // inOrder wants the reservations to be in the order in which they are over, so that
 // only the first has to be looked at.
 func inOrder(t *testing.T, d *Dispatcher, want ...faas.Call) {
