@@ -45,6 +45,7 @@ func TestFloodWaitsForNoLogOfTheDaemonAndIsCutWithACount(t *testing.T) {
 	const n = 40
 	for i := range n {
 		write(t, s, "f", "c", fmt.Sprintf("line %d %s\n", i, strings.Repeat("x", 60_000)))
+		onDisk(t, s)
 	}
 	close(log.open)
 	stop()

@@ -30,6 +30,7 @@ func TestErasedCallHasNoLinesAndAllOthersStay(t *testing.T) {
 		text := strings.Repeat(string(rune('a'+i%26)), 20_000)
 		write(t, s, "f", "kept", text+"\n")
 		write(t, s, "f", "erased", "secret "+text+"\n")
+		onDisk(t, s)
 		want = append(want, text)
 	}
 	s.Event("f", faas.Event{Call: "erased", Name: faas.EventCall, Stdin: "secret payload"})

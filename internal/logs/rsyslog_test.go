@@ -135,13 +135,14 @@ func freePorts(t *testing.T) (tcp, secure, udp string) {
 	return tcp, secure, udp
 }
 
-// messages waits until there are n lines, and returns all.
+// messages waits until there are n whole lines, and returns all.
 func (r *rsyslog) messages(t *testing.T, n int) []string {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		data, _ := os.ReadFile(r.file)
-		lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
-		if len(lines) >= n && len(data) > 0 || time.Now().After(end) {
+		lines := strings.Split(string(data), "\n")
+		lines = lines[:len(lines)-1] // the last one has not ended
+		if len(lines) >= n || time.Now().After(end) {
 			return lines
 		}
 	}

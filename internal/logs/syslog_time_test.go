@@ -42,8 +42,8 @@ func TestServerThatTakesNothingHoldsUpNobody(t *testing.T) {
 			write(t, s, "f", "c", fmt.Sprintf("%d %s\n", i, strings.Repeat("x", 1000)))
 		}
 		dropped := s.SyslogDropped()
-		if dropped < lines/2 || dropped == lines {
-			t.Errorf("%d of %d lines dropped; want those that a queue of 1 MB does not hold", dropped, lines)
+		if dropped < lines/3 || dropped == lines {
+			t.Errorf("%d of %d lines dropped; want those that neither a queue of 1 MB holds nor what is being sent", dropped, lines)
 		}
 		time.Sleep(11 * time.Second) // the server's patience ends, and the log says so
 		said := hobs(t, s)
