@@ -1,17 +1,12 @@
 package linux
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"hob/internal/testenv"
 )
@@ -169,18 +164,7 @@ func TestLimitIsSetWhateverSignalsCome(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.Remove() })
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	tid := unix.Gettid()
-	ctx, cancel := context.WithCancel(t.Context())
-	var work sync.WaitGroup
-	work.Go(func() {
-		for ctx.Err() == nil {
-			unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
-		}
-	})
-	defer work.Wait()
-	defer cancel()
+	storm(t)
 	for i := range 500 {
 		if err := g.Limit(Limits{Memory: 64 << 20, PIDs: 10}); err != nil {
 			t.Fatalf("the %d. limit: %v", i+1, err)

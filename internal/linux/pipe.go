@@ -58,7 +58,9 @@ func socketOf(c net.Conn) (*Socket, error) {
 	s := &Socket{Conn: c, raw: raw}
 	s.ask = func(fd uintptr) {
 		s.polls[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
-		s.ready, _ = unix.Poll(s.polls[:], 0)
+		for err := error(unix.EINTR); err == unix.EINTR; { // nothing is ready, and the runtime of Go has a signal for the thread
+			s.ready, err = unix.Poll(s.polls[:], 0)
+		}
 	}
 	return s, nil
 }

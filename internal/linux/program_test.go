@@ -239,7 +239,7 @@ func wait(t *testing.T, p *Program, flags CloneFlags) (result func() (Ended, err
 // arrived waits until the process of p waits.
 func arrived(t *testing.T, p *Program) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !p.Waiting(); time.Sleep(100 * time.Microsecond) {
+	for end := time.Now().Add(time.Minute); !p.Waiting(); time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(end) {
 			t.Fatal("the process does not come to its wait")
 		}
@@ -293,15 +293,18 @@ func TestExecutionIsSeenWithoutTheThread(t *testing.T) {
 			}
 			continue
 		}
-		end := time.Now().Add(10 * time.Second)
+		end := time.Now().Add(time.Minute)
 		pid, pidfd, ok := first.Executed()
 		for ; !ok; pid, pidfd, ok = first.Executed() {
 			if time.Now().After(end) {
 				t.Fatal("it was not executed")
 			}
 		}
-		if comm, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm"); string(comm) != "sh\n" {
-			t.Errorf("process %d is %q", pid, comm)
+		for comm := ""; comm != "sh\n"; { // which the kernel says a little later
+			text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+			if comm = string(text); time.Now().After(end) {
+				t.Fatalf("process %d is %q", pid, comm)
+			}
 		}
 		if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil {
 			t.Error(err)
