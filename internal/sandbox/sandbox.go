@@ -165,7 +165,8 @@ type Sandbox interface {
 	Wait(ctx context.Context) (faas.Exit, error)
 
 	// Stop ends the sandbox: with a grace above zero the first process gets
-	// SIGTERM and that long to end by itself; then everything is killed. When
+	// SIGTERM and that long to end by itself, and who reads its streams a moment for its
+	// last words; then everything is killed. When
 	// Stop returns nil no process, mount, cgroup, network device or directory
 	// of the sandbox is left. Stop may be called again and then does nothing.
 	Stop(ctx context.Context, grace time.Duration) error
@@ -211,6 +212,25 @@ type Stdio struct {
 	Stdin  io.WriteCloser
 	Stdout io.ReadCloser
 	Stderr io.ReadCloser
+}
+
+// lastWords bounds Heard: nobody may read.
+const lastWords = 500 * time.Millisecond
+
+// Heard waits until who reads the output has all of it, or for half a second. It is for
+// drivers, who close the streams then, when the process has ended that they asked to.
+func (s Stdio) Heard() {
+	for end := time.Now().Add(lastWords); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		unread := 0
+		for _, stream := range []io.ReadCloser{s.Stdout, s.Stderr} {
+			if p, ok := stream.(Pipe); ok {
+				unread += p.Unread()
+			}
+		}
+		if unread == 0 {
+			return
+		}
+	}
 }
 
 // Usage is what a sandbox has used.

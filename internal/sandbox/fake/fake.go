@@ -363,7 +363,7 @@ func (b *box) finish(grace time.Duration) {
 	if grace > 0 && !b.hasEnded() {
 		close(b.term)
 		wait(b.ended, grace)
-		wait(nil, patience) // for readers of its last words
+		b.std.Heard()
 	}
 	b.end(faas.Exit{Code: 137, Signal: "SIGKILL"})
 	b.kill()

@@ -95,10 +95,7 @@ func TestNoPathOfAnImageLeadsToADescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer outside.Close()
-	before, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := sandboxtest.Mounts(t)
 	fd := fmt.Sprint("/proc/self/fd/", outside.Fd())
 	dir := t.TempDir()
 	os.Chmod(dir, 0o755)
@@ -130,7 +127,7 @@ func TestNoPathOfAnImageLeadsToADescriptor(t *testing.T) {
 			})
 		}
 	}
-	if after, _ := os.ReadFile("/proc/self/mountinfo"); string(after) != string(before) {
+	if after := sandboxtest.Mounts(t); after != before {
 		t.Errorf("the machine's mounts are\n%s\nand were\n%s", after, before)
 	}
 }

@@ -361,6 +361,7 @@ func (b *box) end(grace time.Duration) {
 		timer := time.NewTimer(grace)
 		select {
 		case <-b.ended:
+			b.std.Heard()
 		case <-timer.C:
 		}
 		timer.Stop()

@@ -131,6 +131,7 @@ func (b *box) end(grace time.Duration) {
 		timer := time.NewTimer(grace)
 		select {
 		case <-b.ended: // maybe while it was being asked, and who asked with it
+			b.std.Heard()
 		case <-timer.C:
 			if err != nil {
 				b.d.cfg.Log.Warn("a sandbox could not be asked to end", "sandbox", b.id, "err", err)

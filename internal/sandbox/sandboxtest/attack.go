@@ -230,7 +230,7 @@ func NewOutside(t *testing.T, prog, evil string) *Outside {
 		t.Cleanup(func() { l.Close() })
 		return l.Addr().String()
 	}
-	key := 0x686f6200 + os.Getpid()%0xff
+	key := 0x68000000 + os.Getpid() // a process's own: tests of two packages may run at once
 	ipc(t, key, name)
 	return &Outside{prog, evil, []string{
 		fmt.Sprint("VICTIM=", victim.Process.Pid), "SECRET=" + file, fmt.Sprint("KEY=", key), "QUEUE=" + name,
@@ -267,6 +267,26 @@ func ipc(t *testing.T, key int, queue string) {
 	}
 	unix.Close(int(fd))
 	t.Cleanup(func() { unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(name)), 0, 0) })
+}
+
+// Mounts is what is mounted on the machine, but below directories where tests and engines
+// of others mount at the same time.
+func Mounts(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, others := t.TempDir(), []string{os.TempDir() + "/", "/var/tmp/", "/run/", "/var/run/", "/var/lib/"}
+	own = strings.TrimRight(filepath.Dir(own), "0123456789") // of the test and its subtests
+	var found strings.Builder
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 5 || strings.HasPrefix(f[4], own) || !slices.ContainsFunc(others, func(dir string) bool { return strings.HasPrefix(f[4], dir) }) {
+			found.WriteString(line)
+		}
+	}
+	return found.String()
 }
 
 // A Difference is what comes of some attacks in a driver's sandboxes instead of what

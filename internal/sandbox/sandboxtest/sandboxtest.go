@@ -54,7 +54,7 @@ func Build(t testing.TB, dir string) string {
 }
 
 // patience bounds what should take milliseconds.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // TestDriver runs the contract: at least one case for each sentence of its
 // comments. open returns a driver that nobody else uses; its Close is the suite's.
@@ -212,6 +212,22 @@ func TestDriver(t *testing.T, open func(t *testing.T) Rig) {
 			t.Errorf("rest of the output %q, want the answer to the request", got)
 		}
 		s.ends(t, b, faas.Exit{})
+	})
+	t.Run("LastWordsAreThereForAMoment", func(t *testing.T) {
+		b := s.start(t, "term")
+		lines := bufio.NewReader(b.Stdio().Stdout)
+		if line, _ := lines.ReadString('\n'); line != "ready\n" {
+			t.Fatalf("first line %q", line)
+		}
+		stopped := make(chan error)
+		go func() { stopped <- b.Stop(t.Context(), patience) }()
+		s.ends(t, b, faas.Exit{})
+		if text, _ := io.ReadAll(lines); !strings.HasPrefix(string(text), "asked to end") {
+			t.Errorf("after the end the output is %q, want the answer to the request", text)
+		}
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
 	})
 	t.Run("StopKillsWhatDoesNotEnd", func(t *testing.T) {
 		b := s.start(t, "hang")

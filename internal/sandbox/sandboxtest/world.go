@@ -211,7 +211,7 @@ func (w *World) device(fd int, name string, addrs ...string) {
 		if err := h.LinkSetUp(dev); err != nil || fd != w.node {
 			return err
 		}
-		for range 1000 {
+		for range 10_000 {
 			if dev, err = h.LinkByName(name); err != nil || dev.Attrs().OperState == netlink.OperUp {
 				return err
 			}

@@ -55,7 +55,13 @@ func survive(do func() error) error {
 		case err := <-done:
 			return err
 		case <-time.After(20 * time.Millisecond):
-			if text, err := os.ReadFile(at); err != nil || strings.Contains(string(text), ") Z ") { // the first thread of a process stays
+			if text, err := os.ReadFile(at); err == nil && !strings.Contains(string(text), ") Z ") { // the first thread of a process stays
+				continue
+			}
+			select {
+			case err := <-done: // it has ended by itself
+				return err
+			default:
 				return errors.New("the thread is ended")
 			}
 		}
@@ -66,7 +72,7 @@ func survive(do func() error) error {
 // each: its name, a tab, what came of it.
 func attackAll(names []string) {
 	for _, name := range names {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		cmd := exec.CommandContext(ctx, "/proc/self/exe", "attack", name)
 		if onTheHost() {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS}
@@ -187,7 +193,7 @@ func socket(family, kind, protocol int) func() error {
 // connect connects to what the environment says under name.
 func connect(network, name string) func() error {
 	return func() error {
-		conn, err := net.DialTimeout(network, os.Getenv(name), time.Second)
+		conn, err := net.DialTimeout(network, os.Getenv(name), 10*time.Second)
 		if err == nil {
 			conn.Close()
 		}

@@ -96,7 +96,7 @@ func run(args []string) int {
 			exec.Command(args[0], "exit", "0").Run() // and new ones all the time
 		}
 	case "dial": // the network
-		c, err := net.DialTimeout("tcp", args[2], 200*time.Millisecond)
+		c, err := net.DialTimeout("tcp", args[2], 10*time.Second)
 		if err == nil {
 			c.Close()
 			fmt.Print("connected")

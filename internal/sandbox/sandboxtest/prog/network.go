@@ -15,12 +15,12 @@ import (
 
 // ask returns what is said at an address, in one line.
 func ask(addr string) string {
-	c, err := net.DialTimeout("tcp", addr, 3*time.Second)
+	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
 		return "error: " + err.Error()
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(3 * time.Second))
+	c.SetDeadline(time.Now().Add(10 * time.Second))
 	said, err := io.ReadAll(c)
 	if err != nil {
 		return "error: " + err.Error()
