@@ -56,7 +56,7 @@ func TestListenerIsThereHoweverTheSandboxIsStarted(t *testing.T) {
 
 func TestListenerIsReachedFromItsSandboxOnly(t *testing.T) {
 	d := open(t)
-	free, err := net.Listen("tcp4", "127.0.0.1:0")
+	free, err := net.Listen("tcp4", "127.9.8.7:0") // where nobody else listens when it is closed
 	if err != nil {
 		t.Fatal(err)
 	}

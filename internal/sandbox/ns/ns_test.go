@@ -149,7 +149,7 @@ func run(t testing.TB, d *Driver, s sandbox.Spec) result {
 	text, _ := io.ReadAll(b.Stdio().Stdout)
 	wg.Wait()
 	r.out = string(text)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if r.exit, err = b.Wait(ctx); err != nil {
 		t.Error(err)
@@ -281,13 +281,8 @@ func TestTmpfsCountsToMemoryAndIsLimited(t *testing.T) {
 
 func TestOrphansEndWithTheFirstProcess(t *testing.T) {
 	d := open(t)
-	begin := time.Now()
-	r := run(t, d, spec(t, "prog", "orphan"))
-	if r.out != "left" && r.out != "leftready\n" && r.out != "ready\nleft" {
+	if r := run(t, d, spec(t, "prog", "orphan")); r.out != "left" { // it returns: the orphan, which rests for ever, has let go of the streams
 		t.Errorf("output %q", r.out)
-	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("took %v: the orphan held the streams", took)
 	}
 }
 
@@ -455,7 +450,7 @@ func TestDaemonsDeathEndsItsSandboxes(t *testing.T) {
 // gone waits until a process has ended, whether or not init has reaped it.
 func gone(t *testing.T, pid int) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil || strings.Contains(string(status), "\nState:\tZ") {
 			return
@@ -517,7 +512,7 @@ func TestManyStartsLeaveNothing(t *testing.T) {
 	// A blank has a pidfd, and a prepared one three streams and a user namespace; some of these are ready.
 	until(t, "descriptors are closed", func() bool { return len(testenv.Descriptors()) <= before+8+2*d.base+5*d.stock.held() })
 	// Threads of this process sit there, blanks and the keeper wait.
-	if left := d.cgroups.Open(d.cgroup()).Processes(); len(left) > 2+d.base+2*d.stock.held() {
-		t.Errorf("processes in the cgroups: %v", left)
-	}
+	until(t, "processes are gone", func() bool {
+		return len(d.cgroups.Open(d.cgroup()).Processes()) <= 2+d.base+2*d.stock.held()
+	})
 }

@@ -108,11 +108,12 @@ func TestEachSandboxHasItsPorts(t *testing.T) {
 // frozen checks that the processes of b use no processor time.
 func frozen(t *testing.T, b *box) {
 	t.Helper()
-	before := b.Usage().CPUTime
-	time.Sleep(20 * time.Millisecond)
-	if after := b.Usage().CPUTime; after != before || before == 0 {
-		t.Errorf("used %v, and %v later: it does not stand still", before, after)
-	}
+	// On its last steps to where it stands the kernel may have interrupted it.
+	until(t, "it uses no processor time", func() bool {
+		before := b.Usage().CPUTime
+		time.Sleep(20 * time.Millisecond)
+		return b.Usage().CPUTime == before && before > 0
+	})
 }
 
 // freeze freezes b. A machine that is busy may keep it from standing still for longer
@@ -135,7 +136,7 @@ func freeze(t *testing.T, b *box) {
 func spins(t *testing.T, b *box) {
 	t.Helper()
 	before := b.Usage().CPUTime
-	for end := time.Now().Add(10 * time.Second); b.Usage().CPUTime < before+time.Millisecond; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); b.Usage().CPUTime < before+time.Millisecond; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it uses no processor time")
 		}
