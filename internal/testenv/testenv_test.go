@@ -2,6 +2,7 @@ package testenv_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,7 +79,7 @@ func TestUnknownFeatureIsAMistakeOfTheTest(t *testing.T) {
 func TestProcessLeftRunningIsFound(t *testing.T) {
 	var cmd *exec.Cmd
 	r := watch(t, func(rt testing.TB) {
-		testenv.NothingLeft(rt)
+		testenv.NothingLeft(rt, testenv.Mark()) // nobody waits while it looks in vain
 		cmd = exec.Command("cat")
 		if _, err := cmd.StdinPipe(); err != nil {
 			t.Fatal(err)
@@ -89,9 +90,38 @@ func TestProcessLeftRunningIsFound(t *testing.T) {
 	})
 	cmd.Process.Kill()
 	cmd.Wait()
-	want := fmt.Sprintf("process %d (cat", cmd.Process.Pid)
-	if len(r.errors) != 1 || !strings.Contains(r.errors[0], want) {
-		t.Errorf("told of %q; want one line with %q", r.errors, want)
+	want := fmt.Sprintf("process %d ", cmd.Process.Pid)
+	if len(r.errors) != 1 || !strings.Contains(r.errors[0], want) || !strings.Contains(r.errors[0], ", now cat in state ") {
+		t.Errorf("told of %q; want one line with %q, of cat", r.errors, want)
+	}
+}
+
+func TestProcessThatWasThereMayHaveAnotherStateLater(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "read x; exec cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := watch(t, func(rt testing.TB) {
+		testenv.NothingLeft(rt, testenv.Mark())
+		io.WriteString(in, "\nhello")
+		if _, err := io.ReadFull(out, make([]byte, 5)); err != nil { // it is cat now
+			t.Fatal(err)
+		}
+	})
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if len(r.errors) > 0 {
+		t.Errorf("told of %q; want nothing", r.errors)
 	}
 }
 
