@@ -410,7 +410,7 @@ func TestRetriesAndDeliveriesSurviveARestart(t *testing.T) {
 	}))
 	defer server.Close()
 	n.gated(g, "f", func(s *client.Settings) {
-		s.Retries, s.RetryDelay, s.OnSuccess = ptr(1), ptr(client.Duration(2*time.Second)), ptr(server.URL)
+		s.Retries, s.RetryDelay, s.OnSuccess = ptr(1), ptr(client.Duration(time.Hour)), ptr(server.URL)
 	})
 	done, fails := n.enqueue("f", "done"), n.enqueue("f", "fails")
 	for range 2 {
@@ -425,6 +425,7 @@ func TestRetriesAndDeliveriesSurviveARestart(t *testing.T) {
 		return strings.HasPrefix(n.record(done.ID).Delivery, "tried") && n.record(fails.ID).State == faas.CallQueued
 	})
 	n.stop()
+	shift(t, filepath.Join(dir, "hob.db"), -2*time.Hour) // the attempt is due
 	up.Store(true)
 	n = run(t, keep, withGate)
 	v := g.next()

@@ -12,6 +12,9 @@ import (
 // Parts of d, for tests that leave the edges out.
 func (d *Daemon) Parts() (*catalog.Catalog, *pool.Set) { return d.catalog, d.pool }
 
+// TLSAddr is Addr of HTTPS.
+func (d *Daemon) TLSAddr() string { return d.tls.Addr().String() }
+
 // WithLease says how long outside runners have a call.
 func WithLease(lease time.Duration) Option { return func(d *Daemon) { d.lease = lease } }
 

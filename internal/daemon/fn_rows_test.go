@@ -11,7 +11,7 @@ import (
 // TestFnContainerIsReusedFrozenAndEnded is the life of a container between calls.
 func TestFnContainerIsReusedFrozenAndEnded(t *testing.T) {
 	n := startFn(t)
-	fn := n.fn("f", `,"idle_timeout":1`)
+	fn := n.fn("f", `,"idle_timeout":3`)
 	n.invoke(fn, "count")
 	first := n.live()
 	if len(first) != 1 {

@@ -116,7 +116,7 @@ func TestFnContractOfAnswers(t *testing.T) {
 }
 
 func TestFnStartThatFailsSaysHow(t *testing.T) {
-	n := startFn(t, func(c *config.Config) { c.FnStartTimeout = 700 * time.Millisecond })
+	n := startFn(t, func(c *config.Config) { c.FnStartTimeout = 4 * time.Second })
 	for mode, want := range map[string]struct {
 		status  int
 		message string
@@ -134,10 +134,10 @@ func TestFnStartThatFailsSaysHow(t *testing.T) {
 		if mode != "exit" {
 			continue
 		}
-		log := n.ask("GET", "/v2/fns/"+fn+"/calls/"+a.header.Get("Fn-Call-Id")+"/log", "")
-		if log.status != 200 || !strings.Contains(log.body, "I cannot go on") {
-			t.Errorf("its log: %+v", log)
-		}
+		until(t, "its last words are in the log", func() bool {
+			log := n.ask("GET", "/v2/fns/"+fn+"/calls/"+a.header.Get("Fn-Call-Id")+"/log", "")
+			return log.status == 200 && strings.Contains(log.body, "I cannot go on")
+		})
 	}
 }
 
@@ -340,18 +340,20 @@ func TestFnLimitsOfTheNode(t *testing.T) {
 }
 
 func TestBusyFnAnswersWithRetryAfter(t *testing.T) {
-	n := startFn(t, func(c *config.Config) { c.Memory = 40 * faas.MB })
-	first, second := n.fn("first", `,"memory":32`), n.fn("second", `,"memory":32,"timeout":1`)
+	g := openGate(t)
+	n := startFn(t, withGate, func(c *config.Config) { c.Memory = 40 * faas.MB })
+	first, second := n.gateFn(g, "first", ""), n.fn("second", `,"memory":32,"timeout":1`)
 	var running sync.WaitGroup
 	running.Go(func() {
-		if a := n.invoke(first, "sleep 3000"); a.status != 200 {
+		if a := n.invoke(first, ""); a.status != 200 {
 			t.Errorf("the one that runs: %+v", a)
 		}
 	})
-	until(t, "the first runs", func() bool { return n.busy() == 1 })
+	v := g.next()
 	if a := n.invoke(second, "count"); a.status != 503 || a.header.Get("Retry-After") != "15" || a.message(t) != "Timed out - server too busy" {
 		t.Errorf("no room: %+v", a)
 	}
+	v.say("say done")
 	running.Wait()
 	if a := n.invoke(second, "count"); a.body != "1" { // the idle one makes room
 		t.Errorf("room again: %+v", a)

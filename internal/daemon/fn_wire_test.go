@@ -362,7 +362,7 @@ func TestFnClientThatLeavesFreesTheContainer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nsleep 700", path)
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nsleep 2000", path)
 		until(t, "it runs", func() bool { return n.busy() == 1 })
 		conn.Close()
 		until(t, "it is free", func() bool { return n.busy() == 0 })

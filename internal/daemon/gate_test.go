@@ -87,6 +87,16 @@ func (g *gate) next() *visit {
 	}
 }
 
+// of returns the next run of a function. Those of others are left to themselves.
+func (g *gate) of(function string) *visit {
+	g.t.Helper()
+	for {
+		if v := g.next(); v.Function == function {
+			return v
+		}
+	}
+}
+
 // none says that no run has begun that nobody has seen.
 func (g *gate) none() {
 	g.t.Helper()

@@ -105,7 +105,7 @@ func TestUpgradedLogTellsOfCallsAsTheyGo(t *testing.T) {
 	f := h.gate(g, "f")
 	h.call(f, "before")
 	g.next().say("exit 2 bad luck")
-	until(t, "the first call has failed", func() bool { return strings.Contains(h.data("GET", f.at("status"), nil).body, `"Failed":1`) })
+	until(t, "the first call has failed", func() bool { return strings.Contains(h.data("GET", f.at("logs"), nil).body, "FAILED") })
 	all, some := h.follow(f, "follow=true&tail=all"), h.follow(f, "follow=true&tail=1")
 	next := func(r *bufio.Reader) (event, call, rest string) {
 		t.Helper()

@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -29,28 +28,21 @@ type hyper struct {
 	client         *http.Client
 	host           string // of the HTTPS address
 	access, secret string
-	sent           time.Duration // requests so far
+	last           time.Time // date of the last request of management
 }
 
 // withHyper gives the daemon an HTTPS address and a key, and lets functions share
 // the network of the node.
-func withHyper(t *testing.T) func(*config.Config) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return func(c *config.Config) {
-		withGate(c)
-		c.TLSListen, c.HyperKeys = l.Addr().String(), []string{"AK:SK"}
-	}
+func withHyper(c *config.Config) {
+	withGate(c)
+	c.TLSListen, c.HyperKeys = "127.0.0.1:0", []string{"AK:SK"}
 }
 
 // startHyper starts a daemon with the image ubuntu.
 func startHyper(t *testing.T, change ...func(*config.Config)) *hyper {
 	t.Helper()
 	var cfg config.Config
-	n := start(t, append(append([]func(*config.Config){withHyper(t)}, change...), func(c *config.Config) { cfg = *c })...)
+	n := start(t, append(append([]func(*config.Config){withHyper}, change...), func(c *config.Config) { cfg = *c })...)
 	tar, err := gateTar()
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +56,7 @@ func startHyper(t *testing.T, change ...func(*config.Config)) *hyper {
 // clientOf is a client that trusts the certificate that the node has made.
 func clientOf(n *node, cfg config.Config) *hyper {
 	n.t.Helper()
-	h := &hyper{node: n, host: cfg.TLSListen, access: "AK", secret: "SK", tls: &tls.Config{RootCAs: x509.NewCertPool()}}
+	h := &hyper{node: n, host: n.daemon.TLSAddr(), access: "AK", secret: "SK", tls: &tls.Config{RootCAs: x509.NewCertPool()}}
 	cert, err := os.ReadFile(filepath.Join(cfg.Data, "tls/cert.pem"))
 	if err != nil || !h.tls.RootCAs.AppendCertsFromPEM(cert) {
 		n.t.Fatalf("the certificate: %v", err)
@@ -136,8 +128,11 @@ func (h *hyper) do(req *http.Request) answer {
 // manage sends a request to management.
 func (h *hyper) manage(method, path, body string) answer {
 	h.t.Helper()
-	h.sent++ // the client does not send the same within a second, and dates have no more
-	return h.do(h.request(method, path, body, time.Now().Add(-h.sent*time.Second)))
+	if h.last.IsZero() {
+		h.last = time.Now()
+	}
+	h.last = h.last.Add(-time.Second) // the client does not send the same within a second, and dates have no more
+	return h.do(h.request(method, path, body, h.last))
 }
 
 // data sends a request to the data plane. A nil body is none.

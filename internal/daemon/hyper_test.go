@@ -359,9 +359,8 @@ func TestHobsFunctionsHaveHypersDataPlane(t *testing.T) {
 
 func TestHyperFunctionsAndResultsSurviveARestart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	with := withHyper(t)
 	var cfg config.Config
-	keep := func(c *config.Config) { with(c); c.Data = dir; cfg = *c }
+	keep := func(c *config.Config) { withHyper(c); c.Data = dir; cfg = *c }
 	g := openGate(t)
 	h := startHyper(t, keep)
 	body := `{"Name":"f","ContainerSize":"s2","Timeout":86400,"Config":{"Image":"ubuntu","Cmd":"cat","Labels":{"sh_hyper_sg_web":"yes","team":"a"},"ExposedPorts":{"80/tcp":{}},"Tty":true},` +

@@ -138,7 +138,7 @@ func TestLambdaImageRunsUnchanged(t *testing.T) {
 // on.
 func TestLambdaFunctionsThatBehaveBadly(t *testing.T) {
 	n := startLambda(t)
-	timeout := client.Duration(700 * time.Millisecond)
+	timeout := client.Duration(2 * time.Second) // of the one that hangs
 	for _, tt := range []struct {
 		name, event string
 		out         string
@@ -149,12 +149,16 @@ func TestLambdaFunctionsThatBehaveBadly(t *testing.T) {
 		{name: "fails", event: `{"do":"fail"}`, kind: faas.FuncFailed, says: "no picture (pictureError)", kept: true},
 		{name: "panics", event: `{"do":"panic"}`, kind: faas.FuncFailed, says: "boom (string"},
 		{name: "exits", event: `{"do":"exit"}`, kind: faas.FuncFailed, says: "exit code 3"},
-		{name: "hangs", event: `{"do":"hang"}`, kind: faas.TimedOut, says: "timeout of 700ms"},
+		{name: "hangs", event: `{"do":"hang"}`, kind: faas.TimedOut, says: "timeout of 2s"},
 		{name: "answers-too-much", event: `{"do":"long"}`, kind: faas.FuncFailed, says: "over the limit of 6291556 bytes"},
 		{name: "streams", event: `{"do":"stream"}`, out: "streamed", kept: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			n.lambda(tt.name, func(s *client.Settings) { s.Timeout = &timeout })
+			n.lambda(tt.name, func(s *client.Settings) {
+				if tt.kind == faas.TimedOut {
+					s.Timeout = &timeout
+				}
+			})
 			if told := n.tell(tt.name, "{}"); told.Call != 1 {
 				t.Fatalf("first call: %+v", told)
 			}
@@ -188,7 +192,7 @@ func TestLambdaFunctionsThatBehaveBadly(t *testing.T) {
 // counted anew.
 func TestLambdaInstancesRunAtOnce(t *testing.T) {
 	n := startLambda(t)
-	timeout := client.Duration(3 * time.Second)
+	timeout := client.Duration(6 * time.Second)
 	n.lambda("f", func(s *client.Settings) { s.Timeout = &timeout })
 	n.tell("f", "{}")
 	ended := make(chan error, 1)

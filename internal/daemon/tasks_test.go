@@ -222,14 +222,15 @@ func TestTaskOfAnAppThatIsGivenToOutsideRunnersAndBack(t *testing.T) {
 	runs := n.enqueue("f", "runs")
 	v := g.next()
 	var ids []string
-	for i := range 3 { // the first of them has left the queue, and waits for memory
+	for i := range 2 { // the first of them has left the queue, and waits for memory
 		ids = append(ids, n.enqueue("f", fmt.Sprint(i)).ID)
 	}
 	n.runner(faas.DefaultApp, "external")
-	first, second := n.reserved(), n.reserved()
-	if first.ID != ids[0] || second.ID != ids[1] {
-		t.Errorf("reserved %s and %s, want the first of %v", first.ID, second.ID, ids)
+	first, second := n.reserved(), n.reserved() // which is which depends on when the one that waits for memory is back
+	if got := []string{first.ID, second.ID}; !slices.Contains(got, ids[0]) || !slices.Contains(got, ids[1]) {
+		t.Errorf("reserved %v, want %v", got, ids)
 	}
+	ids = append(ids, n.enqueue("f", "2").ID)
 	v.say("cat")
 	if c := n.ended(runs.ID); c.State != faas.CallSucceeded {
 		t.Errorf("the one that ran here: %+v", c)

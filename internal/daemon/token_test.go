@@ -190,7 +190,7 @@ func TestClientsOfALockedNode(t *testing.T) {
 
 func TestSignaturesOfHyperStandForATokenOnALockedNode(t *testing.T) {
 	var cfg config.Config
-	n := startLocked(t, withHyper(t), func(c *config.Config) { cfg = *c })
+	n := startLocked(t, withHyper, func(c *config.Config) { cfg = *c })
 	if a := clientOf(n, cfg).manage("GET", "/funcs", ""); a.status != http.StatusOK {
 		t.Errorf("signed: %d %s", a.status, a.body)
 	}

@@ -132,7 +132,7 @@ func ptr[T any](v T) *T { return &v }
 func TestHostileFunctions(t *testing.T) {
 	n := start(t)
 	image := n.prog()
-	second := client.Duration(time.Second)
+	timeout := client.Duration(3 * time.Second)
 	tests := []struct {
 		name   string
 		args   []string
@@ -151,10 +151,10 @@ func TestHostileFunctions(t *testing.T) {
 		{name: "leaves children", args: []string{"orphan"}, out: "left"},
 		{name: "over its memory", args: []string{"hog", "500"}, change: func(s *client.Settings) { s.Memory = ptr(64 * faas.MB) },
 			kind: faas.FuncFailed, says: "killed: over its 64 MB memory limit"},
-		{name: "over its time", args: []string{"spin", "1h"}, change: func(s *client.Settings) { s.Timeout = &second },
-			kind: faas.TimedOut, says: "1s"},
-		{name: "ignores SIGTERM", args: []string{"hang"}, change: func(s *client.Settings) { s.Timeout = &second },
-			kind: faas.FuncFailed, says: "timeout of 1s"}, // it had begun to answer
+		{name: "over its time", args: []string{"spin", "1h"}, change: func(s *client.Settings) { s.Timeout = &timeout },
+			kind: faas.TimedOut, says: "3s"},
+		{name: "ignores SIGTERM", args: []string{"hang"}, change: func(s *client.Settings) { s.Timeout = &timeout },
+			kind: faas.FuncFailed, says: "timeout of 3s"}, // it had begun to answer
 		{name: "fork bomb", args: []string{"take", "processes"}, change: func(s *client.Settings) { s.Memory = ptr(512 * faas.MB) }},
 		{name: "fills its disk", args: []string{"write", "/tmp/x", "300000000"}, change: func(s *client.Settings) { s.Memory = ptr(256 * faas.MB) },
 			kind: faas.FuncFailed, says: "exit code 1"},
@@ -186,18 +186,7 @@ func TestHostileFunctions(t *testing.T) {
 // settled waits until no sandbox is left.
 func (n *node) settled() {
 	n.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		live, err := n.Sandboxes(n.t.Context())
-		if err != nil {
-			n.t.Fatal(err)
-		}
-		if len(live) == 0 {
-			return
-		}
-		if time.Now().After(end) {
-			n.t.Fatalf("sandboxes are left: %+v", live)
-		}
-	}
+	until(n.t, "no sandbox is left", func() bool { return len(n.live()) == 0 })
 }
 
 func TestMuchOutputInLittleMemory(t *testing.T) {
@@ -253,33 +242,22 @@ func TestClientThatLeavesFreesTheSandbox(t *testing.T) {
 		}
 		done <- err
 	}()
-	for {
-		live, err := n.Sandboxes(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(live) == 1 && live[0].Processes > 0 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "it runs", func() bool {
+		live := n.live()
+		return len(live) == 1 && live[0].Processes > 0
+	})
 	leave()
 	if err := <-done; err == nil {
 		t.Error("the call succeeded")
 	}
 	n.settled()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	until(t, "the call is recorded as canceled", func() bool {
 		calls, _, err := n.Calls(t.Context(), client.CallFilter{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(calls) == 1 && faas.CallState(calls[0].State) == faas.CallCanceled {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("records: %+v, want one that was canceled", calls)
-		}
-	}
+		return len(calls) == 1 && calls[0].State == faas.CallCanceled
+	})
 }
 
 // TestSlowClients send a request so slowly that they are not waited for: of a short
@@ -366,7 +344,7 @@ func TestPortTaken(t *testing.T) {
 	}
 	defer l.Close()
 	cfg := config.Default()
-	cfg.Data, cfg.Listen = filepath.Join(t.TempDir(), "data"), l.Addr().String()
+	cfg.Data, cfg.Listen, cfg.Driver = filepath.Join(t.TempDir(), "data"), l.Addr().String(), "fake"
 	d, err := daemon.New(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err == nil {
 		err = d.Run(t.Context())
@@ -404,7 +382,7 @@ func TestManyCallsLeaveNothing(t *testing.T) {
 	before := len(testenv.Descriptors())
 	many(100, 1)
 	many(300, 32)
-	if after := len(testenv.Descriptors()); after > before+40 { // connections of callers come and go
+	if after := len(testenv.Descriptors()); after > before+200 { // connections of callers come and go, and blanks; one left of each call would be 400
 		t.Errorf("%d descriptors are open, %d before", after, before)
 	}
 }
@@ -443,7 +421,7 @@ func (n *node) ready() (status int, why string) {
 // becomes waits until /readyz answers with status.
 func (n *node) becomes(status int) (why string) {
 	n.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(long); ; time.Sleep(20 * time.Millisecond) {
 		got, why := n.ready()
 		if got == status {
 			return why

@@ -8,17 +8,34 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
 func main() {
-	var inside, most atomic.Int64
-	http.HandleFunc("/sleep/{ms}", func(w http.ResponseWriter, r *http.Request) {
-		if n := inside.Add(1); n > most.Load() {
-			most.Store(n)
+	var mu sync.Mutex
+	inside, most := 0, 0
+	enter := func(by int) (now int) {
+		mu.Lock()
+		defer mu.Unlock()
+		inside += by
+		most = max(most, inside)
+		return most
+	}
+	http.HandleFunc("/together/{count}", func(w http.ResponseWriter, r *http.Request) { // waits for the others
+		count, _ := strconv.Atoi(r.PathValue("count"))
+		defer enter(-1)
+		for now := enter(1); now < count; now = enter(0) {
+			select {
+			case <-time.After(time.Millisecond):
+			case <-r.Context().Done():
+				return
+			}
 		}
-		defer inside.Add(-1)
+	})
+	http.HandleFunc("/sleep/{ms}", func(w http.ResponseWriter, r *http.Request) {
+		enter(1)
+		defer enter(-1)
 		ms, _ := strconv.Atoi(r.PathValue("ms"))
 		select {
 		case <-time.After(time.Duration(ms) * time.Millisecond):
@@ -28,7 +45,7 @@ func main() {
 		}
 		fmt.Fprint(w, os.Getpid())
 	})
-	http.HandleFunc("/most", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, most.Load()) })
+	http.HandleFunc("/most", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, enter(0)) })
 	http.HandleFunc("/status/{status}", func(w http.ResponseWriter, r *http.Request) {
 		status, _ := strconv.Atoi(r.PathValue("status"))
 		w.Header().Set("X-Own", "yes")
