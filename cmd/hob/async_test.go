@@ -111,14 +111,14 @@ func TestInterruptedWaitTellsHowToComeBack(t *testing.T) {
 func TestTimeoutOfAnAwaitedCallLeavesTheCallAlone(t *testing.T) {
 	server := queue(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	env, _, stderr := onTerminal(server)
-	want := "hob: call f: no whole answer in 10ms; call " + anID + " goes on: "
-	if code := run(t.Context(), env, []string{"call", "--timeout", "10ms", "f"}); code != 7 || !strings.HasPrefix(stderr.String(), want) {
+	want := "hob: call f: no whole answer in 2s; call " + anID + " goes on: "
+	if code := run(t.Context(), env, []string{"call", "--timeout", "2s", "f"}); code != 7 || !strings.HasPrefix(stderr.String(), want) {
 		t.Errorf("exit code %d, %q; want 7, %q", code, stderr, want)
 	}
 }
 
 func TestResultIsAwaitedOverARestartOfTheServer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", freePort())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func step(ts *testscript.TestScript, neg bool, args []string) {
 	c, err := client.New(ts.Getenv("HOB_SERVER"))
 	ts.Check(err)
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	s := client.LogSelection{App: faas.DefaultApp, Function: args[0], Tail: -1, Follow: true}
 	if len(args) == 3 {

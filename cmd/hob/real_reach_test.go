@@ -86,7 +86,7 @@ func (s *realServer) refused(app, function string) string {
 		s.t.Fatal(err)
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeoutCause(s.t.Context(), 20*time.Second, faas.Errorf(faas.TimedOut, "the log tells of no refused connection"))
+	ctx, cancel := context.WithTimeoutCause(s.t.Context(), time.Minute, faas.Errorf(faas.TimedOut, "the log tells of no refused connection"))
 	defer cancel()
 	for line, err := range cl.Logs(ctx, client.LogSelection{App: app, Function: function, Tail: -1, Follow: true}) {
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -203,12 +202,7 @@ func isJSON(s string) bool {
 // TestEveryCommandEndsWithTheCodeOfItsFailure is what "hob help
 // exit" says.
 func TestEveryCommandEndsWithTheCodeOfItsFailure(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	dir, server, nobody := t.TempDir(), newServer(t), "http://"+l.Addr().String()
+	dir, server, nobody := t.TempDir(), newServer(t), "http://127.0.0.1:1"
 	tiny := filepath.Join(dir, "tiny")
 	if err := os.WriteFile(tiny, tinyProgram(runtime.GOARCH), 0o755); err != nil {
 		t.Fatal(err)
