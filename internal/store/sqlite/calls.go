@@ -212,6 +212,7 @@ func (s *Store) newest(d *db, f store.CallFilter, before int64, limit int) (seqs
 
 // Tally implements store.Calls.
 func (s *Store) Tally(ctx context.Context, function string) (t store.Tally, err error) {
+	s.counted(ctx)
 	for _, b := range s.books.of(function) {
 		s.books.committed(b).addTo(&t)
 	}
@@ -236,6 +237,7 @@ func (s *Store) Has(ctx context.Context, ids []string) (map[string]bool, error) 
 // Tallies implements store.Calls.
 func (s *Store) Tallies(ctx context.Context) (map[string]store.Tally, error) {
 	all := make(map[string]store.Tally)
+	s.counted(ctx)
 	for _, b := range s.books.all(func(b *book) bool { return !b.counts.empty() }) {
 		t := all[b.function]
 		s.books.committed(b).addTo(&t)

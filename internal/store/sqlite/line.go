@@ -103,6 +103,7 @@ func (l lines) nextDue(now int64) (int64, error) {
 
 // Line implements store.Calls.
 func (s *Store) Line(ctx context.Context, functions []string, limit int) (calls []faas.Call, err error) {
+	s.counted(ctx)
 	err = s.snapshot(ctx, func(d *db) error {
 		now := s.clock.now()
 		l := s.lines(d, s.books.of(functions...), s.books.committed)
@@ -134,6 +135,7 @@ const countedPlaces = 1000
 
 // Place implements store.Calls.
 func (s *Store) Place(ctx context.Context, id string, functions []string) (number int, about bool, err error) {
+	s.counted(ctx)
 	err = s.snapshot(ctx, func(d *db) error {
 		r, err := d.one(callByID, id)
 		if err != nil || r == nil {

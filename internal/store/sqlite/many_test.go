@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"hob/faas"
 	"hob/internal/store"
@@ -17,18 +16,14 @@ import (
 	"hob/internal/store/storetest"
 )
 
-func TestThousandFunctionsLoadFast(t *testing.T) {
+func TestThousandFunctionsAreThereAfterAStart(t *testing.T) { // how fast is told by BenchmarkLoad
 	path := filepath.Join(t.TempDir(), "hob.db")
 	s := open(t, path)
 	fillFunctions(t, s, 1000)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	start := time.Now()
 	loadAll(t, path, 1000)
-	if took := time.Since(start); took > time.Second { // a guard, not the figure: that is BenchmarkLoad
-		t.Errorf("open and read 1,000 functions and triggers: %v", took)
-	}
 }
 
 // What a change of one definition costs does not depend on how many there are.

@@ -113,6 +113,16 @@ func (s *Store) committed(batch []*write, refused []error) {
 	s.checkpoints.note(batch)
 }
 
+// counted returns when the books count all that anybody can have read by now, or
+// ctx ends: what is committed is read a moment before it is counted.
+func (s *Store) counted(ctx context.Context) {
+	select {
+	case s.turn <- struct{}{}:
+		<-s.turn
+	case <-ctx.Done():
+	}
+}
+
 // A tx is what is to be done when the open transaction is committed.
 type tx struct {
 	accepted []freshRequest

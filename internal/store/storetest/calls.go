@@ -78,6 +78,7 @@ func RunCalls(t *testing.T, open func(t *testing.T, limits store.Limits) Engine)
 		{"PlaceCountsThoseBefore", store.Limits{}, place},
 		{"PlaceInALongLineIsAnEstimate", store.Limits{}, placeFar},
 		{"TallyIsWhatListCounts", store.Limits{Age: tick}, tallies},
+		{"WhatIsSeenIsCounted", store.Limits{}, seenIsCounted},
 		{"WaitReturnsTheCallThatIsOver", store.Limits{}, wait},
 		{"WaitEndsWithItsContext", store.Limits{}, waitEnds},
 		{"DeliveriesAreMadeWithTheEnd", store.Limits{}, deliveries},

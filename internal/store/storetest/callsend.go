@@ -259,6 +259,31 @@ func endedContextOfCalls(c *callTest) {
 	wantEqual(c.T, "tally", c.tally("f"), store.Tally{Queued: 1, Running: 1})
 }
 
+// seenIsCounted looks on while calls go back in line and end: who sees that finds it
+// counted.
+func seenIsCounted(c *callTest) {
+	becomes := func(call faas.Call, state faas.CallState) (ended *sync.WaitGroup) {
+		ended = new(sync.WaitGroup)
+		ended.Go(func() { c.settle(settlement(call, state)) })
+		for c.get(call.ID).State != state {
+		}
+		return ended
+	}
+	for over := range 50 {
+		call := c.run("f")
+		ended := becomes(call, faas.CallQueued)
+		line, err := c.Line(c.Context(), []string{"f"}, 9)
+		if err != nil {
+			c.Fatal(err)
+		}
+		c.wantIDs("line", line, call)
+		ended.Wait()
+		ended = becomes(c.take(1, "f")[0], faas.CallSucceeded)
+		wantEqual(c.T, "tally", c.tally("f"), store.Tally{Succeeded: over + 1})
+		ended.Wait()
+	}
+}
+
 func manyAtOnce(c *callTest) {
 	const producers, each, takers = 8, 40, 4
 	const total = producers * each
