@@ -25,14 +25,16 @@ type conn struct {
 func (c *conn) SetReadDeadline(t time.Time) error { c.deadline = t; return nil }
 
 func TestSenderOfASteadyBodyMayNotRestForLong(t *testing.T) {
-	c := &conn{ResponseRecorder: httptest.NewRecorder()}
-	body := Steady(c, io.NopCloser(io.MultiReader(strings.NewReader("a"), strings.NewReader("b"))))
-	if _, err := body.Read(make([]byte, 1)); err != nil || time.Until(c.deadline) < restTime-time.Second || time.Until(c.deadline) > restTime {
-		t.Errorf("%v, a deadline in %v", err, time.Until(c.deadline))
-	}
-	if rest, err := io.ReadAll(body); string(rest) != "b" || err != nil || !c.deadline.IsZero() {
-		t.Errorf("read %q, %v, and the deadline is %v", rest, err, c.deadline)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := &conn{ResponseRecorder: httptest.NewRecorder()}
+		body := Steady(c, io.NopCloser(io.MultiReader(strings.NewReader("a"), strings.NewReader("b"))))
+		if _, err := body.Read(make([]byte, 1)); err != nil || time.Until(c.deadline) != restTime {
+			t.Errorf("%v, a deadline in %v", err, time.Until(c.deadline))
+		}
+		if rest, err := io.ReadAll(body); string(rest) != "b" || err != nil || !c.deadline.IsZero() {
+			t.Errorf("read %q, %v, and the deadline is %v", rest, err, c.deadline)
+		}
+	})
 }
 
 func TestSteadyBodyNeedsNoConnection(t *testing.T) {

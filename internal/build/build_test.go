@@ -647,9 +647,7 @@ func TestBadBaseIsRefusedWithItsReason(t *testing.T) {
 	srv := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer srv.Close()
 	host := strings.TrimPrefix(srv.URL, "http://")
-	gone := httptest.NewServer(nil)
-	down := strings.TrimPrefix(gone.URL, "http://")
-	gone.Close()
+	const down = "127.0.0.1:1" // a port at which nobody listens, and that nobody is given
 
 	for _, c := range []struct {
 		from, want string

@@ -13,7 +13,7 @@ import (
 )
 
 // at is the time of the calls in these tests: they are minutes from each other.
-var at = time.Date(2026, 11, 21, 2, 0, 0, 0, time.UTC)
+var at = time.Date(2020, 11, 21, 2, 0, 0, 0, time.UTC)
 
 // idAt is an ID that was made n minutes after at.
 func idAt(n int) string { return faas.FirstID(at.Add(time.Duration(n) * time.Minute)) }
@@ -129,7 +129,7 @@ func TestCallIsShownAsFnDid(t *testing.T) {
 	n.past(fn, 1, faas.Errorf(faas.Internal, "open /secret: no such file"))
 	path := "/v2/fns/" + fn + "/calls/"
 	n.want("GET", path+idAt(0), "", 200, `{"message":"Successfully loaded call","call":{"id":"`+idAt(0)+`","status":"error","error":"exit code 3","app_id":"`+app+`","fn_id":"`+fn+
-		`","created_at":"2026-11-21T02:00:00.000Z","started_at":"2026-11-21T02:00:00.001Z","completed_at":"2026-11-21T02:00:01.000Z"}}`)
+		`","created_at":"2020-11-21T02:00:00.000Z","started_at":"2020-11-21T02:00:00.001Z","completed_at":"2020-11-21T02:00:01.000Z"}}`)
 	if got := n.must("GET", path+idAt(1), "")["call"].(map[string]any)["error"]; got != "internal server error" {
 		t.Errorf("an error for the operator is shown as %v", got)
 	}

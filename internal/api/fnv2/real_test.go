@@ -121,7 +121,7 @@ func (r *real) put(name, arg string, change func(*faas.Function)) (path string) 
 	r.Helper()
 	fn := faas.Function{
 		App: r.app.ID, Name: name, Image: "hob.local/fdk:latest", Format: faas.FormatHTTPStream, Command: []string{"fdk", arg},
-		User: "1000:1000", StartTimeout: 5 * time.Second, Timeout: 5 * time.Second,
+		User: "1000:1000", StartTimeout: time.Minute, Timeout: time.Minute,
 	}.WithDefaults()
 	if change != nil {
 		change(&fn)

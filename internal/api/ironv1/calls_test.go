@@ -23,7 +23,7 @@ import (
 )
 
 // day is the time of the calls in these tests: they are minutes from each other.
-var day = time.Date(2026, 11, 21, 2, 0, 0, 0, time.UTC)
+var day = time.Date(2020, 11, 21, 2, 0, 0, 0, time.UTC)
 
 // idOf is an ID that was made n minutes after day.
 func idOf(n int) string { return faas.FirstID(day.Add(time.Duration(n) * time.Minute)) }
@@ -223,8 +223,8 @@ func TestCallIsShownAsFnV1Did(t *testing.T) {
 	n.past("f", 0, faas.Errorf(faas.FuncFailed, "exit code 3"))
 	n.past("h", 1, faas.Errorf(faas.Internal, "open /secret: no such file"))
 	n.want("GET", "/v1/apps/a/calls/"+idOf(0), 200, `{"message":"Successfully loaded call","call":{"id":"`+idOf(0)+`","status":"error","error":"exit code 3","app_id":"`+n.app.ID+
-		`","app_name":"a","path":"/f","fn_id":"`+n.fns["f"]+`","trigger_id":"`+n.trigger["/f"]+`","created_at":"2026-11-21T02:00:00.000Z","started_at":"2026-11-21T02:00:00.001Z",`+
-		`"completed_at":"2026-11-21T02:00:01.000Z","stats":[{"timestamp":"2026-11-21T02:00:01.000Z","metrics":{"mem_usage":5242880,"cpu_total":1000000}}]}}`)
+		`","app_name":"a","path":"/f","fn_id":"`+n.fns["f"]+`","trigger_id":"`+n.trigger["/f"]+`","created_at":"2020-11-21T02:00:00.000Z","started_at":"2020-11-21T02:00:00.001Z",`+
+		`"completed_at":"2020-11-21T02:00:01.000Z","stats":[{"timestamp":"2020-11-21T02:00:01.000Z","metrics":{"mem_usage":5242880,"cpu_total":1000000}}]}}`)
 	if _, _, body := n.do("GET", "/v1/apps/a/calls/"+idOf(1), ""); !strings.Contains(body, `"error":"internal server error"`) || !strings.Contains(body, `"path":"","fn_id":"`+n.fns["h"]+`","trigger_id":""`) {
 		t.Errorf("%s", body)
 	}

@@ -250,11 +250,12 @@ func TestOnlyOneRequestWritesToAnUpload(t *testing.T) {
 		done <- resp.StatusCode
 	}()
 	io.WriteString(w, "first")
-	for { // until the first request has its turn
-		resp, body := n.do(t, "PATCH", place, "", "Content-Range", "7-6")
-		if resp.StatusCode == 409 && codeOf(t, body) == "BLOB_UPLOAD_INVALID" {
-			break
-		}
+	for received := ""; received != "0-4"; { // until the first request has its turn
+		resp, _ := n.do(t, "GET", place, "")
+		received = resp.Header.Get("Range")
+	}
+	if resp, body := n.do(t, "PATCH", place, "second"); resp.StatusCode != 409 || codeOf(t, body) != "BLOB_UPLOAD_INVALID" {
+		t.Errorf("a second request: %d %s", resp.StatusCode, body)
 	}
 	w.Close()
 	if status := <-done; status != 202 {
