@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"hob/faas"
 )
@@ -26,7 +25,7 @@ func (w *world) dialler(mode string, rules ...string) Dialer {
 
 // dial connects on the node and returns from which address the other side answers.
 func (w *world) dial(d Dialer, network, address string) (from string, err error) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), longEnough)
 	defer cancel()
 	err = w.try(w.node, func() error {
 		c, err := d.Dial(ctx, network, address)

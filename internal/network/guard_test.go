@@ -17,16 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// soon waits until something holds, for 10 seconds.
+// soon waits until something holds.
 func (w *world) soon(what string, holds func() bool) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), longEnough)
 	defer cancel()
 	for tick := time.Tick(10 * time.Millisecond); !holds(); {
 		select {
 		case <-tick:
 		case <-ctx.Done():
-			w.t.Fatalf("after 10 seconds it is not so that %s; the node:\n%s", what, w.looks())
+			w.t.Fatalf("it is still not so that %s; the node:\n%s", what, w.looks())
 		}
 	}
 }
@@ -264,7 +264,7 @@ func (w *world) sinks(addr string) {
 				if err != nil {
 					return
 				}
-				c.SetDeadline(time.Now().Add(10 * time.Second))
+				c.SetDeadline(time.Now().Add(longEnough))
 				n, _ := io.Copy(io.Discard, c)
 				fmt.Fprint(c, n)
 				c.Write(make([]byte, n))
@@ -280,12 +280,12 @@ func (w *world) transfer(s *Slot, addr string) {
 	w.t.Helper()
 	const size = 1 << 20
 	w.in(s.FD(), func() error {
-		c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+		c, err := net.DialTimeout("tcp", addr, longEnough)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(longEnough))
 		if _, err := c.Write(make([]byte, size)); err != nil {
 			return fmt.Errorf("send to %s: %w", addr, err)
 		}
@@ -386,7 +386,7 @@ func TestWhatAKernelSaysByItselfIsNoRefusedConnection(t *testing.T) {
 	w.check(unix.Sendto(x.fd, frame(routerMAC, 0x0800, ip4(v4, gateway, unix.IPPROTO_ICMP, 0, nil, body)), 0, &unix.SockaddrLinklayer{Ifindex: x.device}))
 	select {
 	case <-w.told:
-	case <-time.After(10 * time.Second):
+	case <-time.After(longEnough):
 		t.Error("a refused echo is not told")
 	}
 	n, err := r.Refusals()

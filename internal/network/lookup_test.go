@@ -101,7 +101,7 @@ func TestSlotHasFewConnectionsToTheNameServer(t *testing.T) {
 		return nil
 	})
 	last := list[maxStreams]
-	last.SetDeadline(time.Now().Add(5 * time.Second))
+	last.SetDeadline(time.Now().Add(longEnough))
 	if n, err := last.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("the connection beyond the limit: %d bytes, %v; want that it is closed", n, err)
 	}

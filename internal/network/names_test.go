@@ -18,7 +18,7 @@ func (w *world) refusal() Refusal {
 	w.t.Helper()
 	select {
 	case <-w.told:
-	case <-time.After(10 * time.Second):
+	case <-time.After(longEnough):
 		w.t.Fatal("nobody is told of a refusal")
 	}
 	w.mu.Lock()
@@ -49,7 +49,7 @@ func (w *world) query(r *Router, s *Slot, network, name string, kind dnsmessage.
 			return err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(longEnough))
 		if network == "tcp" {
 			if err := writeTCP(c, b); err != nil {
 				return err

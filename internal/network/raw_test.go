@@ -31,7 +31,7 @@ func (w *world) wire(fd int, device string) wire {
 			return err
 		}
 		w.t.Cleanup(func() { unix.Close(x.fd) })
-		unix.SetsockoptTimeval(x.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5})
+		unix.SetsockoptTimeval(x.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60})
 		return unix.Bind(x.fd, &unix.SockaddrLinklayer{Protocol: everyProtocol, Ifindex: x.device})
 	})
 	return x

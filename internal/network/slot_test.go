@@ -18,9 +18,9 @@ import (
 // allReady waits until nothing is being made.
 func (w *world) allReady(r *Router) {
 	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); len(r.ready) < r.cfg.Ready; {
+	for end := time.Now().Add(longEnough); len(r.ready) < r.cfg.Ready; {
 		if time.Now().After(end) {
-			w.t.Fatal("the first slots are not ready in 10 s")
+			w.t.Fatal("the first slots are not ready")
 		}
 		time.Sleep(time.Millisecond)
 	}

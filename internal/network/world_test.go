@@ -240,16 +240,27 @@ func (w *world) serve(fd int, addr string) {
 	})
 }
 
+// How long tests wait for what must come, and for what must not.
+const (
+	longEnough = time.Minute
+	aMoment    = 400 * time.Millisecond
+)
+
 // ask connects from a network and returns the answer, which is from whom it seemed to come.
+// It waits for a moment, for each of both.
 func (w *world) ask(fd int, network, addr string) (answer string, err error) {
+	return w.askFor(aMoment, fd, network, addr)
+}
+
+func (w *world) askFor(atMost time.Duration, fd int, network, addr string) (answer string, err error) {
 	err = w.try(fd, func() error {
-		d := net.Dialer{Timeout: 400 * time.Millisecond}
+		d := net.Dialer{Timeout: atMost}
 		c, err := d.DialContext(w.t.Context(), network, addr)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(400 * time.Millisecond))
+		c.SetDeadline(time.Now().Add(atMost))
 		if network[:3] == "udp" {
 			if _, err := c.Write([]byte("hello")); err != nil {
 				return err
@@ -265,7 +276,7 @@ func (w *world) ask(fd int, network, addr string) (answer string, err error) {
 
 func (w *world) reaches(s *Slot, network, addr string) {
 	w.t.Helper()
-	if _, err := w.ask(s.FD(), network, addr); err != nil {
+	if _, err := w.askFor(longEnough, s.FD(), network, addr); err != nil {
 		w.t.Errorf("%s %s: %v; want an answer", network, addr, err)
 	}
 }
