@@ -215,15 +215,15 @@ func TestSocketOfAFunctionOfFn(t *testing.T) {
 		{mode: "renamed"},
 		{mode: "longest"},
 		{mode: "private", kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "0666"},
-		{mode: "silent", kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "start timeout of 300ms"},
+		{mode: "silent", kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "start timeout of 2s"},
 		{mode: "exit", kind: faas.FuncFailed, is: faas.ErrStartExited, says: "exit code 1"},
 		{mode: "absolute", kind: faas.FuncFailed, is: faas.ErrStartExited, says: "an absolute link"},
 		{mode: "elsewhere", kind: faas.FuncFailed, is: faas.ErrStartExited, says: "a link out of the directory"},
 		{mode: "file", kind: faas.FuncFailed, is: faas.ErrStartExited, says: "a file and no socket"},
 	} {
 		fn.Env = map[string]string{"MODE": tt.mode}
-		if fn.StartTimeout = 20 * time.Second; tt.kind == faas.TimedOut {
-			fn.StartTimeout = 300 * time.Millisecond
+		if fn.StartTimeout = time.Minute; tt.kind == faas.TimedOut {
+			fn.StartTimeout = 2 * time.Second // in which it has come to where it waits
 		}
 		_, out, err := r.ask(t.Context(), t, fn, request("CALL1"))
 		if faas.KindOf(err) != tt.kind || !errors.Is(err, tt.is) || err != nil && !strings.Contains(err.Error(), tt.says) {

@@ -178,9 +178,9 @@ func TestFunctionThatNeverListensIsTimedOutAndEnded(t *testing.T) {
 		return 0
 	})
 	fn := r.hot(t)
-	fn.Format, fn.StartTimeout = faas.FormatHTTPStream, 50*time.Millisecond
+	fn.Format, fn.StartTimeout = faas.FormatHTTPStream, 300*time.Millisecond
 	_, err := r.Start(t.Context(), testApp, fn, func() {})
-	if faas.KindOf(err) != faas.TimedOut || !strings.Contains(err.Error(), "start timeout of 50ms") {
+	if faas.KindOf(err) != faas.TimedOut || !strings.Contains(err.Error(), "start timeout of 300ms") {
 		t.Errorf("start = %s %v", faas.KindOf(err), err)
 	}
 	if len(r.Live()) != 0 || !r.unpinned(t, fn) {
@@ -194,7 +194,7 @@ func TestFunctionThatExitsBeforeItListensSaysWhy(t *testing.T) {
 		return 7
 	})
 	fn := r.hot(t)
-	fn.Format, fn.StartTimeout = faas.FormatHTTPStream, 10*time.Second
+	fn.Format, fn.StartTimeout = faas.FormatHTTPStream, time.Minute
 	_, err := r.Start(t.Context(), testApp, fn, func() {})
 	if faas.KindOf(err) != faas.FuncFailed || !strings.Contains(err.Error(), "exit code 7") || !strings.Contains(err.Error(), "model.bin") {
 		t.Errorf("start = %s %v", faas.KindOf(err), err)

@@ -160,7 +160,7 @@ func TestBothOutputsOfAFunctionOfLambdaAreItsLog(t *testing.T) {
 		}
 		for _, stream := range []string{"out", "err"} {
 			want, got := fmt.Sprintf("%s %d\n", stream, n+1), ""
-			for until := time.Now().Add(20 * time.Second); got != want && time.Now().Before(until); time.Sleep(time.Millisecond) {
+			for until := time.Now().Add(time.Minute); got != want && time.Now().Before(until); time.Sleep(time.Millisecond) {
 				got = r.logs.peek("f1/" + id + "/std" + stream)
 			}
 			if got != want {
@@ -237,7 +237,7 @@ func TestWhatIsWrittenAfterTheAnswerIsLoggedUnderItsCallWithFrames(t *testing.T)
 func TestSandboxesOfLambdaAskForTheirCalls(t *testing.T) {
 	r, fn := contract(t)
 	fn.Format, fn.Profile, fn.Env, fn.Command = faas.FormatLambda, "", nil, []string{"app.handler"}
-	fn.StartTimeout = 20 * time.Second
+	fn.StartTimeout = time.Minute
 	var conns []*launch.Conn
 	for range 2 {
 		c, err := r.Start(t.Context(), testApp, fn, func() {})

@@ -461,6 +461,36 @@ func TestBeginningOfStandardErrorIsShownIfTheFunctionAsksForIt(t *testing.T) {
 	}
 }
 
+// slowLogs take their time for the first that is written, as on a busy machine.
+type slowLogs struct {
+	*logs
+	begun chan struct{}
+	once  sync.Once
+}
+
+func (l *slowLogs) Writer(funcID, callID, stream string) io.WriteCloser {
+	l.once.Do(func() {
+		close(l.begun)
+		<-time.After(300 * time.Millisecond)
+	})
+	return l.logs.Writer(funcID, callID, stream)
+}
+
+func TestLastWordsOfAnEndedProcessAreWaitedFor(t *testing.T) {
+	begun := make(chan struct{})
+	r := newRig(t, func(_ context.Context, p *fake.Proc) int {
+		p.Stderr.WriteString("one\n")
+		<-begun
+		p.Stderr.WriteString("two\n")
+		return 9
+	})
+	r.Logs = &slowLogs{logs: r.logs, begun: begun}
+	_, err := r.call(t, r.image(t, v1.Config{Cmd: []string{"prog"}}))
+	if want := "exit code 9: one\ntwo"; err == nil || err.Error() != want {
+		t.Errorf("error %q, want %q", err, want)
+	}
+}
+
 func TestLastWordsAreShortAndText(t *testing.T) {
 	r := newRig(t, func(_ context.Context, p *fake.Proc) int {
 		p.Stderr.WriteString(strings.Repeat("x", 1<<20) + "\xff the end\n")
@@ -572,14 +602,14 @@ func TestSlowStartIsTimedOut(t *testing.T) {
 func TestStartTimeoutIsNotOfTheRun(t *testing.T) {
 	r := newRig(t, func(ctx context.Context, p *fake.Proc) int {
 		select {
-		case <-time.After(30 * time.Millisecond): // well over the limit of the start
+		case <-time.After(1100 * time.Millisecond): // over the limit of the start
 		case <-ctx.Done():
 		}
 		p.Stdout.WriteString("done")
 		return 0
 	})
 	fn := r.image(t, v1.Config{Cmd: []string{"prog"}})
-	fn.StartTimeout = 20 * time.Millisecond
+	fn.StartTimeout = time.Second
 	if answer, err := r.call(t, fn); err != nil || answer != "done" {
 		t.Errorf("answer %q: %v", answer, err)
 	}

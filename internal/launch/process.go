@@ -19,6 +19,7 @@ import (
 const (
 	termGrace = 300 * time.Millisecond // between SIGTERM and the end, for a process whose time is up
 	lastWait  = 100 * time.Millisecond // for standard error that is still on its way
+	endWait   = 5 * time.Second        // for its end, when the process has ended and all others end with it: a busy machine may take its time
 	lastBytes = 1 << 10
 	lastLines = 5
 )
@@ -61,14 +62,14 @@ func (p *process) Stdout() protocol.Output { return p.box.Stdio().Stdout.(protoc
 func (p *process) Wait(ctx context.Context) (faas.Exit, error) {
 	exit, err := p.box.Wait(ctx)
 	if err == nil {
-		p.listened()
+		p.listened(endWait)
 	}
 	return exit, err
 }
 
-// listened waits a moment for standard error that is still on its way.
-func (p *process) listened() {
-	timer := time.NewTimer(lastWait)
+// listened waits for standard error that is still on its way.
+func (p *process) listened(atMost time.Duration) {
+	timer := time.NewTimer(atMost)
 	defer timer.Stop()
 	select {
 	case <-p.said:
@@ -231,7 +232,7 @@ func (p *process) firstWords(call *string) string {
 }
 
 func (p *process) LastWords() string {
-	p.listened()
+	p.listened(lastWait)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(string(p.words), "�")), "\n")

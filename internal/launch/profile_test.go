@@ -80,7 +80,7 @@ func TestImageWithVolumesIsRefusedByTheProfile(t *testing.T) {
 }
 
 func TestStartTimeoutOfTheProfileIsThatOfFunctionsThatSetNone(t *testing.T) {
-	for own, want := range map[time.Duration]string{faas.DefaultStartTimeout: "30ms", 20 * time.Millisecond: "20ms"} {
+	for own, want := range map[time.Duration]string{faas.DefaultStartTimeout: "400ms", 300 * time.Millisecond: "300ms"} {
 		r := newRig(t, func(ctx context.Context, p *fake.Proc) int {
 			select {
 			case <-p.Term:
@@ -88,7 +88,7 @@ func TestStartTimeoutOfTheProfileIsThatOfFunctionsThatSetNone(t *testing.T) {
 			}
 			return 0
 		})
-		r.Fn.StartTimeout = 30 * time.Millisecond
+		r.Fn.StartTimeout = 400 * time.Millisecond
 		fn := r.profiled(t, v1.Config{})
 		fn.Format, fn.StartTimeout = faas.FormatHTTPStream, own
 		_, err := r.Start(t.Context(), testApp, fn, func() {})

@@ -11,14 +11,14 @@ import (
 // it; "": what says itself why nothing can. It becomes a line in the log of the function,
 // under the call that the sandbox has, and counts. It does not wait.
 func (l *Launcher) Refused(id, what, rule string) {
-	p := l.withID(id)
-	if p == nil {
-		return // it has ended
+	of, known := l.withID(id)
+	if !known {
+		return // it has ended long ago, or its function is no more
 	}
 	if rule != "" {
-		what += fmt.Sprintf("; this opens it: hob update %s --allow %s", p.name, Quote(rule))
+		what += fmt.Sprintf("; this opens it: hob update %s --allow %s", of.name, Quote(rule))
 	}
-	l.tellRefused(p.function, callOf(p.call.Load()), what)
+	l.tellRefused(of.function, of.call, what)
 }
 
 // RefusedOf is Refused for a connection of the node itself on behalf of the function with
@@ -60,11 +60,18 @@ func Quote(text string) string {
 	return "'" + strings.ReplaceAll(printable, "'", `'\''`) + "'"
 }
 
-// withID returns the process of a sandbox that lives; nil: there is none.
-func (l *Launcher) withID(id string) *process {
+// withID returns whose a sandbox is that lives, or has ended lately.
+func (l *Launcher) withID(id string) (of ended, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.byID[id]
+	if p := l.byID[id]; p != nil {
+		return ended{id, p.function, p.name, callOf(p.call.Load())}, true
+	}
+	i := slices.IndexFunc(l.ended[:], func(e ended) bool { return e.id == id && id != "" })
+	if i < 0 {
+		return ended{}, false
+	}
+	return l.ended[i], true
 }
 
 // Refusals returns how many connections of a function policy has refused, as far as
@@ -80,4 +87,9 @@ func (l *Launcher) Forget(function string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.refused, function)
+	for i := range l.ended {
+		if l.ended[i].function == function {
+			l.ended[i] = ended{}
+		}
+	}
 }

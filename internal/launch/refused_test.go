@@ -53,7 +53,7 @@ func TestProposedCommandsHoldNothingThatAShellHeeds(t *testing.T) {
 	}
 }
 
-func TestRefusalsEndWithTheSandboxAndTheFunction(t *testing.T) {
+func TestRefusalsAreToldBehindTheEndOfASandboxUntilItsFunctionIsNoMore(t *testing.T) {
 	r := newRig(t, serve)
 	fn := r.hot(t)
 	c, err := r.Start(t.Context(), faas.App{}, fn, func() {})
@@ -75,11 +75,20 @@ func TestRefusalsEndWithTheSandboxAndTheFunction(t *testing.T) {
 	for id := range ids { // of one that lives and one that has ended
 		r.Refused(id, "tcp connection to 10.1.2.3:5432", "10.1.2.3:5432")
 	}
-	if n := r.Refusals(fn.ID); len(ids) != 2 || n != 1 {
-		t.Errorf("%d refusals of %d sandboxes are counted, want that of the one that lives", n, len(ids))
+	if n := r.Refusals(fn.ID); len(ids) != 2 || n != 2 {
+		t.Errorf("%d refusals of %d sandboxes are counted, want one of each", n, len(ids))
 	}
+	live := r.Live()[0].ID
 	r.Forget(fn.ID)
 	if n := r.Refusals(fn.ID); n != 0 {
 		t.Errorf("%d are counted of a function that is no more", n)
+	}
+	for id := range ids {
+		if id != live {
+			r.Refused(id, "tcp connection to 10.1.2.3:5432", "10.1.2.3:5432")
+		}
+	}
+	if n := r.Refusals(fn.ID); n != 0 {
+		t.Errorf("%d are counted of a function that is no more, and a sandbox that has ended", n)
 	}
 }
