@@ -2,6 +2,7 @@ package launch
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -9,7 +10,7 @@ import (
 // Refused tells of a connection, or the lookup of a name, that policy refused a sandbox: what
 // is written as "tcp connection to 10.1.2.3:5432", and rule is what to allow to open
 // it; "": what says itself why nothing can. It becomes a line in the log of the function,
-// under the call that the sandbox has, and counts. It does not wait.
+// under the call that the sandbox has or had last, and counts. It does not wait.
 func (l *Launcher) Refused(id, what, rule string) {
 	of, known := l.withID(id)
 	if !known {
