@@ -41,13 +41,36 @@ func (d *Dispatcher) start(ctx context.Context, call faas.Call) {
 		default:
 			took = d.attempt(ctx, fn, call)
 		}
-		end(nil)
 		if d.marks != nil {
 			_ = d.marks.end(call.ID) // one too many does no harm
 		}
 		d.giveBack(h, took, err != nil)
+		d.cancelAgain(ctx, call.ID, context.Cause(ctx))
+		end(nil)
 	})
 }
+
+// cancelAgain cancels a call that was canceled while its attempt was settled: it may be
+// in the queue again, or even have left it.
+func (d *Dispatcher) cancelAgain(ctx context.Context, id string, cause error) {
+	if faas.KindOf(cause) != faas.Canceled {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	for try := range cancelTries {
+		call, err := d.Calls.Cancel(ctx, id, cause.Error())
+		if err == nil {
+			d.tell(store.Settlement{Call: call}, endOf(faas.Function{}, store.Settlement{Call: call}, nil))
+		}
+		if faas.KindOf(err) != faas.Conflict || call.State.Final() || d.Stop(id, cause) {
+			return
+		}
+		rest(ctx, time.Millisecond<<try) // it is between the queue and its sandbox
+	}
+}
+
+// cancelTries is how often cancelAgain looks for a call, in half a second.
+const cancelTries = 9
 
 // giveBack gives back the place of a call that is settled. removed says that its
 // function is no more.

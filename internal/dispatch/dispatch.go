@@ -264,10 +264,10 @@ func (d *Dispatcher) Stop(id string, cause error) bool {
 		return true
 	}
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	h := d.taken[id]
-	d.mu.Unlock()
 	if h != nil {
-		h.end(cause)
+		h.end(cause) // while it is known: giveBack looks whether it was
 	}
 	return h != nil
 }

@@ -182,8 +182,10 @@ func (d *Dispatcher) settleOutside(ctx context.Context, fn faas.Function, r *res
 		r.told = true
 	}
 	err := d.Calls.Settle(ctx, s)
+	var cause error // that came meanwhile
 	if err == nil || faas.KindOf(err) == faas.Conflict {
 		d.mu.Lock()
+		cause = r.cause
 		if d.outside[call.ID] == r { // else another runner has it by now
 			delete(d.outside, call.ID)
 		}
@@ -196,6 +198,7 @@ func (d *Dispatcher) settleOutside(ctx context.Context, fn faas.Function, r *res
 	d.tell(s, endOf(fn, s, nil))
 	if v.state == faas.CallQueued {
 		d.add(call.FuncID)
+		d.cancelAgain(ctx, call.ID, cause)
 	}
 	return nil
 }

@@ -291,3 +291,54 @@ func TestWhatEndsACallInTheQueueIsToldBehindItsReturn(t *testing.T) {
 		})
 	})
 }
+
+// late is a store in which calls are canceled when an attempt of them is settled.
+type late struct {
+	*memory.Store
+	d *Dispatcher
+}
+
+func (l *late) Settle(ctx context.Context, s store.Settlement) error {
+	l.d.Stop(s.Call.ID, faas.Errorf(faas.Canceled, "not wanted"))
+	return l.Store.Settle(ctx, s)
+}
+
+func TestCallThatIsCanceledAsItGoesBackDoesNotRunAgain(t *testing.T) {
+	fn := function("f")
+	fn.Retries, fn.RetryDelay = 1, time.Minute
+	check := func(t *testing.T, n *node, d *Dispatcher, id string, events ...string) {
+		t.Helper()
+		synctest.Wait()
+		if call := stored(t, d, id); call.State != faas.CallCanceled || call.Error != "not wanted" {
+			t.Errorf("call = %+v", call)
+		}
+		if want := append(events, "PENDING 1 again in 1m0s: exit code 1", "FAILED 1 not wanted"); !slices.Equal(n.events, want) || len(n.records) != 1 {
+			t.Errorf("events %q, want %q; %d records, want 1", n.events, want, len(n.records))
+		}
+	}
+	t.Run("here", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n, calls := &node{fns: map[string]faas.Function{"f": fn}}, &late{Store: memory.New()}
+			n.serve = func(context.Context, *faas.Call, *faas.Request, http.ResponseWriter) error {
+				return faas.Errorf(faas.FuncFailed, "exit code 1")
+			}
+			d, end := begin(t, calls, n, func(d *Dispatcher) { calls.d = d })
+			defer end()
+			check(t, n, d, accept(t, d, "f", "", nil).ID)
+		})
+	})
+	t.Run("outside", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n, calls := outsideNode(), &late{Store: memory.New()}
+			n.fns["f"] = fn
+			d, end := begin(t, calls, n, func(d *Dispatcher) { calls.d = d })
+			defer end()
+			id := accept(t, d, "f", "", nil).ID
+			reserve(t, d)
+			if err := d.End(t.Context(), id, 1, faas.Errorf(faas.FuncFailed, "exit code 1")); err != nil {
+				t.Fatal(err)
+			}
+			check(t, n, d, id, "RUNNING 1 ")
+		})
+	})
+}

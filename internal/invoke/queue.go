@@ -285,7 +285,7 @@ func (i *Invoker) Queued(ctx context.Context, functions []faas.Function, limit i
 func (i *Invoker) Cancel(ctx context.Context, id, reason string) (call faas.Call, err error) {
 	for try := range cancelTries {
 		if try > 0 {
-			time.Sleep(time.Millisecond) // it is between the queue and its sandbox
+			time.Sleep(time.Millisecond << try) // it is between the queue and its sandbox
 		}
 		call, err = i.cancel(ctx, id, reason)
 		if faas.KindOf(err) != faas.Conflict || call.State.Final() {
@@ -295,8 +295,9 @@ func (i *Invoker) Cancel(ctx context.Context, id, reason string) (call faas.Call
 	return call, err
 }
 
-// cancelTries is how often a call is looked for that changes its place meanwhile.
-const cancelTries = 5
+// cancelTries is how often a call is looked for that changes its place meanwhile: for
+// half a second in all, as on a busy machine nobody may get on with it for a while.
+const cancelTries = 9
 
 func (i *Invoker) cancel(ctx context.Context, id, reason string) (faas.Call, error) {
 	call, err := i.Calls.Cancel(ctx, id, reason)

@@ -123,6 +123,34 @@ func TestCallThatAnOutsideRunnerHasIsCanceled(t *testing.T) {
 	})
 }
 
+// slow is a Queue in which a call that was taken is known late.
+type slow struct {
+	Queue
+	until time.Time
+}
+
+func (s slow) Stop(id string, cause error) bool {
+	return time.Now().After(s.until) && s.Queue.Stop(id, cause)
+}
+
+func TestCallBetweenTheQueueAndItsRunnerIsCanceled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, _, end := newOutside(t)
+		defer end()
+		id := enqueue(t, i, fn(), request("", "")).ID
+		if _, err := i.Reserve(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		i.Queue = slow{i.Queue, time.Now().Add(200 * time.Millisecond)}
+		if _, err := i.Cancel(t.Context(), id, "its user wanted it"); err != nil {
+			t.Error(err)
+		}
+		if c, err := i.Calls.Wait(t.Context(), id); err != nil || c.State != faas.CallCanceled {
+			t.Errorf("over as %+v, %v", c, err)
+		}
+	})
+}
+
 func TestPayloadOfATaskHasALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, e, end := newOutside(t)
