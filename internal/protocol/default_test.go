@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,9 +39,12 @@ type process struct {
 
 	stdin, stdout *os.File // the other ends
 	unread        [2]*gauge
-	keepOut       bool // the program's end of stdout outlives it, as if a child held it
+	keepOut       bool     // the program's end of stdout outlives it, as if a child held it
+	last          net.Conn // a connection that ends behind it: that of an answer it dies in
 
 	ended    chan struct{} // closed when exit is set
+	mourned  chan struct{} // closed by mourn, when who speaks over a socket knows of it
+	mourn    func()
 	exit     faas.Exit
 	returned chan struct{}
 	kill     context.CancelFunc
@@ -48,7 +52,8 @@ type process struct {
 }
 
 func start(run program) *process {
-	p := &process{ready: make(chan struct{}), ended: make(chan struct{}), returned: make(chan struct{})}
+	p := &process{ready: make(chan struct{}), ended: make(chan struct{}), mourned: make(chan struct{}), returned: make(chan struct{})}
+	p.mourn = sync.OnceFunc(func() { close(p.mourned) })
 	var err, err2 error
 	p.in, p.stdin, err = os.Pipe()
 	p.stdout, p.out, err2 = os.Pipe()
@@ -68,6 +73,15 @@ func start(run program) *process {
 			p.out.Close()
 		}
 		close(p.ended)
+		if _, ok := p.last.(*net.UnixConn); ok {
+			select {
+			case <-p.mourned:
+			case <-ctx.Done():
+			}
+		}
+		if p.last != nil {
+			p.last.Close()
+		}
 	}()
 	return p
 }
@@ -87,7 +101,7 @@ func (p *process) Dial(ctx context.Context, network, addr string) (net.Conn, err
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if unix, ok := conn.(*net.UnixConn); ok {
-		return socket{unix, gaugeOf(unix)}, nil
+		return socket{unix, gaugeOf(unix), p}, nil
 	}
 	return conn, err
 }
@@ -96,6 +110,17 @@ func (p *process) Dial(ctx context.Context, network, addr string) (net.Conn, err
 type socket struct {
 	*net.UnixConn
 	*gauge
+	of *process
+}
+
+// SetReadDeadline is what follows when the end of the process is known.
+func (s socket) SetReadDeadline(t time.Time) error {
+	select {
+	case <-s.of.ended:
+		s.of.mourn()
+	default:
+	}
+	return s.UnixConn.SetReadDeadline(t)
 }
 
 // gauge tells how many bytes are in a pipe, and whether a socket lies as it was left.

@@ -269,7 +269,7 @@ func (c *lambdaConn) untouched(inv *invocation) bool {
 // settled waits, for a moment, until the process has asked for the next call, and
 // reports whether it lives: many end after an error.
 func (c *lambdaConn) settled() bool {
-	timer := time.NewTimer(settle)
+	timer := time.NewTimer(mourning)
 	defer timer.Stop()
 	for {
 		c.mu.Lock()

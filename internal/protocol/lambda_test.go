@@ -178,7 +178,7 @@ func listen(t *testing.T) net.Listener {
 
 // TestLambdaStart is what a process may do instead of asking for its first call.
 func TestLambdaStart(t *testing.T) {
-	late := faas.Errorf(faas.TimedOut, "the function was not ready within 50ms")
+	late := faas.Errorf(faas.TimedOut, "the function was not ready within 500ms")
 	for _, tt := range []struct {
 		name    string
 		program program
@@ -197,7 +197,7 @@ func TestLambdaStart(t *testing.T) {
 		}, kind: faas.FuncFailed, is: faas.ErrStartExited, says: "the function could not start: broken (X.Y)"},
 		{name: "ends", program: func(_ context.Context, p *process) faas.Exit { p.words = "no bootstrap"; return faas.Exit{Code: 127} },
 			kind: faas.FuncFailed, is: faas.ErrStartExited, says: "the function ended before it asked for its first call: exit code 127: no bootstrap"},
-		{name: "never", program: idle, kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "within 50ms: it has not asked http://127.0.0.1:9001 for its first call"},
+		{name: "never", program: idle, kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "within 500ms: it has not asked http://127.0.0.1:9001 for its first call"},
 		{name: "while nobody waits any more", program: idle, cancel: faas.Errorf(faas.Canceled, "the caller went away"), kind: faas.Canceled, says: "the caller went away"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -206,9 +206,9 @@ func TestLambdaStart(t *testing.T) {
 			p.listener = listen(t)
 			close(p.ready)
 			defer p.Close()
-			timeout := 50 * time.Millisecond
+			timeout := 500 * time.Millisecond
 			if tt.kind == faas.FuncFailed {
-				timeout = 10 * time.Second
+				timeout = time.Minute
 			}
 			ctx, cancel := context.WithTimeoutCause(t.Context(), timeout, late)
 			defer cancel()

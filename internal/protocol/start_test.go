@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hob/faas"
 	"hob/internal/protocol"
 )
@@ -34,8 +36,26 @@ func idle(ctx context.Context, _ *process) faas.Exit {
 	return faas.Exit{Signal: "SIGKILL"}
 }
 
+// quietPort returns a port of 127.0.0.1 that is taken, and nobody listens on.
+func quietPort(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	addr, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr.(*unix.SockaddrInet4).Port
+}
+
 func TestStartThatDoesNotListen(t *testing.T) {
-	late := faas.Errorf(faas.TimedOut, "the function was not ready within 50ms")
+	late := faas.Errorf(faas.TimedOut, "the function was not ready within 500ms")
 	for _, tt := range []struct {
 		name    string
 		program program
@@ -45,7 +65,7 @@ func TestStartThatDoesNotListen(t *testing.T) {
 		is      error
 		says    string
 	}{
-		{name: "never", program: idle, kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "the function was not ready within 50ms: it does not listen on "},
+		{name: "never", program: idle, kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "the function was not ready within 500ms: it does not listen on "},
 		{name: "with the wrong mode", program: idle, dial: errors.New("the socket has mode 0755"), kind: faas.TimedOut, is: faas.ErrStartTimeout, says: "the socket has mode 0755"},
 		{name: "behind a link", program: idle, dial: faas.Errorf(faas.Invalid, "lsnr.sock is an absolute link"), kind: faas.FuncFailed, is: faas.ErrStartExited, says: "lsnr.sock is an absolute link"},
 		{name: "and ends", program: func(_ context.Context, p *process) faas.Exit {
@@ -59,13 +79,11 @@ func TestStartThatDoesNotListen(t *testing.T) {
 				t.Parallel()
 				p := start(tt.program)
 				defer p.Close()
-				l, err := net.Listen("tcp", "127.0.0.1:0") // a port that nobody listens on
-				if err != nil {
-					t.Fatal(err)
+				timeout := 500 * time.Millisecond
+				if tt.kind == faas.FuncFailed {
+					timeout = time.Minute
 				}
-				l.Close()
-				fn := faas.Function{Format: format, Port: l.Addr().(*net.TCPAddr).Port}
-				ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, late)
+				ctx, cancel := context.WithTimeoutCause(t.Context(), timeout, late)
 				defer cancel()
 				if tt.cancel != nil {
 					c, stop := context.WithCancelCause(t.Context())
@@ -76,7 +94,7 @@ func TestStartThatDoesNotListen(t *testing.T) {
 				if tt.dial != nil {
 					process = refusing{p, tt.dial}
 				}
-				conn, err := protocol.Open(ctx, fn, process)
+				conn, err := protocol.Open(ctx, faas.Function{Format: format, Port: quietPort(t)}, process)
 				if conn != nil || faas.KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.says) || tt.is != nil && !errors.Is(err, tt.is) {
 					t.Errorf("Open = %v, %v of kind %q, want %q", conn, err, faas.KindOf(err), tt.says)
 				}

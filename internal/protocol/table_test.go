@@ -69,7 +69,7 @@ var speakers = map[faas.Format]func(f function) program{
 			if err != nil {
 				panic(err)
 			}
-			return serveConns(ctx, l, f)
+			return serveConns(ctx, p, l, f)
 		}
 	},
 	faas.FormatJSON: func(f function) program {
@@ -123,7 +123,7 @@ var speakers = map[faas.Format]func(f function) program{
 	},
 	faas.FormatPort: func(f function) program {
 		return func(ctx context.Context, p *process) faas.Exit {
-			return serveConns(ctx, p.listener, f)
+			return serveConns(ctx, p, p.listener, f)
 		}
 	},
 	faas.FormatLambda: func(f function) program {
@@ -131,7 +131,7 @@ var speakers = map[faas.Format]func(f function) program{
 	},
 }
 
-func serveConns(ctx context.Context, l net.Listener, f function) faas.Exit {
+func serveConns(ctx context.Context, p *process, l net.Listener, f function) faas.Exit {
 	defer l.Close()
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for n := 0; ; {
@@ -142,10 +142,11 @@ func serveConns(ctx context.Context, l net.Listener, f function) faas.Exit {
 		stop := context.AfterFunc(ctx, func() { c.Close() })
 		exit := serveHTTP(ctx, c, c, n, func(a ask) reply { n = a.n; return f(a) })
 		stop()
-		c.Close()
 		if exit != done {
+			p.last = c
 			return exit
 		}
+		c.Close()
 	}
 }
 
@@ -243,7 +244,7 @@ func openProcess(t testing.TB, format faas.Format, run program) (protocol.Conn, 
 		p.listener, p.port = l, l.Addr().(*net.TCPAddr).Port
 	}
 	close(p.ready)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Second, faas.Errorf(faas.TimedOut, "too slow a start"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, faas.Errorf(faas.TimedOut, "too slow a start"))
 	defer cancel()
 	fn := faas.Function{Name: "f", Format: format, Memory: 64 * faas.MB}.WithDefaults()
 	fn.Port = p.port
