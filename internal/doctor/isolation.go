@@ -82,7 +82,7 @@ func Try(program string) error {
 }
 
 // programTime is how long a program may take to say its version.
-const programTime = 3 * time.Second
+const programTime = 10 * time.Second
 
 // versionOf asks a program what it is.
 func versionOf(of faas.Isolation, program string) (string, error) {

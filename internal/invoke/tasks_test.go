@@ -143,7 +143,7 @@ func TestCallBetweenTheQueueAndItsRunnerIsCanceled(t *testing.T) {
 		}
 		i.Queue = slow{i.Queue, time.Now().Add(200 * time.Millisecond)}
 		if _, err := i.Cancel(t.Context(), id, "its user wanted it"); err != nil {
-			t.Error(err)
+			t.Fatal(err)
 		}
 		if c, err := i.Calls.Wait(t.Context(), id); err != nil || c.State != faas.CallCanceled {
 			t.Errorf("over as %+v, %v", c, err)
