@@ -28,6 +28,7 @@ func TestEachRequestIsAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	alone() // whoever waits in the kernel would keep the world from being stopped
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
