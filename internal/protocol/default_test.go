@@ -22,7 +22,12 @@ import (
 	"hob/internal/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(goRuntimeDir)
+		os.Exit(code)
+	}))
+}
 
 // program is what runs in a process of these tests. ctx ends when it is killed.
 type program func(ctx context.Context, p *process) faas.Exit

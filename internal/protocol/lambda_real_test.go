@@ -37,12 +37,16 @@ func command(dir string, env []string, name string, args ...string) program {
 	}
 }
 
+// goRuntimeDir is where goRuntime is, removed after all tests; "": it was not built.
+var goRuntimeDir string
+
 // goRuntime is testdata/lambdago, built once.
 var goRuntime = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "lambdago")
 	if err != nil {
 		return "", err
 	}
+	goRuntimeDir = dir
 	file := filepath.Join(dir, "bootstrap")
 	cmd := exec.Command("go", "build", "-o", file, ".")
 	cmd.Dir = "testdata/lambdago"
