@@ -21,7 +21,7 @@ var families = [...]string{"ipv4", "ipv6"}
 
 // routed has the names of the devices with routes, and the uplink's; without other routers'.
 func (e *nodeSide) routed() ([]string, error) {
-	routes, err := e.links.RouteList(nil, netlink.FAMILY_ALL)
+	routes, err := whole(func() ([]netlink.Route, error) { return e.links.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list the routes: %w", err)
 	}

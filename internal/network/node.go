@@ -292,7 +292,7 @@ func rulesOf(conn *nftables.Conn, c *nftables.Chain, name string) (ours []*nftab
 
 // closeAddrs tells the filter the node's addresses.
 func (e *nodeSide) closeAddrs() error {
-	list, err := e.links.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := whole(func() ([]netlink.Addr, error) { return e.links.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list the node's addresses: %w", err)
 	}

@@ -101,7 +101,7 @@ func generationsOn(conn *nftables.Conn, links *netlink.Handle) (names []string, 
 	for _, t := range tables {
 		names = append(names, t.Name)
 	}
-	devices, err := links.LinkList()
+	devices, err := whole(links.LinkList)
 	if err != nil {
 		return nil, err
 	}
