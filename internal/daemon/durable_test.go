@@ -28,7 +28,7 @@ func TestClockThatWasSetBackDelaysNothing(t *testing.T) {
 	keep := func(c *config.Config) { c.Data = dir }
 	n := start(t, keep)
 	n.function("f", n.gateImage(), func(s *client.Settings) { s.MaxConcurrency = ptr(1) }, "cat")
-	delay := 2 * time.Second
+	delay := 5 * time.Second
 	later := n.enqueue("f", "later", func(r *client.CallRequest) { r.Delay = &delay })
 	if c := n.record(later.ID); c.State != faas.CallQueued {
 		t.Fatalf("it did not wait: %+v", c)

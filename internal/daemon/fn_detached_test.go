@@ -82,7 +82,7 @@ func TestDetachedFnCallIsTriedAgainAsItsFunctionSays(t *testing.T) {
 func TestDetachedFnCallHasItsOwnDeadline(t *testing.T) {
 	g := openGate(t)
 	n := startFn(t, withGate)
-	fn := n.gateFn(g, "f", `,"timeout":1`)
+	fn := n.gateFn(g, "f", `,"timeout":3`)
 	id := n.detach(fn, "")
 	v := g.next()
 	if call := n.ended(id); call.State != faas.CallTimedOut {

@@ -90,7 +90,7 @@ func TestFnContractOfAnswers(t *testing.T) {
 		{"long-header", "header 3000", "", 502, "function response header too large", false},
 		{"long-body", "body 20001", "", 502, "function response body too large", true},
 		{"longest-body", "body 20000", "", 200, "", true},
-		{"sleeps", "sleep 5000", `,"timeout":1`, 504, "Timed out", false},
+		{"sleeps", "sleep 9000", `,"timeout":3`, 504, "Timed out", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			fn := n.fn(tt.name, tt.more)

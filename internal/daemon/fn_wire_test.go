@@ -188,7 +188,7 @@ func TestHostsWithPortsAndCapitalsAreShownAsAsked(t *testing.T) {
 // function, to which it streams.
 func TestLargeBodiesCostNoMemory(t *testing.T) {
 	n := startFn(t, func(c *config.Config) { c.MaxRequest = 200 * faas.MB })
-	sink := n.make("fns", fmt.Sprintf(`{"name":"sink","app_id":%q,"image":%q,"memory":64}`, n.app, n.node.image("fngate")))
+	sink := n.make("fns", fmt.Sprintf(`{"name":"sink","app_id":%q,"image":%q,"memory":64,"timeout":300}`, n.app, n.node.image("fngate")))
 	n.invoke(sink, "x")
 	seen := watchMemory(t)
 	const size = 100 << 20

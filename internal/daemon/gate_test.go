@@ -24,7 +24,7 @@ import (
 )
 
 // long is how long a test waits for what must come.
-const long = 30 * time.Second
+const long = time.Minute
 
 // A gate is where runs of the function gate ask what to do.
 type gate struct {

@@ -262,7 +262,9 @@ func TestAnswerInPiecesArrivesInPieces(t *testing.T) {
 
 func TestGigabyteThroughAHotFunctionInLittleMemory(t *testing.T) {
 	n := start(t, func(cfg *config.Config) { cfg.MaxRequest = 0 })
-	n.hot("echo", n.hotImage(), func(s *client.Settings) { s.Memory = ptr(64 * faas.MB) })
+	n.hot("echo", n.hotImage(), func(s *client.Settings) {
+		s.Memory, s.Timeout = ptr(64*faas.MB), ptr(client.Duration(5*time.Minute))
+	})
 	const size = 1 << 30
 	sent, got := sha256.New(), sha256.New()
 	body := io.TeeReader(io.LimitReader(rand.NewChaCha8([32]byte{1}), size), sent)

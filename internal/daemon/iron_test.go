@@ -153,7 +153,7 @@ func TestRouteAnswers(t *testing.T) {
 		{body: "json", status: 200, says: `{"a":1}`, kind: "application/json; charset=utf-8"},
 		{body: "exit 3 bad luck", status: 500, says: "exit code 3"},
 		{body: "hoard 200", more: `,"memory":32`, status: 500, says: "32 MB"},
-		{body: "sleep 5000", more: `,"timeout":1`, status: 504, says: "Timed out"},
+		{body: "sleep 9000", more: `,"timeout":3`, status: 504, says: "Timed out"},
 		{body: "big 20001", status: 502, says: "function response too large"},
 		{body: "big 20000", status: 200, says: "xxxx"},
 		{body: "status 418 teapot", more: `,"format":"http"`, status: 418, says: "teapot", kind: "text/x-test"},
@@ -162,7 +162,7 @@ func TestRouteAnswers(t *testing.T) {
 		{body: "garbage", more: `,"format":"json"`, status: 502, says: "invalid json response from function err"},
 		{body: "exit 4", more: `,"format":"http"`, status: 500, says: "exit code 4"},
 		{body: "hoard 200", more: `,"memory":32,"format":"http"`, status: 500, says: "32 MB"},
-		{body: "sleep 5000", more: `,"timeout":1,"format":"json"`, status: 504, says: "Timed out"},
+		{body: "sleep 9000", more: `,"timeout":3,"format":"json"`, status: 504, says: "Timed out"},
 	} {
 		path := fmt.Sprint("/", i)
 		n.route("a", path, tt.more+`,"headers":{"X-Route":["1","2"]}`)

@@ -71,7 +71,7 @@ func TestFollowerThatNeverReadsHoldsNobodyUp(t *testing.T) {
 	defer lazy.Close()
 	lazy.(*net.TCPConn).SetReadBuffer(1 << 10)
 	fmt.Fprintf(lazy, "GET /api/apps/default/functions/f/logs?follow=true HTTP/1.1\r\nHost: %s\r\n\r\n", n.addr)
-	ctx, stop := context.WithTimeout(t.Context(), long)
+	ctx, stop := context.WithTimeout(t.Context(), 2*long)
 	defer stop()
 	var connected, followers sync.WaitGroup
 	for range 99 {

@@ -191,7 +191,7 @@ func (n *node) settled() {
 
 func TestMuchOutputInLittleMemory(t *testing.T) {
 	n := start(t)
-	n.function("big", n.prog(), nil, "big", "104857600")
+	n.function("big", n.prog(), func(s *client.Settings) { s.Timeout = ptr(client.Duration(5 * time.Minute)) }, "big", "104857600")
 	a, err := n.Call(t.Context(), client.CallRequest{App: faas.DefaultApp, Function: "big"})
 	if err != nil {
 		t.Fatal(err)
