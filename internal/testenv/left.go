@@ -3,7 +3,6 @@ package testenv
 import (
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,7 +47,8 @@ func NothingLeft(t testing.TB, marks ...string) {
 		}
 	}
 	before := make(map[string]bool)
-	for _, thing := range append(look(), tables(func(string) bool { return true }, true)...) { // somebody's that lives may die meanwhile
+	every := func(string) bool { return true }
+	for _, thing := range slices.Concat(look(), tables(every, true), devices(every, true)) { // somebody's that lives may die meanwhile
 		before[identity(thing)] = true
 	}
 	t.Cleanup(func() {
@@ -113,7 +113,7 @@ func Look(marks ...string) []string {
 
 // everything is Look with a choice of mounts, of cgroups and of network devices.
 func everything(mount, cgroup, device func(name string) bool) []string {
-	all := slices.Concat(processes(), mounts(mount), cgroups(cgroup), devices(device), tables(device, false), namespaces())
+	all := slices.Concat(processes(), mounts(mount), cgroups(cgroup), devices(device, false), tables(device, false), namespaces())
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -252,17 +252,6 @@ func cgroups(counts func(dir string) bool) []string {
 		}
 		return nil
 	})
-	return found
-}
-
-func devices(counts func(name string) bool) []string {
-	var found []string
-	all, _ := net.Interfaces()
-	for _, dev := range all {
-		if counts(dev.Name) {
-			found = append(found, "network device "+dev.Name)
-		}
-	}
 	return found
 }
 
