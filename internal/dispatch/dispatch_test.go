@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -130,6 +131,13 @@ func TestDelayedCallsStartWhenTheyAreDueWhateverCameAfter(t *testing.T) {
 	})
 }
 
+// writers is a store in which who asks for a tally waits for others who write.
+type writers struct{ *memory.Store }
+
+func (w writers) Tally(context.Context, string) (store.Tally, error) {
+	return store.Tally{}, errors.New("somebody writes")
+}
+
 func TestQuotaIsOneLineForItsFunctions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &node{fns: make(map[string]faas.Function), apps: map[string]faas.App{"app": {ID: "app", Name: "photos", MaxConcurrency: 2}}}
@@ -149,11 +157,14 @@ func TestQuotaIsOneLineForItsFunctions(t *testing.T) {
 			return nil
 		}
 		calls := memory.New()
-		d, end := begin(t, calls, n)
+		d, end := begin(t, writers{calls}, n)
 		d.Drain() // until all are there
 		var want []string
 		for i := range 12 {
-			want = append(want, accept(t, d, []string{"a", "b", "c"}[i*7%3], "", nil).ID)
+			call := accept(t, d, []string{"a", "b", "c"}[i*7%3], "", nil)
+			if want = append(want, call.ID); call.Place != len(want) {
+				t.Errorf("call %d is told the place %d, without a wait for others", len(want), call.Place)
+			}
 		}
 		queued, err := d.Line(t.Context(), []faas.Function{n.fns["a"], n.fns["b"], n.fns["c"]}, 100)
 		if err != nil || len(queued) != 12 || queued[11].Place != 12 || !strings.Contains(queued[11].Waiting, "place 12 in the line of the app photos: it may run 2 calls at once") {

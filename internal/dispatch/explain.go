@@ -63,7 +63,8 @@ func asQueued(c faas.Call) faas.Call {
 }
 
 // explainNew is Explain for a call that was accepted just now. Where it is the last
-// of its line, which is nearly always, that costs no look into the database.
+// of its line, which is nearly always, that costs no look into the database, and no
+// wait for others who write to it.
 func (d *Dispatcher) explainNew(ctx context.Context, call *faas.Call) {
 	fn, app, functions := d.lane(call.FuncID)
 	if fn.ID == "" {
@@ -71,11 +72,7 @@ func (d *Dispatcher) explainNew(ctx context.Context, call *faas.Call) {
 	}
 	place, last := 0, call.Priority == 0 && !call.Due.After(call.Queued) && !app.External()
 	for _, id := range functions {
-		t, err := d.tally(ctx, id)
-		if err != nil {
-			return
-		}
-		place += t.Queued
+		place += d.tally(id, d.Calls.Known(id)).Queued
 		d.mu.Lock()
 		last = last && !d.line(id).later
 		d.mu.Unlock()

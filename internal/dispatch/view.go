@@ -19,11 +19,12 @@ type view struct {
 
 // Tally implements store.Calls.
 func (v view) Tally(ctx context.Context, function string) (store.Tally, error) {
-	return v.d.tally(ctx, function)
+	t, err := v.Calls.Tally(ctx, function)
+	return v.d.tally(function, t), err
 }
 
-func (d *Dispatcher) tally(ctx context.Context, function string) (store.Tally, error) {
-	t, err := d.Calls.Tally(ctx, function)
+// tally is one of the store as users see it.
+func (d *Dispatcher) tally(function string, t store.Tally) store.Tally {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if l := d.lines[function]; l != nil {
@@ -31,7 +32,7 @@ func (d *Dispatcher) tally(ctx context.Context, function string) (store.Tally, e
 		t.Running -= waiting
 		t.Queued += waiting
 	}
-	return t, err
+	return t
 }
 
 // Call implements store.Calls.

@@ -93,6 +93,9 @@ type Calls interface {
 	// Tally counts the calls of a function that are kept, all of them zero for one
 	// that has none. It costs no more for many calls.
 	Tally(ctx context.Context, function string) (Tally, error)
+	// Known is Tally as it is known at once: of a change that others are making in
+	// this moment it may know nothing, though its outcome can be read.
+	Known(function string) Tally
 	// Tallies returns the tallies of all functions that have calls, by ID.
 	Tallies(ctx context.Context) (map[string]Tally, error)
 

@@ -211,12 +211,17 @@ func (s *Store) newest(d *db, f store.CallFilter, before int64, limit int) (seqs
 }
 
 // Tally implements store.Calls.
-func (s *Store) Tally(ctx context.Context, function string) (t store.Tally, err error) {
+func (s *Store) Tally(ctx context.Context, function string) (store.Tally, error) {
 	s.counted(ctx)
+	return s.Known(function), context.Cause(ctx)
+}
+
+// Known implements store.Calls.
+func (s *Store) Known(function string) (t store.Tally) {
 	for _, b := range s.books.of(function) {
 		s.books.committed(b).addTo(&t)
 	}
-	return t, context.Cause(ctx)
+	return t
 }
 
 // Has implements store.Calls.

@@ -135,7 +135,6 @@ const countedPlaces = 1000
 
 // Place implements store.Calls.
 func (s *Store) Place(ctx context.Context, id string, functions []string) (number int, about bool, err error) {
-	s.counted(ctx)
 	err = s.snapshot(ctx, func(d *db) error {
 		r, err := d.one(callByID, id)
 		if err != nil || r == nil {

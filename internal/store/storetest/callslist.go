@@ -374,6 +374,7 @@ func (c *callTest) wantTallies() {
 	wantEqual(c.T, "tallies", got, want)
 	for fn, tally := range want {
 		wantEqual(c.T, "tally of "+fn, c.tally(fn), tally)
+		wantEqual(c.T, "tally that is known of "+fn, c.Known(fn), tally)
 	}
 }
 
