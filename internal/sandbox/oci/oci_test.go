@@ -180,7 +180,7 @@ func run(t testing.TB, d *Driver, s sandbox.Spec) result {
 	text, _ := io.ReadAll(b.Stdio().Stdout)
 	wg.Wait()
 	r.out = string(text)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if r.exit, err = b.Wait(ctx); err != nil {
 		t.Error(err)
