@@ -38,7 +38,7 @@ test:
 ifeq ($(RACE),)
 	@echo "no C compiler: the tests run without the race detector"
 endif
-	CGO_ENABLED=$(if $(RACE),1,0) GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -timeout 15m $(TESTFLAGS) ./...
+	CGO_ENABLED=$(if $(RACE),1,0) GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -timeout 20m $(TESTFLAGS) ./...
 
 bench: build
 	build/hob bench
