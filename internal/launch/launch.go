@@ -294,7 +294,7 @@ func (l *Launcher) start(ctx context.Context, fn faas.Function, plan plan, call 
 	l.mu.Lock()
 	p.box = box
 	l.mu.Unlock()
-	p.listen(fn.Format == faas.FormatHTTPStream || fn.Format == faas.FormatPort || fn.Format == faas.FormatLambda)
+	p.listen()
 	return p, nil
 }
 

@@ -491,6 +491,47 @@ func TestLastWordsOfAnEndedProcessAreWaitedFor(t *testing.T) {
 	}
 }
 
+// patient is a driver whose sandboxes have long to end.
+type patient struct{ sandbox.Driver }
+
+func (d patient) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	b, err := d.Driver.Start(ctx, spec)
+	return patientBox{b}, err
+}
+
+type patientBox struct{ sandbox.Sandbox }
+
+func (b patientBox) Stop(ctx context.Context, _ time.Duration) error {
+	return b.Sandbox.Stop(ctx, time.Minute)
+}
+
+func TestNobodyWaitsForAnAnswerThatNobodyTakes(t *testing.T) {
+	begun, wrote := make(chan struct{}), make(chan error, 1)
+	r := newRig(t, func(_ context.Context, p *fake.Proc) int {
+		close(begun)
+		<-p.Term
+		_, err := p.Stdout.Write(make([]byte, 1<<20)) // more than the pipe holds
+		wrote <- err
+		return 0
+	})
+	r.only.Driver = patient{r.only.Driver}
+	c, err := r.Start(t.Context(), testApp, r.image(t, v1.Config{Cmd: []string{"prog"}}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-begun; cancel() }()
+	if _, err := c.Exchange(ctx, request("CALL1"), httptest.NewRecorder()); err == nil {
+		t.Error("an answer")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-wrote; err != nil {
+		t.Errorf("the process that was asked to end could not write: %v", err)
+	}
+}
+
 func TestLastWordsAreShortAndText(t *testing.T) {
 	r := newRig(t, func(_ context.Context, p *fake.Proc) int {
 		p.Stderr.WriteString(strings.Repeat("x", 1<<20) + "\xff the end\n")

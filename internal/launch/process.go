@@ -133,9 +133,9 @@ func (p *process) state() (state, call string, calls int) {
 
 // listen brings standard error to the log and keeps its end; and standard output,
 // if that is no answer. What it begins ends with the streams, which Close sees to.
-func (p *process) listen(stdout bool) {
+func (p *process) listen() {
 	var out sync.WaitGroup
-	if stdout {
+	if !p.answers() {
 		out.Go(func() { p.hear(p.box.Stdio().Stdout, "stdout") })
 	}
 	go func() {
@@ -143,6 +143,15 @@ func (p *process) listen(stdout bool) {
 		out.Wait()
 		close(p.said)
 	}()
+}
+
+// answers reports whether it answers on its standard output; else that is for the log.
+func (p *process) answers() bool {
+	switch p.info.Format {
+	case faas.FormatHTTPStream, faas.FormatPort, faas.FormatLambda:
+		return false
+	}
+	return true
 }
 
 // hear brings one stream to the log, each line under the latest call, unless there
@@ -240,10 +249,19 @@ func (p *process) LastWords() string {
 }
 
 // Close ends the sandbox and returns when nothing of it is left. A process that
-// has not ended is asked first.
+// has not ended is asked first, and what it still answers thrown away: nobody takes it,
+// and neither its end nor that of the sandbox is to wait for that.
 func (p *process) Close() error {
 	defer p.launcher.remove(p)
+	var rest sync.WaitGroup
+	if p.answers() {
+		rest.Go(func() {
+			_ = p.Stdout().SetReadDeadline(time.Time{}) // of who has read it until now
+			_, _ = io.Copy(io.Discard, p.Stdout())
+		})
+	}
 	err := p.box.Stop(context.Background(), termGrace)
+	rest.Wait()
 	<-p.said
 	if err != nil {
 		return fmt.Errorf("end sandbox %s: %w", p.box.ID(), err)
