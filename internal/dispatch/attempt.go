@@ -60,7 +60,8 @@ func (d *Dispatcher) cancelAgain(ctx context.Context, id string, cause error) {
 	for try := range cancelTries {
 		call, err := d.Calls.Cancel(ctx, id, cause.Error())
 		if err == nil {
-			d.tell(store.Settlement{Call: call}, endOf(faas.Function{}, store.Settlement{Call: call}, nil))
+			s := store.Settlement{Call: call}
+			d.tell(s, endOf(faas.Function{}, s, nil))
 		}
 		if faas.KindOf(err) != faas.Conflict || call.State.Final() || d.Stop(id, cause) {
 			return

@@ -52,13 +52,13 @@ type Launcher struct {
 	byID    map[string]*process   // the live one with this ID of its sandbox, the latest if there are more
 	within  map[string]int        // live ones in a named network
 	refused map[string]int        // connections that policy refused, by the ID of the function; what is gone stays
-	ended   [mostEnded]ended      // those that have ended, the latest before next
+	ended   [mostEnded]whose      // those that have ended, the latest before next
 	next    int                   // place of ended
 }
 
-// ended is what is known of a sandbox behind its end: what the kernel has refused it may be
+// whose tells whose a sandbox is, behind its end too: what the kernel has refused it may be
 // told only then. The call is its latest.
-type ended struct{ id, function, name, call string }
+type whose struct{ id, function, name, call string }
 
 // mostEnded is how many that have ended are known.
 const mostEnded = 256
@@ -326,7 +326,7 @@ func (l *Launcher) remove(p *process) {
 	if l.byID[p.info.ID] == p {
 		delete(l.byID, p.info.ID)
 	}
-	l.ended[l.next] = ended{p.info.ID, p.function, p.name, callOf(p.call.Load())}
+	l.ended[l.next] = whose{p.info.ID, p.function, p.name, callOf(p.call.Load())}
 	l.next = (l.next + 1) % mostEnded
 	if l.within[p.network]--; l.within[p.network] == 0 {
 		delete(l.within, p.network)

@@ -19,7 +19,7 @@ import (
 const (
 	termGrace = 300 * time.Millisecond // between SIGTERM and the end, for a process whose time is up
 	lastWait  = 100 * time.Millisecond // for standard error that is still on its way
-	endWait   = 5 * time.Second        // for its end, when the process has ended and all others end with it: a busy machine may take its time
+	endWait   = 5 * time.Second        // for its end, when the process has ended: who reads it may have no turn on a busy machine
 	lastBytes = 1 << 10
 	lastLines = 5
 )

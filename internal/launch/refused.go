@@ -62,15 +62,15 @@ func Quote(text string) string {
 }
 
 // withID returns whose a sandbox is that lives, or has ended lately.
-func (l *Launcher) withID(id string) (of ended, known bool) {
+func (l *Launcher) withID(id string) (of whose, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p := l.byID[id]; p != nil {
-		return ended{id, p.function, p.name, callOf(p.call.Load())}, true
+		return whose{id, p.function, p.name, callOf(p.call.Load())}, true
 	}
-	i := slices.IndexFunc(l.ended[:], func(e ended) bool { return e.id == id && id != "" })
+	i := slices.IndexFunc(l.ended[:], func(e whose) bool { return e.id == id && id != "" })
 	if i < 0 {
-		return ended{}, false
+		return whose{}, false
 	}
 	return l.ended[i], true
 }
@@ -90,7 +90,7 @@ func (l *Launcher) Forget(function string) {
 	delete(l.refused, function)
 	for i := range l.ended {
 		if l.ended[i].function == function {
-			l.ended[i] = ended{}
+			l.ended[i] = whose{}
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"maps"
-	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -47,17 +46,6 @@ type row struct {
 	over    chan struct{} // closed when it is
 	ended   time.Time     // by the clock of the store
 	settled int           // its number among those that are over
-}
-
-type result struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-type delivery struct {
-	store.Delivery
-	due time.Time
 }
 
 func newCalls(limits store.Limits) calls {
@@ -228,37 +216,6 @@ func (m *Store) Settle(ctx context.Context, s store.Settlement) error {
 	return nil
 }
 
-// rotate removes results, and the payloads kept with them, until those of the
-// calls that are asked for weigh no more than limit. Precondition: m.mu is held.
-func (m *Store) rotate(last *row, limit faas.Bytes, now time.Time, of func(*row) bool) {
-	if limit == 0 {
-		return
-	}
-	var sum int64
-	var rest []*row
-	for _, r := range m.calls.rows {
-		if r.call.State.Final() && of(r) {
-			sum += r.weight()
-			if r != last && r.weight() > 0 {
-				rest = append(rest, r)
-			}
-		}
-	}
-	slices.SortFunc(rest, func(a, b *row) int {
-		return cmp.Or(compareBool(m.hasKey(a, now), m.hasKey(b, now)), cmp.Compare(a.settled, b.settled))
-	})
-	for _, r := range rest {
-		if sum <= int64(limit) {
-			return
-		}
-		sum -= r.weight()
-		if r.result != nil {
-			r.call.Result = faas.ResultRotated
-		}
-		r.result, r.repeats, r.payload = nil, false, nil
-	}
-}
-
 // Cancel implements store.Calls.
 func (m *Store) Cancel(ctx context.Context, id, reason string) (faas.Call, error) {
 	if err := context.Cause(ctx); err != nil {
@@ -328,240 +285,6 @@ func (m *Store) owned(ctx context.Context, by func(owner string) bool) (calls []
 	return calls, nil
 }
 
-// Call implements store.Calls.
-func (m *Store) Call(ctx context.Context, id string) (faas.Call, error) {
-	if err := context.Cause(ctx); err != nil {
-		return faas.Call{}, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if r := m.calls.byID[id]; r != nil {
-		return cloneCall(r.call), nil
-	}
-	return faas.Call{}, store.NoCall(id)
-}
-
-// List implements store.Calls.
-func (m *Store) List(ctx context.Context, f store.CallFilter) (found []faas.Call, next string, err error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, "", err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	before := math.MaxInt
-	if f.After != "" {
-		r := m.calls.byID[f.After]
-		if r == nil {
-			return nil, "", store.NoCall(f.After)
-		}
-		before = r.accepted
-	}
-	limit := f.Limit
-	if limit <= 0 {
-		limit = 100
-	}
-	for _, r := range slices.Backward(m.calls.rows) {
-		c := r.call
-		switch {
-		case r.accepted >= before,
-			f.App != "" && f.App != c.App,
-			f.Function != "" && f.Function != c.Function,
-			f.FuncID != "" && f.FuncID != c.FuncID,
-			len(f.States) > 0 && !slices.Contains(f.States, c.State):
-			continue
-		}
-		if len(found) == limit {
-			return found, found[limit-1].ID, nil
-		}
-		found = append(found, cloneCall(c))
-	}
-	return found, "", nil
-}
-
-// Line implements store.Calls.
-func (m *Store) Line(ctx context.Context, functions []string, limit int) ([]faas.Call, error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var line []faas.Call
-	for _, r := range m.inLine(functions, m.calls.now()) {
-		if len(line) >= limit {
-			break
-		}
-		line = append(line, cloneCall(r.call))
-	}
-	return line, nil
-}
-
-// Place implements store.Calls. It is exact however long the line is.
-func (m *Store) Place(ctx context.Context, id string, functions []string) (place int, about bool, err error) {
-	if err := context.Cause(ctx); err != nil {
-		return 0, false, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r := m.calls.byID[id]
-	if r == nil || r.call.State != faas.CallQueued {
-		return 0, false, nil
-	}
-	line := m.inLine(append(slices.Clone(functions), r.call.FuncID), m.calls.now())
-	place = 1
-	for _, other := range line[:slices.Index(line, r)] {
-		if slices.Contains(functions, other.call.FuncID) {
-			place++
-		}
-	}
-	return place, false, nil
-}
-
-// Tally implements store.Calls.
-func (m *Store) Tally(ctx context.Context, function string) (store.Tally, error) {
-	tallies, err := m.Tallies(ctx)
-	return tallies[function], err
-}
-
-// Known implements store.Calls.
-func (m *Store) Known(function string) store.Tally {
-	t, _ := m.Tally(context.Background(), function) // only an end of its context is an error
-	return t
-}
-
-// Has implements store.Calls.
-func (m *Store) Has(ctx context.Context, ids []string) (map[string]bool, error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	has := make(map[string]bool)
-	for _, id := range ids {
-		if m.calls.byID[id] != nil {
-			has[id] = true
-		}
-	}
-	return has, nil
-}
-
-// Tallies implements store.Calls.
-func (m *Store) Tallies(ctx context.Context) (map[string]store.Tally, error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	tallies := make(map[string]store.Tally)
-	for _, r := range m.calls.rows {
-		t := tallies[r.call.FuncID]
-		switch r.call.State {
-		case faas.CallQueued:
-			t.Queued++
-		case faas.CallRunning:
-			t.Running++
-		case faas.CallSucceeded:
-			t.Succeeded++
-		default:
-			t.Failed++
-		}
-		tallies[r.call.FuncID] = t
-	}
-	return tallies, nil
-}
-
-// Wait implements store.Calls.
-func (m *Store) Wait(ctx context.Context, id string) (faas.Call, error) {
-	if err := context.Cause(ctx); err != nil {
-		return faas.Call{}, err
-	}
-	m.mu.Lock()
-	r := m.calls.byID[id]
-	m.mu.Unlock()
-	if r == nil {
-		return faas.Call{}, store.NoCall(id)
-	}
-	select {
-	case <-r.over:
-	case <-ctx.Done():
-		return faas.Call{}, context.Cause(ctx)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return cloneCall(r.call), nil
-}
-
-// Result implements store.Calls.
-func (m *Store) Result(ctx context.Context, id string) (faas.Result, store.Reader, error) {
-	if err := context.Cause(ctx); err != nil {
-		return faas.Result{}, nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r := m.calls.byID[id]
-	switch {
-	case r == nil:
-		return faas.Result{}, nil, store.NoCall(id)
-	case r.result == nil:
-		return faas.Result{}, nil, store.NoResult(r.call)
-	}
-	kept := faas.Result{Status: r.result.status, Header: r.result.header.Clone(), Size: int64(len(r.result.body))}
-	return kept, store.BytesReader(r.result.body), nil
-}
-
-// Fetched implements store.Calls.
-func (m *Store) Fetched(ctx context.Context, id string) error {
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if r := m.calls.byID[id]; r != nil && r.call.State.Final() && r.call.Result != faas.ResultRotated {
-		r.result, r.call.Result = nil, faas.ResultFetched
-	}
-	return nil
-}
-
-// Deliveries implements store.Calls.
-func (m *Store) Deliveries(ctx context.Context, limit int) (due []store.Delivery, next time.Duration, err error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, 0, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.calls.now()
-	for _, d := range m.calls.deliveries {
-		if wait := d.due.Sub(now); wait <= 0 {
-			due = append(due, d.Delivery)
-		} else if next == 0 || wait < next {
-			next = wait
-		}
-	}
-	slices.SortStableFunc(due, func(a, b store.Delivery) int { return a.Since.Compare(b.Since) })
-	return due[:min(len(due), limit)], next, nil
-}
-
-// Delivered implements store.Calls.
-func (m *Store) Delivered(ctx context.Context, id string, done bool, retry time.Duration, outcome string) error {
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	i := slices.IndexFunc(m.calls.deliveries, func(d *delivery) bool { return d.ID == id })
-	if i < 0 {
-		return store.NoDelivery(id)
-	}
-	d := m.calls.deliveries[i]
-	m.calls.byID[d.Call].call.Delivery = store.Text(outcome)
-	if done {
-		m.calls.deliveries = slices.Delete(m.calls.deliveries, i, i+1)
-		return nil
-	}
-	d.Tries++
-	d.due = m.calls.now().Add(retry)
-	return nil
-}
-
 // NewBody implements store.Calls.
 func (m *Store) NewBody() *store.Body { return store.NewBody("") }
 
@@ -612,27 +335,6 @@ func (m *Store) become(r *row, call faas.Call, now time.Time) {
 	}
 }
 
-// inLine returns the queued calls of these functions, in the order in which they
-// are to be taken: those that are due by priority, due time and acceptance, then
-// the others, by the time at which they become due. Precondition: m.mu is held.
-func (m *Store) inLine(functions []string, now time.Time) []*row {
-	var line []*row
-	for r := range m.calls.line {
-		if slices.Contains(functions, r.call.FuncID) {
-			line = append(line, r)
-		}
-	}
-	slices.SortFunc(line, func(a, b *row) int {
-		early := compareBool(a.call.Due.After(now), b.call.Due.After(now))
-		priority, due := cmp.Compare(b.call.Priority, a.call.Priority), a.call.Due.Compare(b.call.Due)
-		if a.call.Due.After(now) {
-			priority, due = due, priority
-		}
-		return cmp.Or(early, priority, due, cmp.Compare(a.accepted, b.accepted))
-	})
-	return line
-}
-
 // keyed returns the call that a key stands for, nil if there is none. Precondition: m.mu is held.
 func (m *Store) keyed(key store.Key, now time.Time) *row {
 	r := m.calls.keys[scope(key)]
@@ -661,17 +363,6 @@ func scope(key store.Key) store.Key {
 	return key
 }
 
-// weight is what is kept of a call that is over counts for.
-func (r *row) weight() int64 {
-	switch {
-	case r.result != nil:
-		return store.ResultWeight(r.result.header, int64(len(r.result.body)), int64(len(r.payload)))
-	case r.repeats:
-		return store.ResultWeight(nil, 0, int64(len(r.payload)))
-	}
-	return 0
-}
-
 // used returns what is in a body and discards it.
 func used(b *store.Body) ([]byte, error) {
 	defer b.Discard()
@@ -691,15 +382,4 @@ func cloneCall(c faas.Call) faas.Call {
 func cloneRequest(r faas.Request) faas.Request {
 	r.Header, r.Params, r.Env = r.Header.Clone(), maps.Clone(r.Params), slices.Clone(r.Env)
 	return r
-}
-
-// compareBool puts false before true.
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }
